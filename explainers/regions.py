@@ -1,0 +1,67 @@
+"""From a map to contours and boxes: where a finding is, in words a viewer understands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from skimage.measure import approximate_polygon, find_contours, label, regionprops
+
+THRESHOLD = 0.5
+"""A region is where the map reaches this share of its own maximum."""
+
+MINIMUM_AREA = 0.002
+"""Regions below this share of the image are dropped as specks."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """One connected region of a map.
+
+    Coordinates are continuous image coordinates (x, y): (0, 0) is the outer corner of the first pixel, (width,
+    height) that of the last, as in DICOM's SCOORD (PS3.3 C.18.6.1.2); the centre of the first pixel is (0.5, 0.5).
+
+    Attributes:
+        contour: (points, 2) float, closed: the last point repeats the first.
+        box: (x0, y0, x1, y1), the smallest upright rectangle around the contour.
+        area: of the region, in pixels.
+    """
+
+    contour: NDArray[np.float64]
+    box: tuple[float, float, float, float]
+    area: float
+
+
+def regions(saliency: ArrayLike, threshold: float = THRESHOLD, minimum_area: float = MINIMUM_AREA) -> list[Region]:
+    """Outline where a map (H, W) is at least ``threshold`` of its maximum, the largest region first.
+
+    Holes inside a region are not outlined. An all-zero map has no region.
+    """
+    values = np.asarray(saliency, dtype=np.float64)
+    peak = values.max(initial=0.0)
+    if not peak > 0:
+        return []
+    # A ring of zeros closes contours that leave the image.
+    padded = np.pad(values / peak, 1)
+    found = []
+    components = label(padded >= threshold, connectivity=1)
+    for component in regionprops(components):
+        if component.area < minimum_area * values.size:
+            continue
+        # Only this component, its holes filled, stands above the threshold: one closed outline.
+        alone = np.minimum(padded, np.nextafter(threshold, 0))
+        inside = np.zeros(padded.shape, dtype=bool)
+        inside[component.slice] = component.image_filled
+        alone[inside] = np.maximum(padded[inside], threshold)
+        (outline,) = find_contours(alone, np.nextafter(threshold, 0))
+        found.append(_region(outline, component.area, values.shape))
+    return sorted(found, key=lambda region: -region.area)
+
+
+def _region(outline: NDArray[np.float64], area: float, shape: tuple[int, ...]) -> Region:
+    # From (row, column) at pixel centres of the padded map to (x, y) at pixel corners of the map itself.
+    contour = approximate_polygon(outline, tolerance=0.5)[:, ::-1] - 0.5
+    contour = np.clip(contour, 0, np.array(shape[::-1]))
+    (x0, y0), (x1, y1) = contour.min(axis=0), contour.max(axis=0)
+    return Region(contour, (float(x0), float(y0), float(x1), float(y1)), float(area))

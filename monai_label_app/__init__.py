@@ -1,0 +1,1 @@
+"""EndoLens at work: the MONAI Label app, the command line, the server and the classifier."""

@@ -1,0 +1,93 @@
+"""Checkpoints: a safetensors file whose header carries a JSON card that says what the network is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import nn
+
+from monai_label_app.classifier.network import KVASIR_CLASSES, build, convolutions
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a reader must know of a checkpoint before trusting a word of it.
+
+    ``version`` is the author's; :class:`Classifier` adds a fingerprint of the weights to it. ``notice`` is shown
+    wherever a result is shown. ``preprocess`` names the variant that the network was trained with.
+    """
+
+    name: str
+    version: str
+    architecture: str = "vgg19"
+    width: float = 1.0
+    classes: tuple[str, ...] = KVASIR_CLASSES
+    input_size: int = 224
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    preprocess: str = "none"
+    target_layer: str = "block5_conv4"
+    training_data: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    notice: str = ""
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint of ours, or one that does not fit its own card."""
+
+
+def save(path: Path, network: nn.Module, card: Card) -> None:
+    """Write a network and its card to one safetensors file, in one step."""
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(serialise(tensors, metadata={"card": json.dumps(asdict(card))}))
+    partial.replace(path)
+
+
+def load(path: Path) -> tuple[nn.Module, Card, str]:
+    """Read a checkpoint.
+
+    Returns:
+        The network in evaluation mode, its card, and the SHA-256 of the file as a hexadecimal string.
+
+    Raises:
+        CheckpointError: the file cannot be read, has no card, or its weights do not fit the card.
+    """
+    try:
+        content = path.read_bytes()
+        with safe_open(path, framework="pt") as archive:
+            metadata = archive.metadata() or {}
+            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    if "card" not in metadata:
+        raise CheckpointError(f"{path} has no model card; give bare weights by --weights")
+    card = _parse(path, metadata["card"])
+    try:
+        network = build(card.architecture, card.classes, card.width)
+        network.load_state_dict(tensors)
+    except (ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not fit its own card: {str(error).splitlines()[0]}") from error
+    if card.target_layer not in convolutions(network):
+        raise CheckpointError(f"{path} names a target layer {card.target_layer!r} that its network does not have")
+    return network, card, hashlib.sha256(content).hexdigest()
+
+
+def _parse(path: Path, text: str) -> Card:
+    try:
+        values: dict[str, Any] = json.loads(text)
+        known = {f.name for f in fields(Card)}
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        return Card(**values)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} has a model card that cannot be read: {error}") from error

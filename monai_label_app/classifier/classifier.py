@@ -1,0 +1,111 @@
+"""A network with its card, ready to look at frames."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save as serialise
+from torch import nn
+
+from explainers import Dissection, dissect
+from monai_label_app.classifier import checkpoint
+from monai_label_app.classifier.checkpoint import Card
+from monai_label_app.classifier.network import build, convolutions, load_pretrained
+from monai_label_app.classifier.prepare import Geometry, prepare
+from monai_label_app.sample import MODEL
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network in evaluation mode, its card, and the fingerprint (SHA-256, hexadecimal) of its weights."""
+
+    network: nn.Module
+    card: Card
+    fingerprint: str
+    device: torch.device
+
+    @cached_property
+    def layers(self) -> dict[str, nn.Conv2d]:
+        """Every convolution by name."""
+        return convolutions(self.network)
+
+    @property
+    def version(self) -> str:
+        """The card's version and the first eight digits of the fingerprint, as in ``1.0.0+0a1b2c3d``."""
+        return f"{self.card.version}+{self.fingerprint[:8]}"
+
+    def dissect(
+        self, frames: Sequence[NDArray], layers: Sequence[str] | None = None
+    ) -> tuple[Dissection, list[Geometry]]:
+        """Look at frames (H, W, 3) uint8 of any size, as one batch.
+
+        Args:
+            frames: the pictures, RGB.
+            layers: which layers may be asked for; by default the card's target layer alone.
+
+        Raises:
+            ValueError: no such layer.
+        """
+        chosen = {name: self.layer(name) for name in layers or [self.card.target_layer]}
+        prepared = [prepare(frame, self.card.input_size, self.card.mean, self.card.std) for frame in frames]
+        images = torch.stack([image for image, _ in prepared]).to(self.device)
+        return dissect(self.network, images, chosen), [geometry for _, geometry in prepared]
+
+    def layer(self, name: str) -> nn.Conv2d:
+        """The convolution of this name.
+
+        Raises:
+            ValueError: there is none; the message names the ones there are.
+        """
+        if name not in self.layers:
+            raise ValueError(f"there is no layer {name!r}; there are {', '.join(self.layers)}")
+        return self.layers[name]
+
+
+def open_classifier(model: str | None = None, weights: str | None = None) -> Classifier:
+    """Open a classifier as the command line names it.
+
+    Args:
+        model: a checkpoint (``.safetensors`` with a card), the name of a torchvision network, or nothing for the
+            demonstration model.
+        weights: for a network by name: ``imagenet``, a safetensors file, or nothing for random weights.
+
+    Raises:
+        ValueError: the model or the weights do not exist, cannot be read or do not fit.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    path = Path(model) if model else MODEL
+    if path.suffix == ".safetensors":
+        if weights:
+            raise ValueError("--weights goes with a network's name; a checkpoint brings its own weights")
+        network, card, fingerprint = checkpoint.load(path)
+    else:
+        network, card = _by_name(str(model), weights)
+        fingerprint = hashlib.sha256(serialise(network.state_dict())).hexdigest()
+    return Classifier(network.to(device), card, fingerprint, device)
+
+
+def _by_name(architecture: str, weights: str | None) -> tuple[nn.Module, Card]:
+    # Seeded, so that a network without weights gives the same results twice.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build(architecture)
+    untrained = load_pretrained(network, architecture, weights) if weights else list(network.state_dict())
+    layers = convolutions(network)
+    if not layers:
+        raise ValueError(f"{architecture} has no convolution to explain")
+    card = Card(
+        name=architecture,
+        version=Path(weights).stem if weights else "untrained",
+        architecture=architecture,
+        target_layer=list(layers)[-1],
+        training_data=weights or "",
+        notice="untrained network, its output means nothing" if untrained else "",
+    )
+    return network, card

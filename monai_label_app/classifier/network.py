@@ -1,0 +1,118 @@
+"""The networks that EndoLens serves: VGG-19 by default, any torchvision classification network by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models.vgg import VGG, cfgs, make_layers
+
+KVASIR_CLASSES = (
+    "dyed-lifted-polyps",
+    "dyed-resection-margins",
+    "esophagitis",
+    "normal-cecum",
+    "normal-pylorus",
+    "normal-z-line",
+    "polyps",
+    "ulcerative-colitis",
+)
+"""The classes of Kvasir v2, in the alphabetical order in which its folders are read."""
+
+_VGG_CONFIGURATIONS = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
+
+
+def build(architecture: str = "vgg19", classes: Sequence[str] = KVASIR_CLASSES, width: float = 1.0) -> nn.Module:
+    """Build a network with random weights, in evaluation mode.
+
+    Args:
+        architecture: name of a torchvision classification network, e.g. ``vgg19``, ``vgg19_bn``, ``resnet50``.
+        classes: one output a class, in this order.
+        width: factor on the channels of every layer; VGG only. Below 1 it makes a smaller network of the same depth.
+
+    Raises:
+        ValueError: no such network, no class, or a width that this network does not have.
+    """
+    if not classes:
+        raise ValueError("a classifier needs at least one class")
+    if architecture not in torchvision.models.list_models(module=torchvision.models):
+        raise ValueError(f"there is no torchvision classification network {architecture!r}; try vgg19 or resnet50")
+    if width == 1:
+        # Two networks warn, at length, unless told how to start.
+        options = {"init_weights": True} if architecture in ("googlenet", "inception_v3") else {}
+        network = torchvision.models.get_model(architecture, weights=None, num_classes=len(classes), **options)
+    else:
+        network = _narrow_vgg(architecture, len(classes), width)
+    return network.eval()
+
+
+def _narrow_vgg(architecture: str, outputs: int, width: float) -> VGG:
+    plain = architecture.removesuffix("_bn")
+    if plain not in _VGG_CONFIGURATIONS or not width > 0:
+        raise ValueError(f"width {width:g} is for VGG networks and must be positive; {architecture} has width 1")
+
+    def scaled(channels: int) -> int:
+        return max(1, round(channels * width))
+
+    configuration = [size if isinstance(size, str) else scaled(size) for size in cfgs[_VGG_CONFIGURATIONS[plain]]]
+    network = VGG(make_layers(configuration, batch_norm=architecture.endswith("_bn")), num_classes=outputs)
+    hidden = scaled(4096)
+    network.classifier = nn.Sequential(
+        nn.Linear(scaled(512) * 7 * 7, hidden),
+        nn.ReLU(True),
+        nn.Dropout(),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(True),
+        nn.Dropout(),
+        nn.Linear(hidden, outputs),
+    )
+    return network
+
+
+def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
+    """Name every convolution of a network, in the order of its modules.
+
+    VGG networks get the names of the literature, ``block1_conv1`` … ``block5_conv4``; any other network the module's
+    path, e.g. ``layer4.2.conv3``.
+    """
+    if isinstance(network, VGG):
+        names: dict[str, nn.Conv2d] = {}
+        block, number = 1, 0
+        for module in network.features:
+            if isinstance(module, nn.MaxPool2d):
+                block, number = block + 1, 0
+            elif isinstance(module, nn.Conv2d):
+                number += 1
+                names[f"block{block}_conv{number}"] = module
+        return names
+    return {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+
+
+def load_pretrained(network: nn.Module, architecture: str, weights: str | Path) -> list[str]:
+    """Copy pretrained weights into a network wherever name and shape agree.
+
+    Args:
+        network: changed in place.
+        architecture: the torchvision name that the network was built from.
+        weights: ``imagenet`` (torchvision's own download) or a safetensors file in torchvision's names.
+
+    Returns:
+        The names of the parameters that the weights do not cover and that stay as they were (the head, usually).
+
+    Raises:
+        ValueError: the weights share nothing with this network.
+    """
+    state: dict[str, Tensor]
+    if str(weights) == "imagenet":
+        state = torchvision.models.get_model_weights(architecture).DEFAULT.get_state_dict(check_hash=True)
+    else:
+        state = load_file(weights)
+    own = network.state_dict()
+    fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+    if not fitting:
+        raise ValueError(f"{weights} has no weights that fit {architecture}")
+    network.load_state_dict(fitting, strict=False)
+    return [name for name in own if name not in fitting]

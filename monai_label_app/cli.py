@@ -1,0 +1,200 @@
+"""The command line: ``endolens analyze | dicomize | serve``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from report.endoscopic_image import Examination
+
+
+def _examination_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Patient and study of pictures that carry none."""
+    for name, text in reversed(
+        [
+            ("patient-id", "Patient ID."),
+            ("patient-name", "Person name, Family^Given."),
+            ("patient-birth-date", "YYYYMMDD."),
+            ("patient-sex", "M, F or O."),
+            ("study-date", "YYYYMMDD."),
+            ("study-time", "HHMMSS."),
+            ("study-description", "Free text."),
+            ("accession-number", "Accession number."),
+            ("referring-physician-name", "Person name, Family^Given."),
+            ("study-instance-uid", "Derived from the pictures unless given."),
+        ]
+    ):
+        command = click.option(f"--{name}", default="", help=text)(command)
+    return command
+
+
+_model_option = click.option(
+    "--model",
+    metavar="FILE|NAME",
+    help="A checkpoint (.safetensors with a card) or a torchvision network by name. "
+    "[default: the demonstration model, not for clinical use]",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="endolens")
+def main() -> None:
+    """See why a network says "polyp": heatmaps and findings of endoscopy images, as DICOM.
+
+    \b
+    Example:
+      endolens dicomize stills/*.jpg --out study --patient-id 4711
+      endolens analyze study --out results
+      endolens serve --studies results
+    """
+
+
+@main.command()
+@click.argument("inputs", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("endolens-results"), show_default=True,
+    help="Folder for the results and summary.json; with --pacs, for summary.json alone.",
+)  # fmt: skip
+@click.option("--pacs", metavar="URL", help="DICOMweb address of a PACS: fetch from there, store back to there.")
+@click.option("--study", metavar="UID", help="Study Instance UID, with --pacs.")
+@_model_option
+@click.option("--weights", metavar="imagenet|FILE", help="Weights for a network by name.")
+def analyze(
+    inputs: tuple[Path, ...], out: Path, pacs: str | None, study: str | None, model: str | None, weights: str | None
+) -> None:
+    """Analyse endoscopy images: one heatmap Secondary Capture a frame, one findings report a study.
+
+    INPUTS are DICOM files, JPEG or PNG pictures, or folders of them. Without INPUTS, name a study of a PACS.
+
+    \b
+    Example:
+      endolens analyze study/ --out results
+      endolens analyze --pacs http://localhost:8042/dicom-web --study 1.2.840.113619.2.1
+    """
+    if bool(inputs) == bool(pacs) or bool(pacs) != bool(study):
+        raise click.UsageError("give either INPUTS, or --pacs with --study")
+    # torch takes seconds to import; --help and mistakes in the options need not wait for it.
+    from monai_label_app import analysis, folder
+    from monai_label_app.classifier.classifier import open_classifier
+    from monai_label_app.pacs import Pacs
+    from monai_label_app.study import read_studies
+
+    with _explained(out):
+        archive = Pacs(pacs) if pacs else None
+        studies, problems = ([archive.study(study).images], []) if archive and study else read_studies(inputs)
+        _report(problems)
+        instances = sum(len(one.instances) for one in studies)
+        if not instances:
+            _fail("there is no endoscopic image to analyse")
+        classifier = open_classifier(model, weights)
+        if classifier.card.notice:
+            click.echo(f"{classifier.card.name}: {classifier.card.notice}", err=True)
+        with folder.staging(out) as staged:
+            results = []
+            with click.progressbar(length=instances, label="Analysing", file=sys.stderr) as bar:
+                for one in studies:
+                    (staged / one.uid).mkdir()
+                    results.append(analysis.analyze(one, classifier, staged / one.uid, lambda: bar.update(1)))
+            for result in results:
+                _report(result.problems)
+                if archive:
+                    archive.deliver(result)
+                else:
+                    folder.deliver(result, staged, out)
+            frames = sum(len(result.frames) for result in results)
+            if not frames:
+                _fail("no image could be analysed")
+            (staged / "summary.json").write_text(analysis.summary(classifier, results, problems), encoding="utf-8")
+            (staged / "summary.json").replace(out / "summary.json")
+    click.echo(f"{frames} frames analysed; results in {pacs or out}, summary in {out / 'summary.json'}")
+    left_out = len(problems) + sum(len(result.problems) for result in results)
+    if left_out:
+        _fail(f"{left_out} of the inputs could not be used")
+
+
+@main.command()
+@click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the study.")
+@_examination_options
+def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
+    """Make a VL Endoscopic study of JPEG or PNG pictures, for scopes that write no DICOM.
+
+    PICTURES are files, or folders of them. The same pictures make the same study, however often.
+
+    \b
+    Example:
+      endolens dicomize stills/ --out study --patient-id 4711 --patient-name "Doe^Jane"
+    """
+    from monai_label_app import folder
+    from monai_label_app.study import convert_pictures, find_files
+
+    examination = _examination(attributes)
+    with _explained(out):
+        instances, problems = convert_pictures(find_files(pictures), examination)
+        _report(problems)
+        if not instances:
+            _fail("there is no picture to convert")
+        with folder.staging(out) as staged:
+            for number, instance in enumerate(instances, start=1):
+                dataset = instance.read()
+                dataset.save_as(staged / f"still_{number:04d}.dcm", enforce_file_format=True)
+            for path in sorted(staged.iterdir()):
+                path.replace(out / path.name)
+    click.echo(f"{len(instances)} images of study {instances[0].header.StudyInstanceUID} in {out}")
+    if problems:
+        _fail(f"{len(problems)} of the pictures could not be used")
+
+
+@main.command()
+@click.option("--studies", required=True, metavar="DIR|URL", help="A folder of DICOM and pictures, or a DICOMweb URL.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@click.option("--ohif", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+              help="A built OHIF to serve in place of the bundled one.")  # fmt: skip
+@_model_option
+def serve(studies: str, host: str, port: int, ohif: Path | None, model: str | None) -> None:
+    """Serve studies: MONAI Label's API, OHIF and the EndoLens page, in one process.
+
+    \b
+    Example:
+      endolens serve --studies results
+      endolens serve --studies http://localhost:8042/dicom-web --port 8001
+    """
+    from monai_label_app import server
+
+    with _explained(Path(studies)):
+        server.run(studies, host, port, model, ohif)
+
+
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    """End with one sentence and exit code 1 where an input, a PACS or a disk fails."""
+    from monai_label_app.pacs import PacsError
+
+    try:
+        yield
+    except (ValueError, PacsError) as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename or out}: {error.strerror or error}")
+
+
+def _report(problems: list[Any]) -> None:
+    for problem in problems:
+        click.echo(f"left out: {problem.reason}", err=True)
+
+
+def _examination(values: dict[str, str]) -> Examination:
+    try:
+        return Examination(**values)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _fail(message: str) -> NoReturn:
+    raise click.ClickException(message)

@@ -1,0 +1,17 @@
+"""Let MONAI Label 0.8.5 run beside pydicom 3. Import this before anything of monailabel.
+
+monailabel imports pydicom-seg, which imports a module of pydicom 2 that pydicom 3 no longer has. A module of that
+name with the same UIDs fills the gap.
+"""
+
+import sys
+import types
+
+import pydicom.uid
+
+_NAME = "pydicom._storage_sopclass_uids"
+
+if _NAME not in sys.modules:
+    _module = types.ModuleType(_NAME)
+    _module.__dict__.update({name: uid for name, uid in vars(pydicom.uid).items() if name.endswith("Storage")})
+    sys.modules[_NAME] = _module

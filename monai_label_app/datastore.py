@@ -1,0 +1,102 @@
+"""MONAI Label's datastore over a library: one image is one SOP Instance, from a folder or from a PACS."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.datastore import DefaultLabelTag
+from monailabel.interfaces.exception import ImageNotFoundException
+
+from monai_label_app.library import FolderLibrary, Library
+
+IMAGES = ".endolens/images"
+
+
+class StudyDatastore(LocalDatastore):
+    """Images by SOP Instance UID, read from the library when asked for; labels in a folder, as MONAI Label keeps them.
+
+    Args:
+        library: where the images are.
+        folder: gets ``labels/`` and, hidden, the images that were asked for.
+    """
+
+    def __init__(self, library: Library, folder: Path) -> None:
+        self._library = library
+        super().__init__(str(folder), images_dir=IMAGES, extensions=["*.dcm", "*.json"], auto_reload=False)
+
+    def list_images(self) -> list[str]:
+        """SOP Instance UIDs of all images that can be analysed."""
+        studies = self._library.studies()
+        return [str(one.header.SOPInstanceUID) for study in studies for one in study.images.instances]
+
+    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Images without a final label."""
+        labeled = set(self.get_labeled_images(label_tag, labels))
+        return [uid for uid in self.list_images() if uid not in labeled]
+
+    def get_image_uri(self, image_id: str) -> str:
+        """Path of a DICOM file with this image.
+
+        Raises:
+            ImageNotFoundException: there is no such image in the library.
+            UnreadableError, PacsError: it is there and cannot be read.
+        """
+        try:
+            instance = self._library.instance(image_id)
+        except LookupError:
+            raise ImageNotFoundException(f"there is no image {image_id!r} in the datastore") from None
+        if instance.refusal is not None:
+            raise ImageNotFoundException(f"{image_id} {instance.refusal}")
+        # The name comes from the library, not from the request.
+        file = Path(self._datastore.image_path()) / f"{instance.header.SOPInstanceUID}.dcm"
+        if not file.exists():
+            partial = file.with_suffix(".partial")
+            instance.read().save_as(partial, enforce_file_format=True)
+            partial.replace(file)
+        if image_id not in self._datastore.objects:
+            self.refresh()
+        return str(file)
+
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """Study, series and place of an image; its path once it was asked for."""
+        self.get_image_uri(image_id)
+        info: dict[str, Any] = super().get_image_info(image_id)
+        header = self._library.instance(image_id).header
+        return {
+            **info,
+            "StudyInstanceUID": str(header.StudyInstanceUID),
+            "SeriesInstanceUID": str(header.SeriesInstanceUID),
+            "Modality": str(header.get("Modality", "")),
+        }
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Refuse: images come from the folder or the PACS, which MONAI Label must not change."""
+        raise ImageNotFoundException("images are added to the studies folder or the PACS itself")
+
+    def remove_image(self, image_id: str) -> None:
+        """Refuse, as :meth:`add_image`."""
+        raise ImageNotFoundException("images are removed from the studies folder or the PACS itself")
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Keep a label of an image.
+
+        Raises:
+            ImageNotFoundException: there is no such image, or no such tag.
+        """
+        if label_tag not in {tag.value for tag in DefaultLabelTag}:
+            raise ImageNotFoundException(f"there is no label tag {label_tag!r}")
+        self.get_image_uri(image_id)
+        label: str = super().save_label(image_id, label_filename, label_tag, label_info)
+        return label
+
+
+def open_datastore(library: Library, studies: str) -> StudyDatastore:
+    """The datastore of a library: beside a folder's studies, or in the cache for a PACS."""
+    if isinstance(library, FolderLibrary):
+        return StudyDatastore(library, library.folder)
+    cache = os.environ.get("MONAI_LABEL_DICOMWEB_CACHE_PATH") or Path.home() / ".cache" / "endolens"
+    return StudyDatastore(library, Path(cache) / hashlib.sha256(studies.encode()).hexdigest()[:16])

@@ -1,0 +1,127 @@
+"""What can be served: the studies of a folder or of a PACS, with their results."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Protocol
+
+from monai_label_app.pacs import Pacs
+from monai_label_app.study import Instance, Problem, Study, find_files, group, read_instances
+
+FRESH_SECONDS = 2.0
+"""How long a look at the folder or the PACS is taken for current."""
+
+
+class Library(Protocol):
+    """Studies that can be listed and read, with their images, results and documents."""
+
+    def studies(self) -> list[Study]:
+        """Every study.
+
+        Raises:
+            PacsError: the PACS cannot be asked.
+        """
+
+    def study(self, uid: str) -> Study:
+        """One study.
+
+        Raises:
+            LookupError: there is none of this UID.
+        """
+
+    def instance(self, uid: str) -> Instance:
+        """The object of this SOP Instance UID.
+
+        Raises:
+            LookupError: there is none.
+        """
+
+
+class FolderLibrary:
+    """The DICOM files and pictures of a folder and its sub-folders."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.problems: list[Problem] = []
+        self._lock = threading.Lock()
+        self._looked = float("-inf")
+        self._seen: list[tuple[Path, int, int]] | None = None
+        self._studies: dict[str, Study] = {}
+        self._instances: dict[str, Instance] = {}
+
+    def studies(self) -> list[Study]:
+        """Every study of the folder."""
+        self._look()
+        return list(self._studies.values())
+
+    def study(self, uid: str) -> Study:
+        """One study; LookupError if there is none."""
+        self._look()
+        return self._studies[uid]
+
+    def instance(self, uid: str) -> Instance:
+        """One object; LookupError if there is none."""
+        self._look()
+        return self._instances[uid]
+
+    def _look(self) -> None:
+        with self._lock:
+            if time.monotonic() - self._looked < FRESH_SECONDS:
+                return
+            files = [(file, file.stat().st_mtime_ns, file.stat().st_size) for file in find_files([self.folder])]
+            if files != self._seen:
+                instances, self.problems = read_instances([self.folder])
+                self._studies = {study.uid: study for study in group(instances)}
+                self._instances = {str(instance.header.SOPInstanceUID): instance for instance in instances}
+                self._seen = files
+            self._looked = time.monotonic()
+
+
+class PacsLibrary:
+    """The endoscopy studies of a PACS."""
+
+    def __init__(self, pacs: Pacs) -> None:
+        self._pacs = pacs
+        self._lock = threading.Lock()
+        self._looked: dict[str, tuple[float, Study]] = {}
+
+    def studies(self) -> list[Study]:
+        """Every endoscopy study; PacsError if the PACS cannot be asked."""
+        return [self.study(uid) for uid in self._pacs.study_uids()]
+
+    def study(self, uid: str) -> Study:
+        """One study; LookupError if there is none, PacsError if the PACS cannot be asked."""
+        with self._lock:
+            looked, study = self._looked.get(uid, (float("-inf"), None))
+        if study is None or time.monotonic() - looked > FRESH_SECONDS:
+            study = self._pacs.study(uid)
+            with self._lock:
+                self._looked[uid] = (time.monotonic(), study)
+        return study
+
+    def instance(self, uid: str) -> Instance:
+        """One object; LookupError if there is none, PacsError if the PACS cannot be asked."""
+        with self._lock:
+            known = [study for _, study in self._looked.values()]
+        for study in known or self.studies():
+            for instance in study.instances:
+                if instance.header.SOPInstanceUID == uid:
+                    return instance
+        raise LookupError(uid)
+
+
+def open_library(studies: str) -> Library:
+    """The library at a folder or a DICOMweb address.
+
+    Raises:
+        ValueError: the folder does not exist.
+        PacsError: the address is none.
+    """
+    if studies.startswith(("http://", "https://")):
+        return PacsLibrary(Pacs(studies))
+    folder = Path(studies)
+    if not folder.is_dir():
+        raise ValueError(f"{studies} is neither a folder nor a DICOMweb address")
+    return FolderLibrary(folder)

@@ -1,0 +1,130 @@
+"""The MONAI Label app: datastore and infer tasks. MONAI Label finds the class by this file's name."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from monai_label_app import compatibility  # noqa: F401  (before monailabel)
+
+# isort: split
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from pydicom import Dataset
+
+from monai_label_app.analysis import Seen, capture_of, see
+from monai_label_app.classifier.classifier import Classifier, open_classifier
+from monai_label_app.datastore import open_datastore
+from monai_label_app.frames import Frame, UnreadableError
+from monai_label_app.library import Library, open_library
+from monai_label_app.study import read_dicom
+
+
+@lru_cache(maxsize=1)
+def classifier_of(model: str | None) -> Classifier:
+    """The one classifier of this process, loaded when it is first needed."""
+    return open_classifier(model)
+
+
+@lru_cache(maxsize=1)
+def library_of(studies: str) -> Library:
+    """The one library of this process."""
+    return open_library(studies)
+
+
+class EndoscopyInfer(InferTask):
+    """Look at one frame of one image; subclasses say what is returned."""
+
+    def __init__(self, model: str | None, description: str) -> None:
+        super().__init__(InferType.CLASSIFICATION, [], 2, description, {"frame": 1})
+        self._model = model
+        self.labels = list(classifier_of(model).card.classes)
+
+    def is_valid(self) -> bool:
+        """True: the model was checked when the app started."""
+        return True
+
+    def _look(self, request: dict[str, Any]) -> tuple[Dataset, Frame, Seen, dict[str, Any]]:
+        """The image, the frame that was asked for, what was seen there, and that as JSON."""
+        classifier = classifier_of(self._model)
+        try:
+            number = int(request.get("frame", 1))
+            dataset = read_dicom(Path(request["image"]))
+            for frame, seen in see(dataset, str(dataset.SOPInstanceUID), classifier, only=number):
+                prediction = {
+                    "image": str(dataset.SOPInstanceUID),
+                    "frame": frame.number,
+                    "prediction": seen.predicted,
+                    "probabilities": seen.probabilities,
+                    "model": f"{classifier.card.name} {classifier.version}",
+                    "notice": classifier.card.notice,
+                }
+                return dataset, frame, seen, prediction
+        except (UnreadableError, ValueError, TypeError) as error:
+            raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(error)) from error
+        raise MONAILabelException(MONAILabelError.INVALID_INPUT, f"the image has no frame {number}")
+
+
+class Classify(EndoscopyInfer):
+    """Class probabilities of a frame, as JSON."""
+
+    def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """No file, and the prediction."""
+        return None, self._look(request)[-1]
+
+
+class GradCam(EndoscopyInfer):
+    """Grad-CAM of a frame's predicted class, as a DICOM Secondary Capture."""
+
+    def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """Path of a DICOM file, which MONAI Label removes after use, and the prediction."""
+        dataset, frame, seen, prediction = self._look(request)
+        capture = capture_of(dataset, frame, seen, classifier_of(self._model), instance_number=frame.number)
+        with tempfile.NamedTemporaryFile(suffix=".dcm", delete=False) as file:
+            capture.save_as(file, enforce_file_format=True)
+        return file.name, prediction
+
+
+class EndoLensApp(MONAILabelApp):
+    """EndoLens as MONAI Label sees it.
+
+    ``conf`` takes ``model``: a checkpoint or a network's name, as ``endolens analyze --model``.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        self._model = (conf or {}).get("model")
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=conf,
+            name="EndoLens",
+            description="Explains endoscopy classifiers: Grad-CAM of any frame as a DICOM Secondary Capture",
+            version="0.1.0",
+        )
+
+    def init_datastore(self) -> Datastore:
+        """Folder or PACS, as ``studies`` says."""
+        return open_datastore(library_of(self.studies), self.studies)
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """``classify`` and ``grad_cam``."""
+        return {
+            "classify": Classify(self._model, "Class probabilities of an endoscopy frame"),
+            "grad_cam": GradCam(self._model, "Grad-CAM of the predicted class, as DICOM Secondary Capture"),
+        }
+
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """As MONAI Label's own, for images of the datastore only.
+
+        MONAI Label would open any path that exists on the server.
+
+        Raises:
+            MONAILabelException: the image is not one of the datastore.
+        """
+        (datastore or self.datastore()).get_image_uri(str(request.get("image")))
+        result: dict[str, Any] = super().infer(request, datastore)
+        return result

@@ -1,0 +1,126 @@
+"""A PACS by DICOMweb: find a study, fetch its images one by one, store results back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import requests
+from dicomweb_client import DICOMwebClient
+from dicomweb_client.session_utils import create_session_from_user_pass
+from pydicom import Dataset, dcmread
+from pydicom.uid import UID
+
+from monai_label_app.analysis import StudyResult
+from monai_label_app.study import Instance, Study, make_study
+
+TIMEOUT = (5, 60)
+"""Seconds to connect, and to wait for an answer."""
+
+
+class PacsError(RuntimeError):
+    """The PACS is down, refused, or does not have what was asked for; the message is one sentence."""
+
+
+class NotInPacsError(PacsError, LookupError):
+    """The PACS answers, and does not have what was asked for."""
+
+
+class Pacs:
+    """A DICOMweb service.
+
+    Credentials come from ``MONAI_LABEL_DICOMWEB_USERNAME`` and ``…_PASSWORD``, as MONAI Label's own do.
+
+    Args:
+        url: base address, e.g. ``http://localhost:8042/dicom-web``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{name}") for name in ("USERNAME", "PASSWORD"))
+        session = create_session_from_user_pass(user, password) if user and password else None
+        with self._explained():
+            self._client = DICOMwebClient(self.url, session=session, timeout=TIMEOUT)
+
+    def study(self, uid: str) -> Study:
+        """List a study's instances; their pixels are fetched when they are read.
+
+        Raises:
+            PacsError: the PACS cannot be asked, or has no such study.
+        """
+        if not UID(uid).is_valid:
+            raise PacsError(f"{uid!r} is not a Study Instance UID")
+        with self._explained():
+            metadata = self._client.retrieve_study_metadata(uid)
+        if not metadata:
+            raise NotInPacsError(f"the PACS at {self.url} has no study {uid}")
+        headers = [Dataset.from_json(item) for item in metadata]
+        return make_study(uid, [Instance(h.SOPInstanceUID, h, partial(self._read, h)) for h in headers])
+
+    def study_uids(self) -> list[str]:
+        """Studies with endoscopy images, by QIDO-RS.
+
+        Raises:
+            PacsError: the PACS cannot be asked.
+        """
+        with self._explained():
+            found = self._client.search_for_studies(search_filters={"ModalitiesInStudy": "ES"})
+        return [str(Dataset.from_json(item).StudyInstanceUID) for item in found]
+
+    def deliver(self, result: StudyResult) -> None:
+        """Store a study's result objects by STOW-RS, without those that the PACS already has.
+
+        The result then names its outputs by SOP Instance UID.
+
+        Raises:
+            PacsError: the PACS is down or refuses one of them; those before it are stored.
+        """
+        present: dict[str, set[str]] = {}
+        names = {}
+        for path in result.objects:
+            dataset = dcmread(path)
+            names[str(path)] = dataset.SOPInstanceUID
+            series = dataset.SeriesInstanceUID
+            if series not in present:
+                present[series] = self._instances(result.study_uid, series)
+            if dataset.SOPInstanceUID not in present[series]:
+                self._store(dataset)
+        for line in result.frames:
+            line.outputs = [names[output] for output in line.outputs]
+
+    def _instances(self, study: str, series: str) -> set[str]:
+        with self._explained():
+            found = self._client.search_for_instances(study, series, fields=["SOPInstanceUID"])
+        return {Dataset.from_json(item).SOPInstanceUID for item in found}
+
+    def _store(self, dataset: Dataset) -> None:
+        with self._explained():
+            answer = self._client.store_instances([dataset], dataset.StudyInstanceUID)
+        failed = answer.get("FailedSOPSequence")
+        if failed:
+            reason = failed[0].get("FailureReason", 0)
+            raise PacsError(f"the PACS at {self.url} refused {dataset.SOPInstanceUID} (failure reason {reason:04x}H)")
+
+    def _read(self, header: Dataset) -> Dataset:
+        with self._explained():
+            return self._client.retrieve_instance(
+                header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID
+            )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except requests.HTTPError as error:
+            status = error.response.status_code if error.response is not None else "?"
+            if status == 404:
+                raise NotInPacsError(f"the PACS at {self.url} does not have what was asked for") from error
+            raise PacsError(f"the PACS at {self.url} answered with HTTP status {status}") from error
+        except requests.ConnectionError as error:
+            raise PacsError(f"no PACS answers at {self.url}; is it running?") from error
+        except requests.Timeout as error:
+            raise PacsError(f"the PACS at {self.url} did not answer in time") from error
+        except (requests.RequestException, ValueError, KeyError) as error:
+            raise PacsError(f"{self.url} does not answer as a DICOMweb service: {error}") from error

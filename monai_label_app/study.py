@@ -1,0 +1,239 @@
+"""Find a study's images in files and folders, DICOM or pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import (
+    UID,
+    MPEGTransferSyntaxes,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+    VideoEndoscopicImageStorage,
+    VLEndoscopicImageStorage,
+)
+
+from monai_label_app.frames import UnreadableError
+from monai_label_app.pictures import PICTURE_SUFFIXES, read_picture
+from report.attributes import is_own_result
+from report.endoscopic_image import Examination, endoscopic_image, study_of
+
+READABLE = frozenset(
+    {
+        VLEndoscopicImageStorage,
+        VideoEndoscopicImageStorage,
+        SecondaryCaptureImageStorage,
+        MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+        MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+        MultiFrameTrueColorSecondaryCaptureImageStorage,
+    }
+)
+"""SOP classes whose frames can be endoscopy pictures."""
+
+_BOOKKEEPING = frozenset({"DICOMDIR", "summary.json", "datastore_v2.json"})
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object of a study, read only when asked.
+
+    Attributes:
+        origin: where it came from, as the user knows it: a path or a UID.
+        header: its attributes without the pixels.
+        read: returns the whole dataset; raises :class:`UnreadableError`.
+        converted: it was made from a picture and stands in no archive yet.
+    """
+
+    origin: str
+    header: Dataset
+    read: Callable[[], Dataset]
+    converted: bool = False
+
+    @property
+    def refusal(self) -> str | None:
+        """Why this is no endoscopy picture to analyse, as the end of a sentence; None if it is one."""
+        sop_class = UID(self.header.SOPClassUID)
+        if sop_class not in READABLE:
+            return f"is a {sop_class.name}, not an endoscopic image or Secondary Capture"
+        if is_own_result(self.header):
+            return "is a result of EndoLens, not a source image"
+        if _transfer_syntax(self.header) in MPEGTransferSyntaxes:
+            return "is a video; only stills and multi-frame images are read"
+        return None
+
+    @property
+    def belongs_beside_images(self) -> bool:
+        """A result of ours, or an object without pictures: a report, a presentation state."""
+        return is_own_result(self.header) or ("Rows" not in self.header and self.header.SOPClassUID not in READABLE)
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames that the header announces; 1 for a single-frame image."""
+        return int(self.header.get("NumberOfFrames") or 1)
+
+
+@dataclass(frozen=True)
+class Study:
+    """The instances of one study, in the order of series and instance numbers."""
+
+    uid: str
+    instances: tuple[Instance, ...]
+
+    @property
+    def images(self) -> Study:
+        """The same study with nothing but the images that can be analysed."""
+        return Study(self.uid, tuple(instance for instance in self.instances if instance.refusal is None))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An input that had to be left out, and why, in one sentence."""
+
+    origin: str
+    reason: str
+
+
+def _transfer_syntax(header: Dataset) -> str | None:
+    # A header by DICOMweb has no file meta; some archives say the syntax in an attribute of its own.
+    meta = getattr(header, "file_meta", {})
+    syntax: str | None = meta.get("TransferSyntaxUID") or header.get("AvailableTransferSyntaxUID")
+    return syntax
+
+
+def read_dicom(path: Path, *, pixels: bool = True) -> Dataset:
+    """Read a DICOM file.
+
+    Raises:
+        UnreadableError: it is missing, not DICOM, or cut off in the header.
+    """
+    try:
+        dataset = dcmread(path, stop_before_pixels=not pixels)
+    except InvalidDicomError:
+        raise UnreadableError(f"{path} is neither DICOM nor a picture") from None
+    except OSError as error:
+        raise UnreadableError(f"{path} cannot be read: {error.strerror or error}") from None
+    except Exception as error:
+        raise UnreadableError(f"{path} is damaged DICOM: {error}") from error
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        if not dataset.get(keyword):
+            raise UnreadableError(f"{path} is damaged DICOM: it has no {keyword}")
+    return dataset
+
+
+def find_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Every file under the given files and folders, sorted, without hidden files and bookkeeping.
+
+    Raises:
+        UnreadableError: a path does not exist.
+    """
+    for path in paths:
+        if path.is_dir():
+            for file in sorted(path.rglob("*")):
+                hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
+                if file.is_file() and not hidden and file.name not in _BOOKKEEPING:
+                    yield file
+        elif path.exists():
+            yield path
+        else:
+            raise UnreadableError(f"{path} does not exist")
+
+
+def read_instances(paths: Iterable[Path]) -> tuple[list[Instance], list[Problem]]:
+    """Read the headers of files and folders; pictures become VL Endoscopic Images, those of one folder one study.
+
+    Returns:
+        Every DICOM object once, by SOP Instance UID, then the pictures; and what could not be read.
+    """
+    instances: dict[str, Instance] = {}
+    pictures: dict[Path, list[Path]] = {}
+    problems: list[Problem] = []
+    for file in find_files(paths):
+        if file.suffix.lower() in PICTURE_SUFFIXES:
+            pictures.setdefault(file.parent, []).append(file)
+            continue
+        try:
+            header = read_dicom(file, pixels=False)
+            instances.setdefault(header.SOPInstanceUID, Instance(str(file), header, partial(read_dicom, file)))
+        except UnreadableError as error:
+            problems.append(Problem(str(file), str(error)))
+    converted: list[Instance] = []
+    for members in pictures.values():
+        images, unreadable = convert_pictures(members, Examination())
+        converted += images
+        problems += unreadable
+    return [*instances.values(), *converted], problems
+
+
+def read_studies(paths: Iterable[Path]) -> tuple[list[Study], list[Problem]]:
+    """Sort the images to analyse, from files and folders, into studies.
+
+    Results of this software and objects without pictures (reports, presentation states) belong into a study's
+    folder and are passed over there; named as files of their own they are refused like any other wrong input.
+
+    Returns:
+        The studies, and what could not be used.
+    """
+    paths = list(paths)
+    named = {str(path) for path in paths}
+    instances, problems = read_instances(paths)
+    images = []
+    for instance in instances:
+        reason = instance.refusal
+        if reason is None:
+            images.append(instance)
+        elif instance.origin in named or not instance.belongs_beside_images:
+            problems.append(Problem(instance.origin, f"{instance.origin} {reason}"))
+    return group(images), problems
+
+
+def convert_pictures(paths: Iterable[Path], examination: Examination) -> tuple[list[Instance], list[Problem]]:
+    """Turn pictures into the VL Endoscopic Images of one study, in the given order."""
+    fingerprints: dict[Path, str] = {}
+    problems = []
+    for path in paths:
+        try:
+            fingerprints[path] = read_picture(path).fingerprint
+        except ValueError as error:
+            problems.append(Problem(str(path), str(error)))
+    examination = study_of(examination, list(fingerprints.values()))
+    instances = []
+    seen: dict[str, int] = {}
+    for number, (path, fingerprint) in enumerate(fingerprints.items(), start=1):
+        copy = seen[fingerprint] = seen.get(fingerprint, 0) + 1
+
+        def read(path: Path = path, number: int = number, copy: int = copy) -> Dataset:
+            try:
+                return endoscopic_image(read_picture(path), examination, number, copy)
+            except ValueError as error:
+                raise UnreadableError(str(error)) from error
+
+        header = read()
+        del header.PixelData
+        instances.append(Instance(str(path), header, read, converted=True))
+    return instances, problems
+
+
+def group(instances: Iterable[Instance]) -> list[Study]:
+    """Sort instances into studies."""
+    studies: dict[str, list[Instance]] = {}
+    for instance in instances:
+        studies.setdefault(str(instance.header.StudyInstanceUID), []).append(instance)
+    return [make_study(uid, members) for uid, members in studies.items()]
+
+
+def make_study(uid: str, instances: Iterable[Instance]) -> Study:
+    """A study with its instances in the order in which a viewer shows them."""
+
+    def place(instance: Instance) -> tuple[int, str, int, str]:
+        header = instance.header
+        series, number = header.get("SeriesNumber"), header.get("InstanceNumber")
+        return int(series or 0), str(header.SeriesInstanceUID), int(number or 0), str(header.SOPInstanceUID)
+
+    return Study(uid, tuple(sorted(instances, key=place)))

@@ -1,0 +1,51 @@
+"""What was found and who found it: plain frozen data that every report object is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """The machine that speaks.
+
+    Attributes:
+        name: of the model, e.g. ``endolens-demo``.
+        version: that tells two sets of weights apart.
+        notice: what must be read beside every result, e.g. ``demonstration model, not for clinical use``; may be empty.
+    """
+
+    name: str
+    version: str
+    notice: str = ""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How a heatmap was made: method, target layer, class and the class's probability (0 to 1)."""
+
+    method: str
+    layer: str
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One region of one frame that speaks for a class.
+
+    Attributes:
+        explanation: the class, its probability for the whole frame, and the map that the region was cut from.
+        sop_instance_uid, frame_number: the source image and its frame, counted from 1.
+        contour: closed polygon of (x, y) in source pixels, (0, 0) the outer corner of the first pixel; the image's
+            own outline where nothing in the frame stands out.
+        whole_image: the contour is that outline.
+        number: counts the regions of a frame from 1.
+    """
+
+    explanation: Explanation
+    sop_instance_uid: str
+    frame_number: int
+    contour: tuple[tuple[float, float], ...]
+    whole_image: bool = False
+    number: int = 1

