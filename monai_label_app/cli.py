@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -169,6 +170,29 @@ def serve(studies: str, host: str, port: int, ohif: Path | None, model: str | No
 
     with _explained(Path(studies)):
         server.run(studies, host, port, model, ohif)
+
+
+@main.command()
+@click.option("--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"), show_default=True,
+              help="Gets the sample study and its results.")  # fmt: skip
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@click.option("--rebuild", is_flag=True, help="First make the sample model and study anew (20 minutes on two cores).")
+@click.pass_context
+def demo(context: click.Context, folder: Path, port: int, rebuild: bool) -> None:
+    """Analyse the sample study with the demonstration model, and serve it.
+
+    The study is synthetic and the model learned synthetic frames: not for clinical use.
+    """
+    from monai_label_app import sample
+
+    if rebuild:
+        from monai_label_app.sample.build import build
+
+        build()
+    with _explained(folder):
+        shutil.copytree(sample.STUDY, folder / "study", dirs_exist_ok=True)
+    context.invoke(analyze, inputs=(folder / "study",), out=folder / "results")
+    context.invoke(serve, studies=str(folder), port=port)
 
 
 @contextmanager

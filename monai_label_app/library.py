@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -112,8 +113,9 @@ class PacsLibrary:
         raise LookupError(uid)
 
 
+@lru_cache(maxsize=1)
 def open_library(studies: str) -> Library:
-    """The library at a folder or a DICOMweb address.
+    """The library at a folder or a DICOMweb address, the same one for all who ask.
 
     Raises:
         ValueError: the folder does not exist.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,11 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from pydicom import Dataset
 
 from monai_label_app.analysis import Seen, capture_of, see
-from monai_label_app.classifier.classifier import Classifier, open_classifier
+from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.datastore import open_datastore
 from monai_label_app.frames import Frame, UnreadableError
-from monai_label_app.library import Library, open_library
+from monai_label_app.library import open_library
 from monai_label_app.study import read_dicom
-
-
-@lru_cache(maxsize=1)
-def classifier_of(model: str | None) -> Classifier:
-    """The one classifier of this process, loaded when it is first needed."""
-    return open_classifier(model)
-
-
-@lru_cache(maxsize=1)
-def library_of(studies: str) -> Library:
-    """The one library of this process."""
-    return open_library(studies)
 
 
 class EndoscopyInfer(InferTask):
@@ -42,7 +29,7 @@ class EndoscopyInfer(InferTask):
     def __init__(self, model: str | None, description: str) -> None:
         super().__init__(InferType.CLASSIFICATION, [], 2, description, {"frame": 1})
         self._model = model
-        self.labels = list(classifier_of(model).card.classes)
+        self.labels = list(open_classifier(model).card.classes)
 
     def is_valid(self) -> bool:
         """True: the model was checked when the app started."""
@@ -50,7 +37,7 @@ class EndoscopyInfer(InferTask):
 
     def _look(self, request: dict[str, Any]) -> tuple[Dataset, Frame, Seen, dict[str, Any]]:
         """The image, the frame that was asked for, what was seen there, and that as JSON."""
-        classifier = classifier_of(self._model)
+        classifier = open_classifier(self._model)
         try:
             number = int(request.get("frame", 1))
             dataset = read_dicom(Path(request["image"]))
@@ -83,7 +70,7 @@ class GradCam(EndoscopyInfer):
     def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """Path of a DICOM file, which MONAI Label removes after use, and the prediction."""
         dataset, frame, seen, prediction = self._look(request)
-        capture = capture_of(dataset, frame, seen, classifier_of(self._model), instance_number=frame.number)
+        capture = capture_of(dataset, frame, seen, open_classifier(self._model), instance_number=frame.number)
         with tempfile.NamedTemporaryFile(suffix=".dcm", delete=False) as file:
             capture.save_as(file, enforce_file_format=True)
         return file.name, prediction
@@ -108,7 +95,7 @@ class EndoLensApp(MONAILabelApp):
 
     def init_datastore(self) -> Datastore:
         """Folder or PACS, as ``studies`` says."""
-        return open_datastore(library_of(self.studies), self.studies)
+        return open_datastore(open_library(self.studies), self.studies)
 
     def init_infers(self) -> dict[str, InferTask]:
         """``classify`` and ``grad_cam``."""

@@ -20,6 +20,12 @@ TIMEOUT = (5, 60)
 """Seconds to connect, and to wait for an answer."""
 
 
+def credentials() -> tuple[str, str] | None:
+    """User and password for the PACS, from ``MONAI_LABEL_DICOMWEB_USERNAME`` and ``…_PASSWORD``."""
+    user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{name}") for name in ("USERNAME", "PASSWORD"))
+    return (user, password) if user and password else None
+
+
 class PacsError(RuntimeError):
     """The PACS is down, refused, or does not have what was asked for; the message is one sentence."""
 
@@ -31,16 +37,14 @@ class NotInPacsError(PacsError, LookupError):
 class Pacs:
     """A DICOMweb service.
 
-    Credentials come from ``MONAI_LABEL_DICOMWEB_USERNAME`` and ``…_PASSWORD``, as MONAI Label's own do.
-
     Args:
         url: base address, e.g. ``http://localhost:8042/dicom-web``.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{name}") for name in ("USERNAME", "PASSWORD"))
-        session = create_session_from_user_pass(user, password) if user and password else None
+        login = credentials()
+        session = create_session_from_user_pass(*login) if login else None
         with self._explained():
             self._client = DICOMwebClient(self.url, session=session, timeout=TIMEOUT)
 
@@ -52,11 +56,14 @@ class Pacs:
         """
         if not UID(uid).is_valid:
             raise PacsError(f"{uid!r} is not a Study Instance UID")
-        with self._explained():
-            metadata = self._client.retrieve_study_metadata(uid)
+        try:
+            with self._explained():
+                metadata = self._client.retrieve_study_metadata(uid)
+        except NotInPacsError:
+            metadata = []
         if not metadata:
-            raise NotInPacsError(f"the PACS at {self.url} has no study {uid}")
-        headers = [Dataset.from_json(item) for item in metadata]
+            raise NotInPacsError(f"{self.url} has no study {uid}, or is not the address of a DICOMweb service")
+        headers = [Dataset.from_json(item, bulk_data_uri_handler=lambda *_: None) for item in metadata]
         return make_study(uid, [Instance(h.SOPInstanceUID, h, partial(self._read, h)) for h in headers])
 
     def study_uids(self) -> list[str]:

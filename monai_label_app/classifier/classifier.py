@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
@@ -68,8 +68,9 @@ class Classifier:
         return self.layers[name]
 
 
+@lru_cache(maxsize=1)
 def open_classifier(model: str | None = None, weights: str | None = None) -> Classifier:
-    """Open a classifier as the command line names it.
+    """Open a classifier as the command line names it; the last one stays loaded.
 
     Args:
         model: a checkpoint (``.safetensors`` with a card), the name of a torchvision network, or nothing for the

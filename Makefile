@@ -1,0 +1,67 @@
+# make demo   analyse the sample study and serve it
+# make test   every check and every test
+# make quick  the tests that take no time
+# make lint   ruff and mypy
+#
+# Options: PYTHON=python3.11   the interpreter for .venv (3.10 to 3.12)
+#          TORCH_INDEX=URL     where to take torch from, for its CPU build (see README)
+#          PORT=8000           where `make demo` serves
+
+PORT ?= 8000
+TORCH_INDEX ?=
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+
+BIN := .venv/bin
+OHIF_VERSION := 3.13.2
+OHIF := .cache/ohif-$(OHIF_VERSION)
+
+.PHONY: demo test quick lint system clean
+
+demo: .venv/installed
+	$(BIN)/endolens demo --port $(PORT)
+
+test: lint system
+	$(BIN)/pytest
+
+quick: .venv/tested
+	$(BIN)/pytest -q -m "not slow and not e2e"
+
+lint: .venv/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/installed: setup.py
+	@test -n "$(PYTHON)" || { echo "EndoLens needs Python 3.10, 3.11 or 3.12; name one by PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	@echo "Installing; this takes some minutes."
+	$(if $(TORCH_INDEX),$(BIN)/pip install --progress-bar off torch torchvision --index-url $(TORCH_INDEX))
+	$(BIN)/pip install --progress-bar off --quiet --editable .
+	@touch $@
+
+.venv/tested: .venv/installed
+	$(BIN)/pip install --progress-bar off --quiet --editable ".[test]"
+	@touch $@
+
+# The real servers and viewers of the tests: Orthanc and Chromium from Debian, a current OHIF from npm. What cannot be
+# installed is named here; its tests then skip, or fail where CI is set.
+system: .venv/tested
+	@missing=""; \
+	command -v Orthanc >/dev/null || missing="$$missing orthanc"; \
+	test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so || missing="$$missing orthanc-dicomweb"; \
+	command -v chromium >/dev/null || missing="$$missing chromium"; \
+	command -v npm >/dev/null || missing="$$missing npm"; \
+	if [ -n "$$missing" ]; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing \
+				>/dev/null || echo "could not install:$$missing"; \
+		else echo "not installed (needs root and apt):$$missing"; fi; \
+	fi
+	@test -d $(OHIF) || { mkdir -p .cache && cd .cache && npm pack --silent @ohif/app@$(OHIF_VERSION) >/dev/null && \
+		tar xzf ohif-app-$(OHIF_VERSION).tgz && mv package/dist ohif-$(OHIF_VERSION) && \
+		rm -rf package ohif-app-$(OHIF_VERSION).tgz; } || echo "could not fetch @ohif/app $(OHIF_VERSION)"
+
+clean:
+	rm -rf .venv .cache demo

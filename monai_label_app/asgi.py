@@ -1,0 +1,91 @@
+"""One process for all: MONAI Label's API, OHIF, a way to the PACS, and the EndoLens page.
+
+Runs under ``endolens serve`` and under MONAI Label's own server::
+
+    monailabel start_server --app monai_label_app --studies DIR|URL --uvicorn_app monai_label_app.asgi:app
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+
+from monai_label_app import compatibility  # noqa: F401  (before monailabel)
+
+# isort: split
+import monailabel.app
+from a2wsgi import WSGIMiddleware
+from monailabel.config import settings
+from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+
+from monai_label_app import web
+from monai_label_app.classifier.classifier import open_classifier
+from monai_label_app.dicomweb import forward
+from monai_label_app.frames import UnreadableError
+from monai_label_app.library import PacsLibrary, open_library
+from monai_label_app.pacs import PacsError
+from monai_label_app.viewers.ohif import Viewer, without_foreign_fonts
+
+OHIF_VARIABLE = "ENDOLENS_OHIF"
+"""Environment variable: folder of a built OHIF to serve in place of the bundled one."""
+
+_TEXTS = {".html": "text/html", ".css": "text/css"}
+_BINARIES = {".js": "text/javascript", ".wasm": "application/wasm"}
+
+
+def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
+    """Put the parts together.
+
+    Args:
+        studies: a folder or a DICOMweb address.
+        model: as ``endolens analyze --model``.
+        ohif: a built OHIF, or None for the one that comes with MONAI Label.
+    """
+    library = open_library(studies)
+    viewer = Viewer(ohif)
+    pacs = isinstance(library, PacsLibrary)
+    page = web.create_app(library, partial(open_classifier, model), viewer, pacs)
+
+    async def configuration(request: Request) -> Response:
+        return Response(viewer.configuration(pacs), media_type="text/javascript")
+
+    async def ohif_file(request: Request) -> Response:
+        path = viewer.file(request.url.path.removeprefix(viewer.base))
+        if path.suffix in _TEXTS:
+            return Response(without_foreign_fonts(path.read_text(encoding="utf-8")), media_type=_TEXTS[path.suffix])
+        return FileResponse(path, media_type=_BINARIES.get(path.suffix))
+
+    api = monailabel.app.app
+    for error, status in (
+        (ImageNotFoundException, 404),
+        (LabelNotFoundException, 404),
+        (MONAILabelException, 400),
+        (UnreadableError, 422),
+        (PacsError, 502),
+        (json.JSONDecodeError, 400),
+    ):
+        api.add_exception_handler(error, partial(_explain, status=status))
+    routes: list[Route | Mount] = [Route(f"{viewer.base}app-config.js", configuration)]
+    if pacs:
+        routes.append(Route("/endolens/dicomweb/{path:path}", partial(forward, studies), methods=["GET"]))
+    routes.append(Mount("/endolens", WSGIMiddleware(page)))  # type: ignore[arg-type]  # a2wsgi has types of its own
+    routes += [Route(path, ohif_file) for path in viewer.paths()]
+    return Starlette(routes=[*routes, Mount("/", api)], lifespan=monailabel.app.lifespan)
+
+
+async def _explain(request: Request, error: Exception, status: int) -> Response:
+    text = getattr(error, "msg", None) or str(error)
+    return JSONResponse({"detail": text}, status_code=status)
+
+
+app = create_app(
+    settings.MONAI_LABEL_STUDIES,
+    settings.MONAI_LABEL_APP_CONF.get("model"),
+    Path(os.environ[OHIF_VARIABLE]) if OHIF_VARIABLE in os.environ else None,
+)

@@ -1,0 +1,37 @@
+"""A way for the viewer to the PACS: QIDO-RS and WADO-RS through this server, reading only."""
+
+from __future__ import annotations
+
+import httpx
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from monai_label_app.pacs import TIMEOUT, credentials
+
+_CLIENT = httpx.AsyncClient(timeout=httpx.Timeout(TIMEOUT[1], connect=TIMEOUT[0]))
+_REQUEST_HEADERS = ("accept", "accept-language", "range", "if-none-match")
+_ANSWER_HEADERS = ("content-type", "content-length", "content-encoding", "content-range", "etag")
+
+
+async def forward(pacs: str, request: Request) -> Response:
+    """Pass a GET on to the PACS and stream its answer back.
+
+    Args:
+        pacs: base address of its DICOMweb service.
+        request: with the rest of the address in its path parameter ``path``.
+    """
+    path: str = request.path_params["path"]
+    if not path.startswith("studies") or ".." in path.split("/"):
+        return JSONResponse({"detail": "not a DICOMweb address of studies"}, status_code=404)
+    headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
+    address = httpx.URL(f"{pacs.rstrip('/')}/{path}", query=request.url.query.encode())
+    outgoing = _CLIENT.build_request("GET", address, headers={"accept-encoding": "identity", **headers})
+    try:
+        answer = await _CLIENT.send(outgoing, stream=True, auth=credentials())
+    except httpx.HTTPError:
+        return JSONResponse({"detail": f"no PACS answers at {pacs}; is it running?"}, status_code=502)
+    kept = {name: answer.headers[name] for name in _ANSWER_HEADERS if name in answer.headers}
+    return StreamingResponse(
+        answer.aiter_raw(), status_code=answer.status_code, headers=kept, background=BackgroundTask(answer.aclose)
+    )

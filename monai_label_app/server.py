@@ -1,0 +1,78 @@
+"""Start the server: checks first, so that a mistake is one sentence and not a traceback."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import socket
+from pathlib import Path
+
+import click
+
+from monai_label_app.library import open_library
+from monai_label_app.pacs import PacsError
+from monai_label_app.viewers.ohif import Viewer
+
+
+def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None) -> None:
+    """Serve until interrupted.
+
+    Args:
+        studies: a folder or a DICOMweb address.
+        host, port: to listen on.
+        model: as ``endolens analyze --model``.
+        ohif: a built OHIF, or None for the bundled one.
+
+    Raises:
+        ValueError: studies, model or OHIF are not what they should be.
+        OSError: the port is taken or the host is not this machine's.
+    """
+    pacs = studies.startswith(("http://", "https://"))
+    studies = studies if pacs else str(Path(studies).resolve())
+    library = open_library(studies)
+    viewer = Viewer(ohif)
+    listener = _listen(host, port)
+    os.environ["MONAI_LABEL_APP_DIR"] = str(Path(__file__).parent)
+    os.environ["MONAI_LABEL_STUDIES"] = studies
+    os.environ["MONAI_LABEL_SERVER_PORT"] = str(port)
+    os.environ["MONAI_LABEL_APP_CONF"] = json.dumps({"model": model} if model else {})
+    # MONAI Label's background tasks expect the variable to exist.
+    os.environ.setdefault("PYTHONPATH", "")
+    if ohif:
+        os.environ["ENDOLENS_OHIF"] = str(ohif)
+
+    from monai_label_app.classifier.classifier import open_classifier
+
+    card = open_classifier(model).card
+    import uvicorn
+
+    from monai_label_app.asgi import app
+
+    address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    if not _is_loopback(host):
+        click.echo(f"Warning: {host} can be reached from other machines, and nothing asks them who they are.", err=True)
+    click.echo(f"Model: {card.name}{', ' + card.notice if card.notice else ''}")
+    try:
+        shown = [study for study in library.studies() if study.images.instances]
+    except PacsError as error:
+        shown = []
+        click.echo(f"Warning: {error}", err=True)
+    for study in shown[:1]:
+        click.echo(f"OHIF:     {address}{viewer.address(study.uid, pacs)}")
+    click.echo(f"EndoLens: {address}/endolens/")
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {host}:{port}, {os.strerror(error.errno or 0).lower()}") from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

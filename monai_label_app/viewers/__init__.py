@@ -1,0 +1,1 @@
+"""The viewers that show results: OHIF."""

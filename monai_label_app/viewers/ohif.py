@@ -1,0 +1,169 @@
+"""Serve a built OHIF and tell it where the studies are."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.datadict import keyword_for_tag
+
+from monai_label_app.study import Study
+
+_FOREIGN = re.compile(r"""@import\s+url\(["']?https?:[^)]*\)[^;]*;|<link\b[^>]*href=["']?https?:[^>]*>""")
+
+_KEPT_AS_LISTS = frozenset({"ContentSequence"})
+"""Sequences that OHIF walks as lists even where they hold one item; it reads all others as one item's attributes."""
+
+
+class Viewer:
+    """A built OHIF.
+
+    Args:
+        folder: of its ``index.html``; by default the build that comes with MONAI Label.
+
+    Attributes:
+        base: the path that the build was made for, ``/ohif/`` or ``/``.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = (folder or _bundled()).resolve()
+        try:
+            index = (self.folder / "index.html").read_text(encoding="utf-8")
+        except OSError:
+            raise ValueError(f"{self.folder} is not a built OHIF: it has no index.html") from None
+        match = re.search(r"""PUBLIC_URL\s*=\s*["']([^"']*)["']""", index)
+        self.base = "/" + match.group(1).strip("/") + "/" if match and match.group(1).strip("/") else "/"
+
+    def file(self, path: str) -> Path:
+        """The file for a path under :attr:`base`; any other address is one of OHIF's pages, its index."""
+        target = (self.folder / path).resolve()
+        inside = target.is_relative_to(self.folder) and target.is_file()
+        return target if inside else self.folder / "index.html"
+
+    def paths(self) -> list[str]:
+        """Route patterns of the viewer: all under its base, or, built for the root, its own files and addresses."""
+        if self.base != "/":
+            return [self.base + "{path:path}"]
+        own = [f"/{one.name}" + ("/{path:path}" if one.is_dir() else "") for one in sorted(self.folder.iterdir())]
+        return ["/", "/viewer", "/viewer/{path:path}", *own]
+
+    def address(self, study: str, pacs: bool) -> str:
+        """Path and query that open a study: from the PACS, or from the manifest of a folder's study."""
+        if pacs:
+            return f"{self.base}viewer?StudyInstanceUIDs={study}"
+        return f"{self.base}viewer/dicomjson?url=/endolens/dicomjson/{study}"
+
+    def configuration(self, pacs: bool) -> str:
+        """``app-config.js``: the data source, and nothing fetched from elsewhere."""
+        root = "/endolens/dicomweb"
+        dicomweb = {
+            "namespace": "@ohif/extension-default.dataSourcesModule.dicomweb",
+            "sourceName": "dicomweb",
+            "configuration": {
+                "friendlyName": "PACS",
+                "qidoRoot": root,
+                "wadoRoot": root,
+                "wadoUriRoot": root,
+                "qidoSupportsIncludeField": True,
+                "imageRendering": "wadors",
+                "thumbnailRendering": "wadors",
+                "enableStudyLazyLoad": True,
+                "supportsFuzzyMatching": False,
+                "supportsWildcard": True,
+                "singlepart": "bulkdata,video,pdf",
+                "bulkDataURI": {"enabled": True, "relativeResolution": "studies"},
+            },
+        }
+        dicomjson = {
+            "namespace": "@ohif/extension-default.dataSourcesModule.dicomjson",
+            "sourceName": "dicomjson",
+            "configuration": {"friendlyName": "Folder", "name": "json"},
+        }
+        config = {
+            "routerBasename": self.base,
+            "showStudyList": pacs,
+            "extensions": [],
+            "modes": [],
+            "maxNumberOfWebWorkers": 3,
+            "showWarningMessageForCrossOrigin": False,
+            "showCPUFallbackMessage": True,
+            "showLoadingIndicator": True,
+            "strictZSpacingForVolumeViewport": True,
+            "defaultDataSourceName": "dicomweb" if pacs else "dicomjson",
+            "dataSources": [dicomweb if pacs else dicomjson],
+        }
+        # OHIF greets every new user with a tour of its buttons, laid over the study; count it as seen.
+        tours = "localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']));"
+        return f"{tours}\nwindow.config = {json.dumps(config, indent=1)};\n"
+
+
+def without_foreign_fonts(text: str) -> str:
+    """A page or style sheet of OHIF without its references to other servers: a hospital's viewer asks nobody else."""
+    return _FOREIGN.sub("", text)
+
+
+def _bundled() -> Path:
+    # Found without importing monailabel, which takes seconds.
+    package = find_spec("monailabel")
+    if package is None or package.origin is None:
+        raise ValueError("monailabel, which brings OHIF, is not installed")
+    return Path(package.origin).parent / "endpoints" / "static" / "ohif"
+
+
+def manifest(study: Study, address: str) -> dict[str, Any]:
+    """OHIF's ``dicomjson`` manifest of a study.
+
+    Args:
+        study: with all its objects.
+        address: of the server, without a slash at the end; every instance's URL starts with it.
+    """
+    series: dict[str, list[dict[str, Any]]] = {}
+    for instance in study.instances:
+        metadata = naturalised(instance.header)
+        url = f"dicomweb:{address}/endolens/instances/{instance.header.SOPInstanceUID}.dcm"
+        frames = range(1, instance.frame_count + 1)
+        urls = [url] if instance.frame_count == 1 else [f"{url}?frame={number}" for number in frames]
+        entries = series.setdefault(str(instance.header.SeriesInstanceUID), [])
+        entries += [{"metadata": metadata, "url": one} for one in urls]
+    first = naturalised(study.instances[0].header)
+    described = ("PatientID", "PatientName", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber")
+    return {
+        "studies": [
+            {
+                "StudyInstanceUID": study.uid,
+                **{keyword: first.get(keyword, "") for keyword in described},
+                "series": [
+                    {
+                        "SeriesInstanceUID": uid,
+                        "SeriesNumber": instances[0]["metadata"].get("SeriesNumber"),
+                        "Modality": instances[0]["metadata"].get("Modality"),
+                        "SeriesDescription": instances[0]["metadata"].get("SeriesDescription", ""),
+                        "instances": instances,
+                    }
+                    for uid, instances in series.items()
+                ],
+            }
+        ]
+    }
+
+
+def naturalised(dataset: Dataset) -> dict[str, Any]:
+    """A dataset as OHIF keeps metadata: values by keyword, single values bare, no pixels and no private elements."""
+    values: dict[str, Any] = {}
+    for tag, element in dataset.to_json_dict(suppress_invalid_tags=True).items():
+        keyword = keyword_for_tag(int(tag, 16))
+        if not keyword or tag.startswith("7FE0"):
+            continue
+        value = element.get("Value", [])
+        if element["vr"] == "SQ":
+            items = [naturalised(Dataset.from_json(item)) for item in value]
+            values[keyword] = items[0] if len(items) == 1 and keyword not in _KEPT_AS_LISTS else items
+        elif element["vr"] == "PN":
+            values[keyword] = value[0].get("Alphabetic", "") if value else ""
+        elif value:
+            values[keyword] = value[0] if len(value) == 1 else value
+    return values
