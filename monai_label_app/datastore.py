@@ -12,6 +12,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException
 
 from monai_label_app.library import FolderLibrary, Library
+from monai_label_app.study import Instance
 
 IMAGES = ".endolens/images"
 
@@ -48,18 +49,27 @@ class StudyDatastore(LocalDatastore):
         try:
             instance = self._library.instance(image_id)
         except LookupError:
-            raise ImageNotFoundException(f"there is no image {image_id!r} in the datastore") from None
+            raise ImageNotFoundException(
+                f"there is no image {image_id!r} in the datastore; paths and uploads are not accepted"
+            ) from None
         if instance.refusal is not None:
             raise ImageNotFoundException(f"{image_id} {instance.refusal}")
         # The name comes from the library, not from the request.
         file = Path(self._datastore.image_path()) / f"{instance.header.SOPInstanceUID}.dcm"
         if not file.exists():
-            partial = file.with_suffix(".partial")
-            instance.read().save_as(partial, enforce_file_format=True)
-            partial.replace(file)
+            self._place(instance, file)
         if image_id not in self._datastore.objects:
             self.refresh()
         return str(file)
+
+    def _place(self, instance: Instance, file: Path) -> None:
+        origin = Path(instance.origin)
+        if origin.is_file() and not instance.converted:
+            file.symlink_to(origin.resolve())
+            return
+        partial = file.with_suffix(".partial")
+        instance.read().save_as(partial, enforce_file_format=True)
+        partial.replace(file)
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """Study, series and place of an image; its path once it was asked for."""

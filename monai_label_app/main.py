@@ -9,6 +9,7 @@ from typing import Any
 from monai_label_app import compatibility  # noqa: F401  (before monailabel)
 
 # isort: split
+import torch
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
@@ -103,6 +104,12 @@ class EndoLensApp(MONAILabelApp):
             "classify": Classify(self._model, "Class probabilities of an endoscopy frame"),
             "grad_cam": GradCam(self._model, "Grad-CAM of the predicted class, as DICOM Secondary Capture"),
         }
+
+    def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """As MONAI Label's own, which divides by the number of GPUs unless told that there is none."""
+        several = bool(request.get("multi_gpu", True)) and torch.cuda.is_available()
+        result: dict[str, Any] = super().batch_infer({**request, "multi_gpu": several}, datastore)
+        return result
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """As MONAI Label's own, for images of the datastore only.

@@ -135,9 +135,12 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
     """
     for path in paths:
         if path.is_dir():
+            datastore = (path / "datastore_v2.json").exists()
             for file in sorted(path.rglob("*")):
-                hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-                if file.is_file() and not hidden and file.name not in _BOOKKEEPING:
+                place = file.relative_to(path).parts
+                hidden = any(part.startswith(".") for part in place)
+                label = datastore and place[0] == "labels" and file.suffix != ".dcm"
+                if file.is_file() and not hidden and not label and file.name not in _BOOKKEEPING:
                     yield file
         elif path.exists():
             yield path
