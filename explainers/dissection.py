@@ -72,7 +72,8 @@ class Dissection:
         with self._lock:
             if targets not in self._gradients:
                 # In evaluation mode no image touches another, so the sum's gradient is each image's own.
-                score = self._logits[torch.arange(images), list(targets)].sum()
+                with torch.enable_grad():
+                    score = self._logits[torch.arange(images), list(targets)].sum()
                 gradients = torch.autograd.grad(score, list(self._activations.values()), retain_graph=True)
                 self._gradients[targets] = dict(zip(self._activations, gradients, strict=True))
             return self._gradients[targets]

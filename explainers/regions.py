@@ -14,6 +14,9 @@ THRESHOLD = 0.5
 MINIMUM_AREA = 0.002
 """Regions below this share of the image are dropped as specks."""
 
+_TRIANGLE = 4
+"""Points of the smallest closed polygon; what barely reaches the threshold encloses nothing."""
+
 
 @dataclass(frozen=True)
 class Region:
@@ -55,13 +58,18 @@ def regions(saliency: ArrayLike, threshold: float = THRESHOLD, minimum_area: flo
         inside[component.slice] = component.image_filled
         alone[inside] = np.maximum(padded[inside], threshold)
         (outline,) = find_contours(alone, np.nextafter(threshold, 0))
-        found.append(_region(outline, component.area, values.shape))
+        contour = _contour(outline, values.shape)
+        if len(contour) >= _TRIANGLE:
+            found.append(Region(contour, _box(contour), float(component.area)))
     return sorted(found, key=lambda region: -region.area)
 
 
-def _region(outline: NDArray[np.float64], area: float, shape: tuple[int, ...]) -> Region:
+def _contour(outline: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
     # From (row, column) at pixel centres of the padded map to (x, y) at pixel corners of the map itself.
-    contour = approximate_polygon(outline, tolerance=0.5)[:, ::-1] - 0.5
-    contour = np.clip(contour, 0, np.array(shape[::-1]))
+    contour = approximate_polygon(outline, tolerance=0.25)[:, ::-1] - 0.5
+    return np.clip(contour, 0, np.array(shape[::-1]))
+
+
+def _box(contour: NDArray[np.float64]) -> tuple[float, float, float, float]:
     (x0, y0), (x1, y1) = contour.min(axis=0), contour.max(axis=0)
-    return Region(contour, (float(x0), float(y0), float(x1), float(y1)), float(area))
+    return float(x0), float(y0), float(x1), float(y1)

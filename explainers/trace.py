@@ -7,18 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-
-_RELUS = {functional.relu, functional.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 
 
 class Trace(TorchFunctionMode):
     """Watches the torch calls of one forward pass, in this thread only.
 
     A convolution is recognised by the identity of its weight, so modules need no hook and nothing is left to remove.
-    An in-place ReLU would overwrite the convolution's output before anyone reads it; inside the trace every ReLU
-    runs out of place, which leaves the result bit for bit the same.
+    The network goes on with a copy of what is kept: an activation that works in place, as torchvision's ReLUs do,
+    would overwrite the convolution's output before anyone reads it. The result is bit for bit the same.
 
     Args:
         layers: name → convolution, the layers whose outputs are kept.
@@ -35,14 +32,13 @@ class Trace(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Let every call through; rewrite ReLUs and remember convolutions."""
+        """Let every call through; remember convolutions."""
         kwargs = kwargs or {}
-        if func in _RELUS:
-            return torch.relu(args[0] if args else kwargs["input"])
         result = func(*args, **kwargs)
         if func is torch.conv2d:
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             name = self._names.get(id(weight))
             if name is not None:
                 self.activations[name] = result
+                return result.clone()
         return result

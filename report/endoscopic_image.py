@@ -129,6 +129,7 @@ def endoscopic_image(still: Still, examination: Examination, instance_number: in
     image.Manufacturer = ""
     image.InstanceNumber = instance_number
     image.PatientOrientation = None
+    image.Laterality = ""
     image.ImageType = ["ORIGINAL", "PRIMARY"]
     image.AcquisitionContextSequence = []
     image.LossyImageCompression = "00"

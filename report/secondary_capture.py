@@ -69,8 +69,9 @@ def heatmap_capture(
         contributing_equipment=[processing_equipment(algorithm, description)],
         series_description=series_description(explanation.method, algorithm),
     )
-    # An endoscope's picture has no anatomical orientation: the attribute is required, and empty.
+    # An endoscope's picture has no anatomical orientation and no side: the attributes are required, and empty.
     capture.PatientOrientation = []
+    capture.Laterality = ""
     # "The equipment that originally acquired the data" (PS3.3 C.7.3.1.1.1); viewers show no thumbnail of OT.
     capture.Modality = "ES"
     capture.ImageType = ["DERIVED", "SECONDARY"]

@@ -98,7 +98,9 @@ class Viewer:
         }
         # OHIF greets every new user with a tour of its buttons, laid over the study; count it as seen.
         tours = "localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']));"
-        return f"{tours}\nwindow.config = {json.dumps(config, indent=1)};\n"
+        # Without a handler of its own OHIF 3.10 shows an error for every image that it loads in one piece.
+        handler = "window.config.httpErrorHandler = (error) => console.warn('image:', error);"
+        return f"{tours}\nwindow.config = {json.dumps(config, indent=1)};\n{handler}\n"
 
 
 def without_foreign_fonts(text: str) -> str:
@@ -129,13 +131,13 @@ def manifest(study: Study, address: str) -> dict[str, Any]:
         urls = [url] if instance.frame_count == 1 else [f"{url}?frame={number}" for number in frames]
         entries = series.setdefault(str(instance.header.SeriesInstanceUID), [])
         entries += [{"metadata": metadata, "url": one} for one in urls]
-    first = naturalised(study.instances[0].header)
+    first = study.instances[0].header
     described = ("PatientID", "PatientName", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber")
     return {
         "studies": [
             {
                 "StudyInstanceUID": study.uid,
-                **{keyword: first.get(keyword, "") for keyword in described},
+                **{keyword: str(first.get(keyword, "")) for keyword in described},
                 "series": [
                     {
                         "SeriesInstanceUID": uid,
@@ -162,8 +164,7 @@ def naturalised(dataset: Dataset) -> dict[str, Any]:
         if element["vr"] == "SQ":
             items = [naturalised(Dataset.from_json(item)) for item in value]
             values[keyword] = items[0] if len(items) == 1 and keyword not in _KEPT_AS_LISTS else items
-        elif element["vr"] == "PN":
-            values[keyword] = value[0].get("Alphabetic", "") if value else ""
-        elif value:
-            values[keyword] = value[0] if len(value) == 1 else value
+        else:
+            # An empty value is null: OHIF takes objects with differently empty patient IDs for several patients.
+            values[keyword] = value if len(value) > 1 else next(iter(value), None)
     return values
