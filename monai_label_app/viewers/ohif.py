@@ -15,6 +15,20 @@ from monai_label_app.study import Study
 
 _FOREIGN = re.compile(r"""@import\s+url\(["']?https?:[^)]*\)[^;]*;|<link\b[^>]*href=["']?https?:[^>]*>""")
 
+_TAMED = """
+// OHIF greets every new user with a tour of its buttons, laid over the study; count it as seen.
+localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']));
+// Without a handler of its own OHIF 3.10 calls every image that it loads in one piece an error.
+window.config.httpErrorHandler = (error) => console.warn('image:', error);
+// Opening a report from a manifest, OHIF 3.10 looks for a series that it made up itself, and shows a message about it.
+addEventListener('unhandledrejection', (event) => {
+  if (!/getImageIdsForDisplaySet/.test(event.reason?.stack)) return;
+  event.stopImmediatePropagation();
+  event.preventDefault();
+  console.warn('report:', event.reason);
+});
+"""
+
 _KEPT_AS_LISTS = frozenset({"ContentSequence"})
 """Sequences that OHIF walks as lists even where they hold one item; it reads all others as one item's attributes."""
 
@@ -96,11 +110,7 @@ class Viewer:
             "defaultDataSourceName": "dicomweb" if pacs else "dicomjson",
             "dataSources": [dicomweb if pacs else dicomjson],
         }
-        # OHIF greets every new user with a tour of its buttons, laid over the study; count it as seen.
-        tours = "localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']));"
-        # Without a handler of its own OHIF 3.10 shows an error for every image that it loads in one piece.
-        handler = "window.config.httpErrorHandler = (error) => console.warn('image:', error);"
-        return f"{tours}\nwindow.config = {json.dumps(config, indent=1)};\n{handler}\n"
+        return f"window.config = {json.dumps(config, indent=1)};\n{_TAMED}"
 
 
 def without_foreign_fonts(text: str) -> str:

@@ -1,0 +1,182 @@
+"""Real servers and a real browser: Orthanc, `endolens serve`, Chromium."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ENDOLENS = str(Path(sys.executable).with_name("endolens"))
+REPOSITORY = Path(__file__).parents[2]
+ORTHANC_DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+]
+
+
+def missing(what: str) -> None:
+    """Skip for want of a component that is not ours; fail where CI promises it."""
+    message = f"{what} is not installed; `make test` installs it where it can"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"ended early:\n{log.read_text()}"
+        try:
+            if httpx.get(url, timeout=30).status_code < 500:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise AssertionError(f"{url} does not answer:\n{log.read_text()}")
+
+
+@contextmanager
+def running(command: list[str], url: str, log: Path, **options: object) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **options)  # type: ignore[call-overload]
+    try:
+        wait_for(url, process, log)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@dataclass(frozen=True)
+class Orthanc:
+    """A running Orthanc with an empty, temporary store."""
+
+    http: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def dicomweb(self) -> str:
+        return f"{self.http}/dicom-web"
+
+    def instances(self) -> set[str]:
+        return set(httpx.get(f"{self.http}/instances").raise_for_status().json())
+
+    def store(self, folder: Path) -> None:
+        for file in sorted(folder.rglob("*.dcm")):
+            httpx.post(f"{self.http}/instances", content=file.read_bytes()).raise_for_status()
+
+    def download(self, folder: Path) -> list[Path]:
+        files = []
+        for name in sorted(self.instances()):
+            file = folder / f"{name}.dcm"
+            file.write_bytes(httpx.get(f"{self.http}/instances/{name}/file").raise_for_status().content)
+            files.append(file)
+        return files
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
+    program = shutil.which("Orthanc")
+    if program is None or not ORTHANC_DICOMWEB.exists():
+        missing("Orthanc with its DICOMweb plugin")
+    port = free_port()
+    store = tmp_path / "orthanc"
+    store.mkdir()
+    configuration = {
+        "Name": "EndoLens test",
+        "StorageDirectory": str(store),
+        "IndexDirectory": str(store),
+        "HttpPort": port,
+        "DicomPort": free_port(),
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "Plugins": [str(ORTHANC_DICOMWEB)],
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+    }
+    (store / "orthanc.json").write_text(json.dumps(configuration))
+    url = f"http://127.0.0.1:{port}"
+    command = [str(program), str(store / "orthanc.json")]
+    with running(command, f"{url}/system", store / "log") as process:
+        yield Orthanc(url, process)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Start `endolens serve` on a free port with the given options; returns its address."""
+    contexts = []
+
+    def start(*options: str) -> str:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        command = [ENDOLENS, "serve", "--port", str(port), *options]
+        context = running(command, f"{url}/info/", tmp_path / f"serve-{port}.log")
+        context.__enter__()
+        contexts.append(context)
+        return url
+
+    yield start
+    for context in contexts:
+        context.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        missing("Chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1600, "height": 900})
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture(params=["bundled", "npm"])
+def ohif_options(request: pytest.FixtureRequest) -> list[str]:
+    """Options of `endolens serve` for each OHIF: the one that MONAI Label brings, and a current one from npm."""
+    if request.param == "bundled":
+        return []
+    builds = sorted((REPOSITORY / ".cache").glob("ohif-*"))
+    if not builds:
+        missing("npm's @ohif/app")
+    return ["--ohif", str(builds[-1])]
+
+
+def endolens(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does."""
+    command = [ENDOLENS, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=check, timeout=300)

@@ -1,0 +1,71 @@
+"""`endolens demo`: what a newcomer sees first."""
+
+import io
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from monai_label_app.sample.frames import study_frames
+from tests.e2e.conftest import ENDOLENS, free_port, running
+from tests.e2e.ohif import Ohif
+
+pytestmark = pytest.mark.e2e
+
+
+def test_demo_prints_two_addresses_that_answer(tmp_path: Path, page: Page) -> None:
+    port = free_port()
+    command = [ENDOLENS, "demo", "--folder", str(tmp_path / "demo"), "--port", str(port)]
+    with running(command, f"http://127.0.0.1:{port}/endolens/", tmp_path / "log"):
+        printed = (tmp_path / "log").read_text()
+        (viewer,) = re.findall(r"^OHIF: +(\S+)$", printed, re.MULTILINE)
+        (home,) = re.findall(r"^EndoLens: +(\S+)$", printed, re.MULTILINE)
+        assert "not for clinical use" in printed
+
+        ohif = Ohif(page, viewer)
+        ohif.open()
+        captures = (tmp_path / "demo" / "results").rglob("heatmaps/*.dcm")
+        ohif.expect_thumbnail("EndoLens Grad-CAM", [pydicom.dcmread(file).pixel_array for file in captures])
+        assert not ohif.foreign
+
+        page.goto(home)
+        expect(page.get_by_role("note")).to_have_text("demonstration model, not for clinical use")
+        page.get_by_role("link", name="Sample Synthetic").first.click()
+        captions = page.locator("figcaption")
+        expect(captions).to_have_count(8)
+        frames = json.loads((tmp_path / "demo" / "results" / "summary.json").read_text())["frames"]
+        for index, frame in enumerate(frames):
+            captions.nth(index).scroll_into_view_if_needed()
+            probability = f"{frame['probabilities'][frame['predicted']]:.1%}".replace(".0%", "%")
+            expect(captions.nth(index)).to_contain_text(f"{frame['predicted']} {probability}", timeout=30_000)
+        heat = httpx.get(page.locator("figure img").nth(1).evaluate("image => image.src"))
+        shown = np.array(Image.open(io.BytesIO(heat.content))).astype(int)
+        capture = pydicom.dcmread(frames[0]["outputs"][0]).pixel_array
+        assert np.abs(shown - capture).mean() < 3
+
+
+def test_demo_model_is_right_for_the_right_reason(tmp_path: Path) -> None:
+    """Every still of the sample study is recognised, and most regions lie on what makes the class."""
+    with (tmp_path / "log").open("wb") as log:
+        subprocess.run([ENDOLENS, "analyze", str(_study()), "--out", str(tmp_path / "out")], check=True, stderr=log)
+    frames = json.loads((tmp_path / "out" / "summary.json").read_text())["frames"]
+    hits = []
+    for frame, (label, _, mask) in zip(frames, study_frames(), strict=True):
+        assert frame["predicted"] == label
+        x0, y0, x1, y1 = frame["regions"][0]["box"]
+        ys, xs = np.nonzero(mask)
+        hits.append(x0 <= xs.mean() <= x1 and y0 <= ys.mean() <= y1 and (x1 - x0) * (y1 - y0) < 0.6 * mask.size)
+    assert np.mean(hits) >= 0.75
+
+
+def _study() -> Path:
+    from monai_label_app.sample import STUDY
+
+    return STUDY

@@ -1,0 +1,155 @@
+"""MONAI Label's API over our app, as its own server starts it, driven by its own client."""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pydicom
+import pytest
+
+from monai_label_app import compatibility  # noqa: F401
+from monai_label_app.sample import STUDY
+from tests.e2e.conftest import REPOSITORY, endolens, free_port, running
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A datastore with the sample study, untidy as in life: in sub-folders, with a stray file."""
+    folder = tmp_path_factory.mktemp("datastore")
+    shutil.copytree(STUDY, folder / "patient" / "stills")
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(studies: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    app = str(REPOSITORY / "monai_label_app")
+    command = [str(Path(sys.executable).with_name("monailabel")), "start_server", "--app", app]
+    command += ["--studies", str(studies), "--uvicorn_app", "monai_label_app.asgi:app"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    with running(command, f"{url}/info/", tmp_path_factory.mktemp("log") / "log"):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def analysed(studies: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What `endolens analyze` says of the same study."""
+    out = tmp_path_factory.mktemp("out")
+    endolens("analyze", STUDY, "--out", out)
+    frames: list[dict] = json.loads((out / "summary.json").read_text())["frames"]
+    return frames
+
+
+def test_client_lists_models_and_images(server: str) -> None:
+    from monailabel.client import MONAILabelClient
+
+    client = MONAILabelClient(server)
+    info = client.info()
+    assert set(info["models"]) == {"classify", "grad_cam"}
+    assert info["datastore"]["total"] == 8
+    image = client.next_sample("random", {})["id"]
+    assert Path(client.next_sample("random", {})["path"]).suffix == ".dcm"
+    file, prediction = client.infer("classify", image, {})
+    assert file is None
+    assert json.loads(prediction)["image"] == image
+    file, prediction = client.infer("grad_cam", image, {})
+    assert pydicom.dcmread(file).SourceImageSequence[0].ReferencedSOPInstanceUID == image
+    assert prediction["image"] == image
+
+
+def test_inference_equals_the_command_line(server: str, analysed: list[dict], tmp_path: Path) -> None:
+    for frame in analysed[:2]:
+        image = frame["sop_instance_uid"]
+        prediction = httpx.post(f"{server}/infer/classify", params={"image": image, "output": "json"}).json()
+        assert prediction["prediction"] == frame["predicted"]
+        assert prediction["probabilities"] == pytest.approx(frame["probabilities"], abs=1e-5)
+        assert prediction["notice"] == "demonstration model, not for clinical use"
+        answer = httpx.post(f"{server}/infer/grad_cam", params={"image": image, "output": "image"})
+        assert answer.headers["content-type"] == "application/dicom"
+        (tmp_path / "capture.dcm").write_bytes(answer.content)
+        capture = pydicom.dcmread(tmp_path / "capture.dcm")
+        same = pydicom.dcmread(frame["outputs"][0])
+        assert capture.SOPInstanceUID == same.SOPInstanceUID
+        assert capture.PixelData == same.PixelData
+
+
+@pytest.mark.parametrize("task", ["classify", "grad_cam"])
+@pytest.mark.parametrize(
+    "image", ["/etc/passwd", "../../../etc/passwd", "notes", "1.2.3", "patient/stills/still_0001.dcm", ""]
+)
+def test_path_that_is_not_in_the_datastore_is_refused(server: str, task: str, image: str) -> None:
+    answers = [
+        httpx.post(f"{server}/infer/{task}", params={"image": image or "x"}),
+        httpx.post(f"{server}/infer/{task}", params={"image": "x"}, data={"params": json.dumps({"image": image})}),
+    ]
+    for answer in answers:
+        assert answer.status_code == 404
+        assert "root:" not in answer.text
+        assert "\n" not in answer.json()["detail"]
+
+
+def test_uploaded_file_and_session_are_refused(server: str) -> None:
+    content = next(STUDY.iterdir()).read_bytes()
+    answer = httpx.post(f"{server}/infer/classify", files={"file": ("still.dcm", content)})
+    assert answer.status_code == 404
+    session = httpx.put(f"{server}/session/", files={"files": ("still.dcm", content)}).json()["session_id"]
+    assert httpx.post(f"{server}/infer/classify", params={"session_id": session}).status_code == 404
+
+
+@pytest.mark.parametrize("route", ["endolens/instances/{}.dcm", "endolens/dicomjson/{}", "endolens/studies/{}"])
+@pytest.mark.parametrize("name", ["..%2f..%2fetc%2fpasswd", "%2fetc%2fpasswd", "1.2.3", "notes.txt"])
+def test_pages_serve_nothing_but_the_datastore(server: str, route: str, name: str) -> None:
+    answer = httpx.get(f"{server}/{route.format(name)}")
+    assert answer.status_code == 404
+    assert "root:" not in answer.text
+
+
+def test_viewer_serves_nothing_but_its_own_files(server: str) -> None:
+    outside = httpx.get(f"{server}/ohif/..%2f..%2f..%2f..%2f..%2f..%2f..%2f..%2fetc/passwd")
+    assert "root:" not in outside.text
+    assert 'id="root"' in outside.text
+
+
+def test_wrong_frame_and_parameters_are_one_sentence(server: str, analysed: list[dict]) -> None:
+    image = analysed[0]["sop_instance_uid"]
+    for params in ('{"frame": 7}', '{"frame": "x"}', '{"frame": null}', "{bad"):
+        answer = httpx.post(f"{server}/infer/classify", params={"image": image}, data={"params": params})
+        assert answer.status_code == 400, params
+        assert "Traceback" not in answer.text
+    assert httpx.post(f"{server}/infer/nothing", params={"image": image}).status_code == 400
+
+
+def test_label_outside_the_datastore_is_refused(server: str, studies: Path, analysed: list[dict]) -> None:
+    image = analysed[0]["sop_instance_uid"]
+    for name, tag in (("../../escaped", "final"), (image, "../../escaped")):
+        answer = httpx.put(
+            f"{server}/datastore/label", params={"image": name, "tag": tag}, files={"label": ("a.json", b"{}")}
+        )
+        assert answer.status_code == 404
+    upload = httpx.put(f"{server}/datastore/image", params={"image": "../../escaped"}, files={"file": ("a.dcm", b"x")})
+    assert upload.status_code == 404
+    assert not list(studies.parent.rglob("*escaped*"))
+
+
+def test_batch_inference_labels_every_image(server: str, studies: Path, analysed: list[dict]) -> None:
+    started = httpx.post(f"{server}/batch/infer/grad_cam", params={"images": "all"}, json={"device": "cpu"})
+    assert started.status_code == 200
+    for _ in range(240):
+        task = httpx.get(f"{server}/batch/infer").json()
+        if task["status"] not in ("SUBMITTED", "RUNNING"):
+            break
+        time.sleep(0.5)
+    assert task["status"] == "DONE", task["details"]
+    labels = {file.stem: pydicom.dcmread(file) for file in (studies / "labels" / "original").glob("*.dcm")}
+    assert set(labels) == {frame["sop_instance_uid"] for frame in analysed}
+    for uid, capture in labels.items():
+        assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == uid
+    assert httpx.get(f"{server}/info/").json()["datastore"]["total"] == 8

@@ -1,0 +1,153 @@
+"""A study of real images goes in; OHIF shows heatmaps and contours at the right place."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from playwright.sync_api import Page
+from scipy.ndimage import binary_dilation
+
+from tests.e2e.conftest import Orthanc, endolens
+from tests.e2e.ohif import Ohif, annotated, drawn
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="session")
+def real_study(real_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real frames of four classes as a VL Endoscopic study, made by `endolens dicomize`."""
+    folders = ("polyps", "normal-cecum", "ulcerative-colitis", "dyed-lifted-polyps")
+    pictures = [max((real_images / "kvasir-8" / name).iterdir(), key=_pixel_count) for name in folders]
+    out = tmp_path_factory.mktemp("real") / "study"
+    endolens("dicomize", *pictures, "--out", out, "--patient-name", "Test^Real", "--study-date", "20260102")
+    return out
+
+
+def _pixel_count(picture: Path) -> tuple[int, str]:
+    with Image.open(picture) as image:
+        return image.width * image.height, picture.name
+
+
+def _study_uid(folder: Path) -> str:
+    return str(pydicom.dcmread(next(folder.glob("*.dcm"))).StudyInstanceUID)
+
+
+def _check_ohif(ohif: Ohif, summary: Path, stills: Path, heatmaps: list[np.ndarray]) -> None:
+    """Thumbnails are shown, and the report's contours lie where summary.json says."""
+    frame = json.loads(summary.read_text())["frames"][0]
+    sources = {(ds := pydicom.dcmread(file)).SOPInstanceUID: ds for file in stills.rglob("*.dcm")}
+    still = sources[frame["sop_instance_uid"]].pixel_array
+    height, width = still.shape[:2]
+
+    ohif.open()
+    ohif.expect_thumbnail("Stills", [source.pixel_array for source in sources.values()])
+    ohif.expect_thumbnail("EndoLens Grad-CAM", heatmaps)
+
+    ohif.open_findings()
+    screen = ohif.screen()
+    (left, top), (right, bottom) = ohif.image_corners(width, height)
+    scale = np.array([(right - left) / width, (bottom - top) / height])
+    assert abs(scale[0] / scale[1] - 1) < 0.02, "the still is distorted"
+    _check_still_is_there(screen, still, (left, top, right, bottom))
+
+    assert not ohif.errors
+    assert not ohif.page.get_by_text("Something went wrong").count()
+    contours = [np.array(region["contour"]) * scale + (left, top) for region in frame["regions"]]
+    shown = annotated(screen)
+    inside = np.zeros(shown.shape, bool)
+    # Beside the picture OHIF writes labels in the same green.
+    inside[max(0, round(top)) : round(bottom), max(0, round(left)) : round(right)] = True
+    expected = drawn(contours, shown.shape, thickness=1) & inside
+    near_expected = drawn(contours, shown.shape, thickness=4)
+    # Contours are dashed, and at the viewport's edge cut off.
+    found = (binary_dilation(shown, iterations=6) & expected).sum() / expected.sum()
+    assert found > 0.9, f"only {found:.0%} of the contour is drawn where it belongs"
+    outline = shown & inside & near_expected
+    assert outline.sum() > 0.2 * expected.sum()
+
+
+def _check_still_is_there(screen: np.ndarray, still: np.ndarray, box: tuple[float, float, float, float]) -> None:
+    left, top, right, bottom = (round(value) for value in box)
+    resized = np.array(Image.fromarray(still).resize((right - left, bottom - top)))
+    visible = np.s_[max(top, 0) : min(bottom, screen.shape[0]), max(left, 0) : min(right, screen.shape[1])]
+    part = resized[visible[0].start - top : visible[0].stop - top, visible[1].start - left : visible[1].stop - left]
+    correlation = np.corrcoef(screen[visible].ravel(), part.ravel())[0, 1]
+    assert correlation > 0.9, f"the screen does not show the still where it should be (correlation {correlation:.2f})"
+
+
+def test_study_from_pacs(
+    orthanc: Orthanc,
+    real_study: Path,
+    tmp_path: Path,
+    serve: Callable[..., str],
+    ohif_options: list[str],
+    page: Page,
+) -> None:
+    orthanc.store(real_study)
+    uid = _study_uid(real_study)
+    analyze = ("analyze", "--pacs", orthanc.dicomweb, "--study", uid, "--out", tmp_path / "out")
+    endolens(*analyze)
+    stored = orthanc.instances()
+    assert len(stored) == 4 + 4 + 1
+    endolens(*analyze)
+    assert orthanc.instances() == stored, "analysing twice changed what is stored"
+
+    frames = json.loads((tmp_path / "out" / "summary.json").read_text())["frames"]
+    files = orthanc.download(tmp_path)
+    objects = [pydicom.dcmread(file) for file in files]
+    assert {output for frame in frames for output in frame["outputs"]} <= {one.SOPInstanceUID for one in objects}
+    for file in files:
+        report = subprocess.run(["dciodvfy", file], capture_output=True, text=True, check=False)
+        errors = [line for line in (report.stdout + report.stderr).splitlines() if line.startswith("Error")]
+        assert not errors, f"{file}: {errors}"
+
+    address = serve("--studies", orthanc.dicomweb, *ohif_options)
+    path = "viewer" if ohif_options else "ohif/viewer"
+    ohif = Ohif(page, f"{address}/{path}?StudyInstanceUIDs={uid}")
+    captures = [one.pixel_array for one in objects if "DerivationDescription" in one]
+    _check_ohif(ohif, tmp_path / "out" / "summary.json", real_study, captures)
+    assert not ohif.foreign, f"asked other servers: {ohif.foreign}"
+
+
+def test_study_from_folder(
+    real_study: Path, tmp_path: Path, serve: Callable[..., str], ohif_options: list[str], page: Page
+) -> None:
+    for still in real_study.iterdir():
+        target = tmp_path / "studies" / "stills" / still.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(still.read_bytes())
+    endolens("analyze", tmp_path / "studies", "--out", tmp_path / "studies" / "results")
+    address = serve("--studies", str(tmp_path / "studies"), *ohif_options)
+    path = "viewer" if ohif_options else "ohif/viewer"
+    manifest = f"/endolens/dicomjson/{_study_uid(real_study)}"
+    ohif = Ohif(page, f"{address}/{path}/dicomjson?url={manifest}")
+    results = tmp_path / "studies" / "results"
+    captures = [pydicom.dcmread(file).pixel_array for file in results.rglob("heatmaps/*.dcm")]
+    _check_ohif(ohif, results / "summary.json", real_study, captures)
+    assert not ohif.foreign, f"asked other servers: {ohif.foreign}"
+
+
+def test_pacs_that_stops_is_one_sentence_and_stores_nothing(
+    orthanc: Orthanc, real_study: Path, tmp_path: Path, serve: Callable[..., str]
+) -> None:
+    orthanc.store(real_study)
+    uid = _study_uid(real_study)
+    address = serve("--studies", orthanc.dicomweb)
+    assert httpx.get(f"{address}/endolens/studies/{uid}", timeout=60).status_code == 200
+    orthanc.process.terminate()
+    orthanc.process.wait(20)
+    out = tmp_path / "out"
+    result = endolens("analyze", "--pacs", orthanc.dicomweb, "--study", uid, "--out", out, check=False)
+    assert result.returncode != 0
+    assert result.stderr.strip() == f"Error: no PACS answers at {orthanc.dicomweb}; is it running?"
+    assert not out.exists()
+    for route in ("endolens/", f"endolens/dicomweb/studies/{uid}/metadata"):
+        answer = httpx.get(f"{address}/{route}", timeout=60)
+        assert answer.status_code == 502
+        assert "no PACS answers" in answer.text
