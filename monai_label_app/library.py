@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -71,7 +73,7 @@ class FolderLibrary:
         with self._lock:
             if time.monotonic() - self._looked < FRESH_SECONDS:
                 return
-            files = [(file, file.stat().st_mtime_ns, file.stat().st_size) for file in find_files([self.folder])]
+            files = list(self._snapshot())
             if files != self._seen:
                 instances, self.problems = read_instances([self.folder])
                 self._studies = {study.uid: study for study in group(instances)}
@@ -79,38 +81,53 @@ class FolderLibrary:
                 self._seen = files
             self._looked = time.monotonic()
 
+    def _snapshot(self) -> Iterator[tuple[Path, int, int]]:
+        for file in find_files([self.folder]):
+            # A file may go while it is looked at.
+            with suppress(OSError):
+                status = file.stat()
+                yield file, status.st_mtime_ns, status.st_size
+
 
 class PacsLibrary:
-    """The endoscopy studies of a PACS."""
+    """The endoscopy studies of a PACS. A study's list of instances is fetched again only when their number changed."""
 
     def __init__(self, pacs: Pacs) -> None:
         self._pacs = pacs
         self._lock = threading.Lock()
-        self._looked: dict[str, tuple[float, Study]] = {}
+        self._looked = float("-inf")
+        self._counts: dict[str, int] = {}
+        self._studies: dict[str, tuple[int, Study]] = {}
 
     def studies(self) -> list[Study]:
         """Every endoscopy study; PacsError if the PACS cannot be asked."""
-        return [self.study(uid) for uid in self._pacs.study_uids()]
+        return [self._fetched(uid, count) for uid, count in self._look().items()]
 
     def study(self, uid: str) -> Study:
         """One study; LookupError if there is none, PacsError if the PACS cannot be asked."""
-        with self._lock:
-            looked, study = self._looked.get(uid, (float("-inf"), None))
-        if study is None or time.monotonic() - looked > FRESH_SECONDS:
-            study = self._pacs.study(uid)
-            with self._lock:
-                self._looked[uid] = (time.monotonic(), study)
-        return study
+        return self._fetched(uid, self._look().get(uid, 0))
 
     def instance(self, uid: str) -> Instance:
         """One object; LookupError if there is none, PacsError if the PACS cannot be asked."""
-        with self._lock:
-            known = [study for _, study in self._looked.values()]
-        for study in known or self.studies():
+        for study in self.studies():
             for instance in study.instances:
                 if instance.header.SOPInstanceUID == uid:
                     return instance
         raise LookupError(uid)
+
+    def _look(self) -> dict[str, int]:
+        with self._lock:
+            if time.monotonic() - self._looked > FRESH_SECONDS:
+                self._counts = self._pacs.studies()
+                self._studies = {uid: known for uid, known in self._studies.items() if uid in self._counts}
+                self._looked = time.monotonic()
+            return self._counts
+
+    def _fetched(self, uid: str, count: int) -> Study:
+        known = self._studies.get(uid)
+        if known is None or known[0] != count or count == 0:
+            known = self._studies[uid] = (count, self._pacs.study(uid))
+        return known[1]
 
 
 @lru_cache(maxsize=1)

@@ -66,15 +66,16 @@ class Pacs:
         headers = [Dataset.from_json(item, bulk_data_uri_handler=lambda *_: None) for item in metadata]
         return make_study(uid, [Instance(h.SOPInstanceUID, h, partial(self._read, h)) for h in headers])
 
-    def study_uids(self) -> list[str]:
-        """Studies with endoscopy images, by QIDO-RS.
+    def studies(self) -> dict[str, int]:
+        """Studies with endoscopy images, by QIDO-RS: Study Instance UID → number of instances, 0 if not told.
 
         Raises:
             PacsError: the PACS cannot be asked.
         """
         with self._explained():
-            found = self._client.search_for_studies(search_filters={"ModalitiesInStudy": "ES"})
-        return [str(Dataset.from_json(item).StudyInstanceUID) for item in found]
+            found = self._client.search_for_studies(search_filters={"ModalitiesInStudy": "ES"}, get_remaining=True)
+        studies = [Dataset.from_json(item) for item in found]
+        return {str(one.StudyInstanceUID): int(one.get("NumberOfStudyRelatedInstances") or 0) for one in studies}
 
     def deliver(self, result: StudyResult) -> None:
         """Store a study's result objects by STOW-RS, without those that the PACS already has.

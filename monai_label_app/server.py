@@ -10,8 +10,7 @@ from pathlib import Path
 
 import click
 
-from monai_label_app.library import open_library
-from monai_label_app.pacs import PacsError
+from monai_label_app.library import Library, open_library
 from monai_label_app.viewers.ohif import Viewer
 
 
@@ -30,6 +29,8 @@ def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None
     """
     pacs = studies.startswith(("http://", "https://"))
     studies = studies if pacs else str(Path(studies).resolve())
+    if not pacs and Path(studies).is_dir() and not os.access(studies, os.W_OK):
+        raise ValueError(f"{studies} cannot be written, and MONAI Label keeps its labels there")
     library = open_library(studies)
     viewer = Viewer(ohif)
     listener = _listen(host, port)
@@ -53,15 +54,15 @@ def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None
     if not _is_loopback(host):
         click.echo(f"Warning: {host} can be reached from other machines, and nothing asks them who they are.", err=True)
     click.echo(f"Model: {card.name}{', ' + card.notice if card.notice else ''}")
-    try:
-        shown = [study for study in library.studies() if study.images.instances]
-    except PacsError as error:
-        shown = []
-        click.echo(f"Warning: {error}", err=True)
-    for study in shown[:1]:
-        click.echo(f"OHIF:     {address}{viewer.address(study.uid, pacs)}")
+    click.echo(f"OHIF:     {address}{viewer.base if pacs else _first_study(library, viewer)}")
     click.echo(f"EndoLens: {address}/endolens/")
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+
+
+def _first_study(library: Library, viewer: Viewer) -> str:
+    with_images = (study for study in library.studies() if study.images.instances)
+    study = next(with_images, None)
+    return viewer.address(study.uid, pacs=False) if study else viewer.base
 
 
 def _listen(host: str, port: int) -> socket.socket:

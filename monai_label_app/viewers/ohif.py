@@ -135,12 +135,9 @@ def manifest(study: Study, address: str) -> dict[str, Any]:
     """
     series: dict[str, list[dict[str, Any]]] = {}
     for instance in study.instances:
-        metadata = naturalised(instance.header)
         url = f"dicomweb:{address}/endolens/instances/{instance.header.SOPInstanceUID}.dcm"
-        frames = range(1, instance.frame_count + 1)
-        urls = [url] if instance.frame_count == 1 else [f"{url}?frame={number}" for number in frames]
-        entries = series.setdefault(str(instance.header.SeriesInstanceUID), [])
-        entries += [{"metadata": metadata, "url": one} for one in urls]
+        entry = {"metadata": naturalised(instance.header), "url": url}
+        series.setdefault(str(instance.header.SeriesInstanceUID), []).append(entry)
     first = study.instances[0].header
     described = ("PatientID", "PatientName", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber")
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -38,11 +39,19 @@ def create_app(library: Library, classifier: Callable[[], Classifier], viewer: V
     app = Flask(__name__)
 
     @lru_cache(maxsize=REMEMBERED)
+    def remembered(uid: str, number: int) -> tuple[Frame, Seen]:
+        return next(see(library.instance(uid).read(), uid, classifier(), only=number))
+
+    one_at_a_time = threading.Lock()
+
     def look(uid: str, number: int) -> tuple[Frame, Seen]:
+        # Asked of the library first: what is gone from there must not be shown from memory.
         instance = library.instance(uid)
         if instance.refusal is not None:
             raise UnreadableError(f"{uid} {instance.refusal}")
-        return next(see(instance.read(), uid, classifier(), only=number))
+        # A page asks for picture, heatmap and prediction at once, and one look gives all three.
+        with one_at_a_time:
+            return remembered(uid, number)
 
     @app.get("/")
     def studies() -> str:
