@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,9 @@ def main() -> None:
       endolens analyze study --out results
       endolens serve --studies results
     """
+    # They warn of oddities that they read all the same; what we cannot use gets a sentence of our own.
+    for library in ("pydicom", "highdicom"):
+        warnings.filterwarnings("ignore", category=UserWarning, module=library)
 
 
 @main.command()
@@ -141,9 +145,10 @@ def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
         if not instances:
             _fail("there is no picture to convert")
         with folder.staging(out) as staged:
-            for number, instance in enumerate(instances, start=1):
+            for instance in instances:
                 dataset = instance.read()
-                dataset.save_as(staged / f"still_{number:04d}.dcm", enforce_file_format=True)
+                # Named by UID: the folder may hold the stills of another patient, or those of an earlier run.
+                dataset.save_as(staged / f"{dataset.SOPInstanceUID}.dcm", enforce_file_format=True)
             for path in sorted(staged.iterdir()):
                 path.replace(out / path.name)
     click.echo(f"{len(instances)} images of study {instances[0].header.StudyInstanceUID} in {out}")

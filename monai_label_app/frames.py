@@ -8,17 +8,26 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, get_decoder
-from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
+from pydicom.uid import JPEG2000TransferSyntaxes, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSTransferSyntaxes
 
+from monai_label_app.codestream import damage
 from monai_label_app.pictures import MAX_PIXELS
 
-_ENDS_WITH_MARKER = frozenset([*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes])
+# GDCM decodes these too, but paints what is missing and aborts the process where a stream is damaged.
+_PLUGIN = {
+    **dict.fromkeys([JPEGBaseline8Bit, JPEGExtended12Bit, *JPEG2000TransferSyntaxes], "pillow"),
+    **dict.fromkeys(JPEGLSTransferSyntaxes, "pyjpegls"),
+}
 
 
 class UnreadableError(ValueError):
     """An input that cannot be used; the message is one sentence for the user."""
+
+
+def in_one_line(error: Exception) -> str:
+    """The message of an error by another library, for the end of a sentence; the error's name where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -37,46 +46,42 @@ def frames(dataset: Dataset, origin: str, only: int | None = None) -> Iterator[F
     Raises:
         UnreadableError: no pixels, no frames, truncated or damaged pixels, or a frame of unreasonable size.
     """
-    rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
-    if "PixelData" not in dataset:
-        raise UnreadableError(f"{origin} has no pixels")
-    if not dataset.PixelData or rows * columns == 0 or _frame_count(dataset) < 1:
-        raise UnreadableError(f"{origin} has no frames")
-    if rows * columns > MAX_PIXELS:
-        raise UnreadableError(f"{origin} has frames of {columns} x {rows} pixels, which is more than can be read")
     try:
-        _require_whole(dataset)
-        numbers = range(1, _frame_count(dataset) + 1) if only is None else [only]
-        if only is not None and not 1 <= only <= _frame_count(dataset):
+        _require_frames(dataset)
+        count = _frame_count(dataset)
+        if only is not None and not 1 <= only <= count:
             raise UnreadableError(f"has no frame {only}")
-        decoded = get_decoder(dataset.file_meta.TransferSyntaxUID).iter_array(
-            dataset, indices=[number - 1 for number in numbers], as_rgb=True
+        numbers = range(1, count + 1) if only is None else [only]
+        if reason := damage(dataset, count):
+            raise UnreadableError(reason)
+        syntax = dataset.file_meta.TransferSyntaxUID
+        decoded = get_decoder(syntax).iter_array(
+            dataset,
+            indices=[number - 1 for number in numbers],
+            as_rgb=True,
+            decoding_plugin=_PLUGIN.get(syntax, ""),
         )
         for number, (pixels, description) in zip(numbers, decoded, strict=True):
             yield Frame(_to_rgb(pixels, str(description["photometric_interpretation"]), dataset), number)
     except UnreadableError as error:
         raise UnreadableError(f"{origin} {error}") from None
     except Exception as error:
-        raise UnreadableError(f"{origin} has pixels that cannot be decoded: {str(error).splitlines()[0]}") from error
+        raise UnreadableError(f"{origin} has pixels that cannot be decoded: {in_one_line(error)}") from error
+
+
+def _require_frames(dataset: Dataset) -> None:
+    rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
+    if "PixelData" not in dataset:
+        raise UnreadableError("has no pixels")
+    if not dataset.PixelData or rows * columns == 0 or _frame_count(dataset) < 1:
+        raise UnreadableError("has no frames")
+    if rows * columns > MAX_PIXELS:
+        raise UnreadableError(f"has frames of {columns} x {rows} pixels, which is more than can be read")
 
 
 def _frame_count(dataset: Dataset) -> int:
     frames = dataset.get("NumberOfFrames")
     return 1 if frames is None else int(frames)
-
-
-def _require_whole(dataset: Dataset) -> None:
-    """Decoders return a grey remainder for a bit stream that was cut off; its missing end marker gives it away."""
-    if dataset.file_meta.TransferSyntaxUID not in _ENDS_WITH_MARKER:
-        return
-    count = _frame_count(dataset)
-    found = 0
-    for frame in generate_frames(dataset.PixelData, number_of_frames=count):
-        found += 1
-        if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
-            raise UnreadableError(f"has a truncated frame {found}")
-    if found != count:
-        raise UnreadableError(f"has {found} of the {count} frames that it announces")
 
 
 def _to_rgb(pixels: NDArray, photometric: str, dataset: Dataset) -> NDArray[np.uint8]:

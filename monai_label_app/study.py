@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from pydicom.uid import (
     VLEndoscopicImageStorage,
 )
 
-from monai_label_app.frames import UnreadableError
+from monai_label_app.frames import UnreadableError, in_one_line
 from monai_label_app.pictures import PICTURE_SUFFIXES, read_picture
 from report.attributes import is_own_result
 from report.endoscopic_image import Examination, endoscopic_image, study_of
@@ -115,16 +116,29 @@ def read_dicom(path: Path, *, pixels: bool = True) -> Dataset:
     """
     try:
         dataset = dcmread(path, stop_before_pixels=not pixels)
+        _require_identity(dataset)
     except InvalidDicomError:
         raise UnreadableError(f"{path} is neither DICOM nor a picture") from None
     except OSError as error:
         raise UnreadableError(f"{path} cannot be read: {error.strerror or error}") from None
     except Exception as error:
-        raise UnreadableError(f"{path} is damaged DICOM: {error}") from error
-    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        if not dataset.get(keyword):
-            raise UnreadableError(f"{path} is damaged DICOM: it has no {keyword}")
+        raise UnreadableError(f"{path} is damaged DICOM: {in_one_line(error)}") from error
     return dataset
+
+
+def _require_identity(dataset: Dataset) -> None:
+    """Refuse, by any exception, a header without the UIDs and numbers by which a study is sorted and results named."""
+    if not dataset:  # pydicom gives up what it has read where the file ends inside an element of undefined length
+        raise ValueError("it is cut off")
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        uid = dataset.get(keyword)
+        if not uid:
+            raise ValueError(f"it has no {keyword}")
+        # Folders and files are named by UIDs. Many real ones break the rule against leading zeros.
+        if len(uid) > 64 or not re.fullmatch(r"\d+(\.\d+)*", uid):
+            raise ValueError(f"its {keyword} is no UID")
+    for keyword in ("SeriesNumber", "InstanceNumber", "NumberOfFrames"):
+        int(dataset.get(keyword) or 0)
 
 
 def find_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -166,12 +180,12 @@ def read_instances(paths: Iterable[Path]) -> tuple[list[Instance], list[Problem]
             instances.setdefault(header.SOPInstanceUID, Instance(str(file), header, partial(read_dicom, file)))
         except UnreadableError as error:
             problems.append(Problem(str(file), str(error)))
-    converted: list[Instance] = []
     for members in pictures.values():
         images, unreadable = convert_pictures(members, Examination())
-        converted += images
+        for image in images:  # unless the still that was made of it earlier lies among the files
+            instances.setdefault(image.header.SOPInstanceUID, image)
         problems += unreadable
-    return [*instances.values(), *converted], problems
+    return list(instances.values()), problems
 
 
 def read_studies(paths: Iterable[Path]) -> tuple[list[Study], list[Problem]]:

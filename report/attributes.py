@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from highdicom import ContributingEquipment
+from highdicom import ContributingEquipment, PatientSexValues
 from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
 from pydicom.sr.codedict import codes
 from pydicom.uid import (
     HTJ2K,
@@ -16,6 +18,7 @@ from pydicom.uid import (
     JPEGExtended12Bit,
     JPEGLSNearLossless,
 )
+from pydicom.valuerep import DA, TM
 
 from report.findings import Algorithm
 
@@ -43,17 +46,38 @@ _MANDATORY_EMPTY = (
 )
 """Type 2 attributes of patient and study: must stand in a derived object, may be empty."""
 
+_FORMS: dict[str, Callable[[Any], Any]] = {
+    "PatientBirthDate": DA,
+    "PatientSex": PatientSexValues,
+    "StudyDate": DA,
+    "StudyTime": TM,
+}
+
 
 def completed(source: Dataset) -> Dataset:
-    """The header of a source with every type 2 attribute of patient and study present, empty where it was missing."""
+    """The header of a source with every type 2 attribute of patient and study present, empty where it was missing.
+
+    A date, time or sex in a form that DICOM does not know is left empty too: a derived object must not repeat it. Text
+    is in Unicode, whatever the source used, because a class or a notice may be in another script. The source itself is
+    not changed.
+    """
     header = Dataset()
     header.update({element.tag: element for element in source if element.tag.group != 0x7FE0})
+    # add_new() puts another element in place; an assignment would change the one that the source holds.
+    header.add_new("SpecificCharacterSet", "CS", "ISO_IR 192")
     for keyword in _MANDATORY_EMPTY:
-        if keyword not in header:
-            setattr(header, keyword, "")
+        if keyword not in header or not _has_its_form(keyword, header[keyword].value):
+            header.add_new(keyword, dictionary_VR(keyword), "")
     if hasattr(source, "file_meta"):
         header.file_meta = source.file_meta
     return header
+
+
+def _has_its_form(keyword: str, value: Any) -> bool:
+    try:
+        return not value or keyword not in _FORMS or _FORMS[keyword](value) is not None
+    except (ValueError, TypeError):
+        return False
 
 
 def processing_equipment(algorithm: Algorithm, description: str) -> ContributingEquipment:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.config import IGNORE
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, VLEndoscopicImageStorage
 
@@ -47,7 +48,7 @@ class Examination:
             raise ValueError(f"study_time {self.study_time!r} is not HHMMSS")
         if self.patient_sex not in ("", "M", "F", "O"):
             raise ValueError(f"patient_sex {self.patient_sex!r} is not M, F or O")
-        if self.study_instance_uid and not UID(self.study_instance_uid).is_valid:
+        if self.study_instance_uid and not UID(self.study_instance_uid, IGNORE).is_valid:
             raise ValueError(f"study_instance_uid {self.study_instance_uid!r} is not a DICOM UID")
         limits = {"accession_number": 16}
         for field in fields(self):

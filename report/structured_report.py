@@ -77,7 +77,7 @@ def findings_report(findings: Sequence[Finding], sources: Sequence[Dataset], alg
         is_verified=False,
         series_description=series_description("findings", algorithm),
         contributing_equipment=[processing_equipment(algorithm, f"Findings. {algorithm.notice}")],
-        specific_character_set=first.get("SpecificCharacterSet"),
+        specific_character_set=first.SpecificCharacterSet,
     )
 
 
