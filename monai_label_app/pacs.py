@@ -47,6 +47,8 @@ class Pacs:
         session = create_session_from_user_pass(*login) if login else None
         with self._explained():
             self._client = DICOMwebClient(self.url, session=session, timeout=TIMEOUT)
+        # Its retries would keep a user waiting for half a minute to hear that nobody answers.
+        self._client.set_http_retry_params(retry=False)
 
     def study(self, uid: str) -> Study:
         """List a study's instances; their pixels are fetched when they are read.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -17,6 +19,9 @@ from monai_label_app.classifier.network import KVASIR_CLASSES, build, convolutio
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+PREPROCESS_VARIANTS = ("none",)
+"""What may be done to a frame before it is resized to the network's input."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,33 @@ class Card:
     training_data: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     notice: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse values that would fail late or be shown wrongly: ValueError or TypeError names the field."""
+        for name in ("name", "version", "architecture", "preprocess", "target_layer", "training_data", "notice"):
+            _check_text(name, getattr(self, name))
+        for label in self.classes:
+            _check_text("classes", label)
+        if len(set(self.classes)) != len(self.classes) or not all(self.classes):
+            raise ValueError("classes must be distinct and not empty")
+        if not self.name or not self.version:
+            raise ValueError("name and version must not be empty")
+        if self.preprocess not in PREPROCESS_VARIANTS:
+            raise ValueError(f"preprocess {self.preprocess!r} is none of {', '.join(PREPROCESS_VARIANTS)}")
+        if not (isinstance(self.input_size, int) and 32 <= self.input_size <= 4096):
+            raise ValueError(f"input_size {self.input_size!r} is not a number of pixels from 32 to 4096")
+        if not (isinstance(self.width, int | float) and 0 < self.width <= 4):
+            raise ValueError(f"width {self.width!r} is not a factor from 0 to 4")
+        for name, low in (("mean", -math.inf), ("std", 0.0)):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(isinstance(v, int | float) and low < v < math.inf for v in values):
+                raise ValueError(f"{name} {values!r} is not three numbers" + (" above 0" if low == 0 else ""))
+
+
+def _check_text(name: str, value: object) -> None:
+    # Backslash and control characters have a meaning of their own in DICOM.
+    if not isinstance(value, str) or re.search(r"[\\\x00-\x1f\x7f]", value):
+        raise ValueError(f"{name} {value!r} is not a line of text without backslashes")
 
 
 class CheckpointError(ValueError):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torchvision
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.vgg import VGG, cfgs, make_layers
@@ -103,13 +104,19 @@ def load_pretrained(network: nn.Module, architecture: str, weights: str | Path) 
         The names of the parameters that the weights do not cover and that stay as they were (the head, usually).
 
     Raises:
-        ValueError: the weights share nothing with this network.
+        ValueError: the weights cannot be had, or share nothing with this network.
     """
     state: dict[str, Tensor]
     if str(weights) == "imagenet":
-        state = torchvision.models.get_model_weights(architecture).DEFAULT.get_state_dict(check_hash=True)
+        try:
+            state = torchvision.models.get_model_weights(architecture).DEFAULT.get_state_dict(check_hash=True)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"the ImageNet weights of {architecture} cannot be downloaded: {error}") from error
     else:
-        state = load_file(weights)
+        try:
+            state = load_file(weights)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{weights} is not a readable safetensors file: {error}") from error
     own = network.state_dict()
     fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
     if not fitting:

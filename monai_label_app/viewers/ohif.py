@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,10 @@ _TAMED = """
 localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']));
 // Without a handler of its own OHIF 3.10 calls every image that it loads in one piece an error.
 window.config.httpErrorHandler = (error) => console.warn('image:', error);
-// Opening a report from a manifest, OHIF 3.10 looks for a series that it made up itself, and shows a message about it.
-addEventListener('unhandledrejection', (event) => {
-  if (!/getImageIdsForDisplaySet/.test(event.reason?.stack)) return;
-  event.stopImmediatePropagation();
-  event.preventDefault();
-  console.warn('report:', event.reason);
-});
 """
+
+_NO_SERIES = "study.series.find(s => s.SeriesInstanceUID === SeriesInstanceUID) || []"
+_EMPTY_SERIES = "study.series.find(s => s.SeriesInstanceUID === SeriesInstanceUID) || { instances: [] }"
 
 _KEPT_AS_LISTS = frozenset({"ContentSequence"})
 """Sequences that OHIF walks as lists even where they hold one item; it reads all others as one item's attributes."""
@@ -113,9 +110,20 @@ class Viewer:
         return f"window.config = {json.dumps(config, indent=1)};\n{_TAMED}"
 
 
-def without_foreign_fonts(text: str) -> str:
-    """A page or style sheet of OHIF without its references to other servers: a hospital's viewer asks nobody else."""
-    return _FOREIGN.sub("", text)
+@lru_cache(maxsize=256)
+def mended(path: Path) -> str | None:
+    """The text of a file of OHIF where it must differ from the build, None where it must not.
+
+    Pages and style sheets lose their references to fonts of other servers: a hospital's viewer asks nobody else.
+    In scripts one expression is mended: opening a report from a manifest, OHIF 3.10 looks for a series that it made
+    up itself, does not find it, and fails on what it takes instead.
+    """
+    if path.suffix in (".html", ".css"):
+        return _FOREIGN.sub("", path.read_text(encoding="utf-8"))
+    if path.suffix == ".js":
+        text = path.read_text(encoding="utf-8")
+        return text.replace(_NO_SERIES, _EMPTY_SERIES) if _NO_SERIES in text else None
+    return None
 
 
 def _bundled() -> Path:
