@@ -1,0 +1,92 @@
+"""Networks by name, their layers, and weights from elsewhere."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from monai_label_app.classifier.classifier import open_classifier
+from monai_label_app.classifier.network import KVASIR_CLASSES, build, convolutions, load_pretrained
+
+
+@pytest.mark.slow
+def test_vgg19_is_torchvisions_own() -> None:
+    torch.manual_seed(0)
+    ours = build("vgg19", classes=["a", "b"])
+    theirs = torchvision.models.vgg19(weights=None, num_classes=2).eval()
+    theirs.load_state_dict(ours.state_dict())
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(ours(image), theirs(image))
+
+
+@pytest.mark.parametrize("architecture", ["vgg19", "vgg19_bn"])
+def test_vgg19_layers_have_the_names_of_the_literature(architecture: str) -> None:
+    layers = convolutions(build(architecture, width=1 / 32))
+    expected = [f"block{block}_conv{n}" for block, count in enumerate([2, 2, 4, 4, 4], 1) for n in range(1, count + 1)]
+    assert list(layers) == expected
+    assert [layers[f"block{block}_conv1"].out_channels for block in range(1, 6)] == [2, 4, 8, 16, 16]
+
+
+@pytest.mark.parametrize(
+    "architecture", ["resnet18", "densenet121", "mobilenet_v3_small", "googlenet", "convnext_tiny"]
+)
+def test_other_networks_have_layers_by_module_path_and_one_output_a_class(architecture: str) -> None:
+    network = build(architecture)
+    for name, layer in convolutions(network).items():
+        assert network.get_submodule(name) is layer
+    with torch.no_grad():
+        assert network(torch.rand(2, 3, 64, 64)).shape == (2, len(KVASIR_CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"architecture": "vgg20"}, "'vgg20'"),
+        ({"architecture": "resnet18", "width": 0.5}, "resnet18 has width 1"),
+        ({"width": -1.0}, "positive"),
+        ({"classes": ()}, "at least one class"),
+    ],
+)
+def test_network_that_cannot_be_is_refused(arguments: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        build(**arguments)
+
+
+def test_trunk_from_a_file_leaves_the_head_and_says_so(tmp_path: Path) -> None:
+    source = build("vgg19", width=1 / 32)
+    trunk = {name: tensor for name, tensor in source.state_dict().items() if name.startswith("features.")}
+    save_file(trunk, tmp_path / "trunk.safetensors")
+    network = build("vgg19", width=1 / 32)
+    rest = load_pretrained(network, "vgg19", tmp_path / "trunk.safetensors")
+    assert rest and all(name.startswith("classifier.") for name in rest)
+    assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in trunk.items())
+
+
+def test_imagenet_weights_come_by_torchvisions_own_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the file where torchvision keeps its downloads, as on a machine that has fetched it before."""
+    file = tmp_path / "hub" / "checkpoints" / Path(torchvision.models.SqueezeNet1_1_Weights.DEFAULT.url).name
+    file.parent.mkdir(parents=True)
+    original = torchvision.models.squeezenet1_1(weights=None)
+    torch.save(original.state_dict(), file)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    classifier = open_classifier.__wrapped__("squeezenet1_1", "imagenet")
+    trunk = classifier.network.state_dict()["features.0.weight"]
+    assert torch.equal(trunk.cpu(), original.state_dict()["features.0.weight"])
+    assert classifier.card.notice == "untrained network, its output means nothing"
+
+
+def test_weights_that_share_nothing_are_refused(tmp_path: Path) -> None:
+    save_file({"nothing": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="no weights that fit"):
+        load_pretrained(build("vgg19", width=1 / 32), "vgg19", tmp_path / "other.safetensors")
+    (tmp_path / "text.safetensors").write_text("not weights")
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        load_pretrained(build("vgg19", width=1 / 32), "vgg19", tmp_path / "text.safetensors")
+
+
+def test_network_by_name_is_the_same_twice() -> None:
+    first, second = (open_classifier.__wrapped__("squeezenet1_1") for _ in range(2))
+    assert first.fingerprint == second.fingerprint

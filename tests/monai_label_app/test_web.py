@@ -1,0 +1,125 @@
+"""The page and the manifest, over a folder, without a browser."""
+
+import io
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+
+from monai_label_app import library as library_module
+from monai_label_app import web
+from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.library import FolderLibrary
+from monai_label_app.sample import STUDY
+from monai_label_app.viewers.ohif import Viewer, mended
+
+STILLS = sorted(STUDY.iterdir())[:2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for still in STILLS:
+        shutil.copy(still, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def client(folder: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
+    monkeypatch.setattr(library_module, "FRESH_SECONDS", 0.0)
+    app = web.create_app(FolderLibrary(folder), lambda: classifier, Viewer(), pacs=False)
+    return app.test_client()
+
+
+@pytest.fixture
+def uid() -> str:
+    return str(pydicom.dcmread(STILLS[0]).SOPInstanceUID)
+
+
+def test_picture_is_the_still_and_heatmap_is_not(client: FlaskClient, uid: str) -> None:
+    picture, heatmap = (
+        np.asarray(Image.open(io.BytesIO(client.get(f"/images/{uid}/1/{name}.jpg").data))).astype(int)
+        for name in ("picture", "heatmap")
+    )
+    still = pydicom.dcmread(STILLS[0]).pixel_array
+    assert np.abs(picture - still).mean() < 3
+    assert heatmap.shape == still.shape
+    prediction = client.get(f"/images/{uid}/1/prediction").get_json()
+    assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert prediction["predicted"] == max(prediction["probabilities"], key=prediction["probabilities"].get)
+
+
+def test_script_in_a_patient_name_is_text(client: FlaskClient, folder: Path) -> None:
+    for file in folder.glob("*.dcm"):
+        dataset = pydicom.dcmread(file)
+        dataset.PatientName = "<script>alert(1)</script>"
+        dataset.StudyDescription = "<img src=x onerror=alert(1)>"
+        dataset.save_as(file)
+    study = str(pydicom.dcmread(next(folder.glob("*.dcm"))).StudyInstanceUID)
+    for page in ("/", f"/studies/{study}"):
+        html = client.get(page).get_data(as_text=True)
+        assert "&lt;script&gt;" in html
+        assert "<script>alert" not in html and "<img src=x" not in html
+
+
+def test_what_is_removed_is_gone_at_once(client: FlaskClient, folder: Path, uid: str) -> None:
+    assert client.get(f"/images/{uid}/1/picture.jpg").status_code == 200
+    (folder / STILLS[0].name).unlink()
+    for path in (f"/images/{uid}/1/picture.jpg", f"/images/{uid}/1/prediction", f"/instances/{uid}.dcm"):
+        answer = client.get(path)
+        assert answer.status_code == 404
+        assert "There is no such study or image here." in answer.get_data(as_text=True)
+
+
+def test_damaged_still_is_one_sentence(client: FlaskClient, folder: Path, uid: str) -> None:
+    content = (folder / STILLS[0].name).read_bytes()
+    time.sleep(0.01)
+    (folder / STILLS[0].name).write_bytes(content[: len(content) - 2000])
+    answer = client.get(f"/images/{uid}/1/picture.jpg")
+    assert answer.status_code == 422
+    assert "Traceback" not in answer.get_data(as_text=True)
+    assert client.get(f"/images/{uid}/7/picture.jpg").status_code == 422
+
+
+def test_manifest_says_what_the_files_say(client: FlaskClient, uid: str) -> None:
+    source = pydicom.dcmread(STILLS[0])
+    manifest = client.get(f"/dicomjson/{source.StudyInstanceUID}", base_url="http://viewer.example:8000").get_json()
+    (study,) = manifest["studies"]
+    (series,) = study["series"]
+    entry = next(one for one in series["instances"] if one["metadata"]["SOPInstanceUID"] == uid)
+    assert entry["url"] == f"dicomweb:http://viewer.example:8000/endolens/instances/{uid}.dcm"
+    for keyword in ("Rows", "Columns", "PhotometricInterpretation", "SOPClassUID", "StudyDate", "InstanceNumber"):
+        assert entry["metadata"][keyword] == source[keyword].value
+    assert entry["metadata"]["PatientName"]["Alphabetic"] == str(source.PatientName)
+    assert "PixelData" not in entry["metadata"]
+    file = pydicom.dcmread(io.BytesIO(client.get(f"/instances/{uid}.dcm").data))
+    assert file.PixelData == source.PixelData
+
+
+def test_viewer_keeps_to_its_folder_and_asks_no_other_server() -> None:
+    viewer = Viewer()
+    index = viewer.folder / "index.html"
+    for path in ("../../../../../../../../etc/passwd", "/etc/passwd", "viewer/dicomjson", "..", "."):
+        assert viewer.file(path) == index
+    asset = viewer.file("manifest.json")
+    assert asset == viewer.folder / "manifest.json"
+    assert "https://fonts" in index.read_text(), "the build itself asks another server"
+    for text in [index, *viewer.folder.glob("*.css")]:
+        assert "https://fonts" not in str(mended(text))
+
+
+def test_folder_that_is_no_viewer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a built OHIF"):
+        Viewer(tmp_path)
+
+
+def test_viewer_built_for_the_root_keeps_clear_of_the_other_routes(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text('<script>window.PUBLIC_URL="/"</script>')
+    (tmp_path / "assets").mkdir()
+    viewer = Viewer(tmp_path)
+    assert viewer.base == "/"
+    assert viewer.paths() == ["/", "/viewer", "/viewer/{path:path}", "/assets/{path:path}", "/index.html"]
