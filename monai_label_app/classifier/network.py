@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -59,7 +60,10 @@ def _narrow_vgg(architecture: str, outputs: int, width: float) -> VGG:
         return max(1, round(channels * width))
 
     configuration = [size if isinstance(size, str) else scaled(size) for size in cfgs[_VGG_CONFIGURATIONS[plain]]]
-    network = VGG(make_layers(configuration, batch_norm=architecture.endswith("_bn")), num_classes=outputs)
+    features = make_layers(configuration, batch_norm=architecture.endswith("_bn"))
+    # The full-size classifier, 100 million weights that are replaced at once, need not exist.
+    with torch.device("meta"):
+        network = VGG(features, num_classes=outputs)
     hidden = scaled(4096)
     network.classifier = nn.Sequential(
         nn.Linear(scaled(512) * 7 * 7, hidden),
