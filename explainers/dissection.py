@@ -90,7 +90,8 @@ def dissect(network: nn.Module, images: Tensor, layers: Mapping[str, nn.Conv2d])
         layers: name → convolution, the layers that may be asked for later.
 
     Raises:
-        ValueError: the network is in training mode, or none of the layers took part in the forward pass.
+        ValueError: the network is in training mode, none of the layers took part in the forward pass, or a score is
+            not a finite number.
     """
     if network.training:
         raise ValueError("the network is in training mode; call network.eval() first")
@@ -99,4 +100,6 @@ def dissect(network: nn.Module, images: Tensor, layers: Mapping[str, nn.Conv2d])
         logits = network(images.detach().clone().requires_grad_())
     if not trace.activations:
         raise ValueError("none of the given layers took part in the forward pass")
+    if not logits.isfinite().all():
+        raise ValueError("the network's scores are not finite numbers; its weights or the images are broken")
     return Dissection(logits, trace.activations)

@@ -74,10 +74,18 @@ class Pacs:
         Raises:
             PacsError: the PACS cannot be asked.
         """
-        with self._explained():
-            found = self._client.search_for_studies(search_filters={"ModalitiesInStudy": "ES"}, get_remaining=True)
-        studies = [Dataset.from_json(item) for item in found]
-        return {str(one.StudyInstanceUID): int(one.get("NumberOfStudyRelatedInstances") or 0) for one in studies}
+        studies: dict[str, int] = {}
+        while True:
+            with self._explained():
+                page = self._client.search_for_studies(
+                    search_filters={"ModalitiesInStudy": "ES"}, offset=len(studies) or None
+                )
+            found = [Dataset.from_json(item) for item in page]
+            new = {str(one.StudyInstanceUID): int(one.get("NumberOfStudyRelatedInstances") or 0) for one in found}
+            # An archive sends as much as it likes; one that knows no offset starts anew, and brings no news.
+            if new.keys() <= studies.keys():
+                return studies
+            studies.update(new)
 
     def deliver(self, result: StudyResult) -> None:
         """Store a study's result objects by STOW-RS, without those that the PACS already has.

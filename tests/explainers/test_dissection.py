@@ -210,3 +210,11 @@ def test_two_threads_may_ask_one_dissection():
         cams = list(pool.map(lambda target: dissection.grad_cam("0", target), [*range(8), *range(8)]))
     for number, cam in enumerate(cams):
         assert_same_map(cam, hooked_grad_cams(network, images, [number % 8])["0"])
+
+
+def test_broken_weights_are_refused() -> None:
+    network = gap_network(classes=3)
+    with torch.no_grad():
+        next(network.parameters()).fill_(float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        dissect(network, torch.rand(1, 3, 8, 8), convolutions(network))

@@ -1,0 +1,66 @@
+"""A library and a datastore over a real PACS."""
+
+import shutil
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from monai_label_app import compatibility  # noqa: F401
+from monai_label_app import library as library_module
+from monai_label_app.library import PacsLibrary
+from monai_label_app.pacs import NotInPacsError, Pacs
+from monai_label_app.sample import STUDY
+from tests.e2e.conftest import Orthanc
+
+pytestmark = pytest.mark.e2e
+
+
+def _store_copy(orthanc: Orthanc, folder: Path, study: int, instance: int) -> pydicom.Dataset:
+    """Store a sample still as instance of a study of its own."""
+    still = pydicom.dcmread(sorted(STUDY.iterdir())[instance])
+    still.StudyInstanceUID = f"1.2.3.{study}"
+    still.SeriesInstanceUID = f"1.2.3.{study}.1"
+    still.SOPInstanceUID = still.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{study}.1.{instance}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    still.save_as(folder / "still.dcm")
+    orthanc.store(folder)
+    return still
+
+
+def test_every_study_is_listed_and_a_new_image_is_seen(
+    orthanc: Orthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library_module, "FRESH_SECONDS", 0.0)
+    for study in (1, 2, 3):
+        _store_copy(orthanc, tmp_path / "still", study, 0)
+    assert Pacs(orthanc.dicomweb).studies() == {f"1.2.3.{study}": 1 for study in (1, 2, 3)}
+    library = PacsLibrary(Pacs(orthanc.dicomweb))
+    assert {study.uid: len(study.instances) for study in library.studies()} == {f"1.2.3.{n}": 1 for n in (1, 2, 3)}
+    still = _store_copy(orthanc, tmp_path / "still", 2, 1)
+    assert library.instance(still.SOPInstanceUID).read().PixelData == still.PixelData
+    assert len(library.study("1.2.3.2").instances) == 2
+    with pytest.raises(NotInPacsError):
+        library.study("1.2.3.9")
+    with pytest.raises(LookupError):
+        library.instance("1.2.3.9")
+
+
+def test_datastore_reads_images_from_the_pacs_and_keeps_labels(orthanc: Orthanc, tmp_path: Path) -> None:
+    from monailabel.interfaces.exception import ImageNotFoundException
+
+    from monai_label_app.datastore import StudyDatastore
+
+    still = _store_copy(orthanc, tmp_path / "still", 1, 0)
+    datastore = StudyDatastore(PacsLibrary(Pacs(orthanc.dicomweb)), tmp_path / "cache")
+    uid = str(still.SOPInstanceUID)
+    assert datastore.list_images() == datastore.get_unlabeled_images() == [uid]
+    assert pydicom.dcmread(datastore.get_image_uri(uid)).PixelData == still.PixelData
+    (tmp_path / "label.json").write_text('{"label": "polyps"}')
+    datastore.save_label(uid, str(tmp_path / "label.json"), "final", {"who": "a doctor"})
+    assert datastore.get_unlabeled_images() == []
+    assert datastore.get_label_info(uid, "final")["who"] == "a doctor"
+    for wrong in ("1.2.3.9", "../cache", "/etc/passwd"):
+        with pytest.raises(ImageNotFoundException):
+            datastore.get_image_uri(wrong)
