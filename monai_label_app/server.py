@@ -6,6 +6,7 @@ import ipaddress
 import json
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -56,7 +57,8 @@ def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None
     click.echo(f"Model: {card.name}{', ' + card.notice if card.notice else ''}")
     click.echo(f"OHIF:     {address}{viewer.base if pacs else _first_study(library, viewer)}")
     click.echo(f"EndoLens: {address}/endolens/")
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+    with suppress(KeyboardInterrupt):  # the usual way to end it, which uvicorn passes on after a clean stop
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 
 
 def _first_study(library: Library, viewer: Viewer) -> str:

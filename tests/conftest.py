@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from torch import nn
 from monai_label_app.classifier.checkpoint import Card, save
 from monai_label_app.classifier.classifier import Classifier, open_classifier
 from monai_label_app.classifier.network import build
+
+# Commands that packages bring (dciodvfy, monailabel) are beside the interpreter, as in an activated environment.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 REAL_IMAGES = Path(__file__).parents[2] / "shared" / "data"
 
