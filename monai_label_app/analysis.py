@@ -17,6 +17,7 @@ from explainers import Region, heatmap, regions
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.frames import Frame, UnreadableError, frames, in_one_line
 from monai_label_app.study import Instance, Problem, Study
+from report.attributes import CONVERTER
 from report.findings import Algorithm, Explanation, Finding
 from report.secondary_capture import heatmap_capture
 from report.structured_report import findings_report
@@ -85,6 +86,10 @@ def analyze(
         written: list[Path] = []
         try:
             dataset = instance.read()
+            if sources and dataset.get("PatientID") != sources[0].get("PatientID"):
+                raise UnreadableError(f"{instance.origin} has another Patient ID than the rest of its study")
+            if instance.converted:
+                dataset.InstanceCreatorUID = CONVERTER
             still = [_write(dataset, folder / "stills", written)] if instance.converted else []
             lines: list[FrameResult] = []
             found: list[Finding] = []

@@ -20,22 +20,35 @@ from a2wsgi import WSGIMiddleware
 from monailabel.config import settings
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 
 from monai_label_app import web
 from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.dicomweb import forward
 from monai_label_app.frames import UnreadableError
+from monai_label_app.guard import LOOPBACK_NAMES, Guard
 from monai_label_app.library import PacsLibrary, open_library
 from monai_label_app.pacs import PacsError
 from monai_label_app.viewers.ohif import Viewer, mended
+
+LOOPBACK_VARIABLE = "ENDOLENS_LOOPBACK"
+"""Environment variable: set where the server listens on this machine alone."""
 
 OHIF_VARIABLE = "ENDOLENS_OHIF"
 """Environment variable: folder of a built OHIF to serve in place of the bundled one."""
 
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".wasm": "application/wasm"}
+
+
+_CLOSED = (
+    "/proxy/{path:path}",  # reads and writes all that the PACS has, with our login; the viewers use our own way
+    "/logs/{path:path}",  # shows the server's paths
+    "/docs",  # asks other servers
+)
+_ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
@@ -67,14 +80,29 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
         (UnreadableError, 422),
         (PacsError, 502),
         (json.JSONDecodeError, 400),
+        (TypeError, 400),
     ):
         api.add_exception_handler(error, partial(_explain, status=status))
     routes: list[Route | Mount] = [Route(f"{viewer.base}app-config.js", configuration)]
+    routes += [Route(path, _closed, methods=_ALL_METHODS) for path in _CLOSED]
+    if viewer.base != "/":
+        routes.append(Route("/", _home))
     if pacs:
         routes.append(Route("/endolens/dicomweb/{path:path}", partial(forward, studies), methods=["GET"]))
     routes.append(Mount("/endolens", WSGIMiddleware(page)))  # type: ignore[arg-type]  # a2wsgi has types of its own
     routes += [Route(path, ohif_file) for path in viewer.paths()]
-    return Starlette(routes=[*routes, Mount("/", api)], lifespan=monailabel.app.lifespan)
+    hosts = LOOPBACK_NAMES if os.environ.get(LOOPBACK_VARIABLE) else None
+    origins = frozenset(str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS)
+    guard = Middleware(Guard, hosts=hosts, origins=origins)
+    return Starlette(routes=[*routes, Mount("/", api)], middleware=[guard], lifespan=monailabel.app.lifespan)
+
+
+async def _home(request: Request) -> Response:
+    return RedirectResponse("/endolens/")
+
+
+async def _closed(request: Request) -> Response:
+    return JSONResponse({"detail": "this route of MONAI Label is closed here"}, status_code=404)
 
 
 async def _explain(request: Request, error: Exception, status: int) -> Response:

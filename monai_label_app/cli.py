@@ -1,8 +1,9 @@
-"""The command line: ``endolens analyze | dicomize | serve``."""
+"""The command line: ``endolens analyze | dicomize | serve | demo``."""
 
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -204,14 +205,20 @@ def demo(context: click.Context, folder: Path, port: int, rebuild: bool) -> None
 @contextmanager
 def _explained(out: Path) -> Iterator[None]:
     """End with one sentence and exit code 1 where an input, a PACS or a disk fails."""
+    from monai_label_app.frames import in_one_line
     from monai_label_app.pacs import PacsError
 
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        # As Ctrl-C does, so that what is half done is taken away.
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     try:
         yield
     except (ValueError, PacsError) as error:
         _fail(str(error))
     except OSError as error:
-        _fail(f"{error.filename or out}: {error.strerror or error}")
+        # pydicom raises its own error, with a page of text, from the system's.
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        _fail(f"{cause.filename or out}: {cause.strerror or in_one_line(cause)}")
 
 
 def _report(problems: list[Any]) -> None:

@@ -50,7 +50,7 @@ class StudyDatastore(LocalDatastore):
             instance = self._library.instance(image_id)
         except LookupError:
             raise ImageNotFoundException(
-                f"there is no image {image_id!r} in the datastore; paths and uploads are not accepted"
+                "there is no such image in the datastore; name one of its SOP Instances, paths and uploads are refused"
             ) from None
         if instance.refusal is not None:
             raise ImageNotFoundException(f"{image_id} {instance.refusal}")

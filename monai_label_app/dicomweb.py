@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from monai_label_app.pacs import TIMEOUT, credentials
+
+_UID = r"/[0-9.]{1,64}"
+_STUDIES = re.compile(
+    rf"studies({_UID})?(/series({_UID})?)?(/instances({_UID})?)?(/frames/[0-9,]+|/bulkdata/[\w/.-]+)?"
+    r"(/metadata|/rendered|/thumbnail)?"
+)
+"""Addresses of QIDO-RS and WADO-RS (PS3.18 table 10.1-1), and nothing else that a PACS may have beside them."""
 
 _CLIENT = httpx.AsyncClient(timeout=httpx.Timeout(TIMEOUT[1], connect=TIMEOUT[0]))
 _REQUEST_HEADERS = ("accept", "accept-language", "range", "if-none-match")
@@ -22,7 +31,7 @@ async def forward(pacs: str, request: Request) -> Response:
         request: with the rest of the address in its path parameter ``path``.
     """
     path: str = request.path_params["path"]
-    if not path.startswith("studies") or ".." in path.split("/"):
+    if not _STUDIES.fullmatch(path):
         return JSONResponse({"detail": "not a DICOMweb address of studies"}, status_code=404)
     headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
     address = httpx.URL(f"{pacs.rstrip('/')}/{path}", query=request.url.query.encode())

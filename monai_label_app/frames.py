@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.encaps import parse_fragments
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, get_decoder
 from pydicom.uid import JPEG2000TransferSyntaxes, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSTransferSyntaxes
 
@@ -77,6 +78,18 @@ def _require_frames(dataset: Dataset) -> None:
         raise UnreadableError("has no frames")
     if rows * columns > MAX_PIXELS:
         raise UnreadableError(f"has frames of {columns} x {rows} pixels, which is more than can be read")
+    announced, held = _frame_count(dataset), _frames_held(dataset)
+    if announced > held:
+        raise UnreadableError(f"is truncated: it announces {announced} frames and holds {held}")
+
+
+def _frames_held(dataset: Dataset) -> int:
+    """How many frames the pixel data can be at most."""
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return parse_fragments(dataset.PixelData)[0]
+    chroma = 2 if dataset.PhotometricInterpretation == "YBR_FULL_422" else int(dataset.SamplesPerPixel)
+    bits = int(dataset.Rows) * int(dataset.Columns) * chroma * int(dataset.BitsAllocated)
+    return len(dataset.PixelData) * 8 // max(1, bits)
 
 
 def _frame_count(dataset: Dataset) -> int:

@@ -116,12 +116,13 @@ class PacsLibrary:
         raise LookupError(uid)
 
     def _look(self) -> dict[str, int]:
-        with self._lock:
-            if time.monotonic() - self._looked > FRESH_SECONDS:
-                self._counts = self._pacs.studies()
-                self._studies = {uid: known for uid, known in self._studies.items() if uid in self._counts}
-                self._looked = time.monotonic()
-            return self._counts
+        if time.monotonic() - self._looked > FRESH_SECONDS:
+            # Not under the lock: a slow PACS would hold up those who need no news of it.
+            counts = self._pacs.studies()
+            with self._lock:
+                self._counts, self._looked = counts, time.monotonic()
+                self._studies = {uid: known for uid, known in self._studies.items() if uid in counts}
+        return self._counts
 
     def _fetched(self, uid: str, count: int) -> Study:
         known = self._studies.get(uid)

@@ -52,7 +52,7 @@ class EndoscopyInfer(InferTask):
                     "notice": classifier.card.notice,
                 }
                 return dataset, frame, seen, prediction
-        except (UnreadableError, ValueError, TypeError) as error:
+        except (UnreadableError, ValueError, TypeError, OverflowError) as error:
             raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(error)) from error
         raise MONAILabelException(MONAILabelError.INVALID_INPUT, f"the image has no frame {number}")
 

@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from urllib.parse import urlsplit
 
 import requests
 from dicomweb_client import DICOMwebClient
-from dicomweb_client.session_utils import create_session_from_user_pass
+from dicomweb_client.session_utils import create_session_from_auth
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
+from requests.auth import HTTPBasicAuth
 
 from monai_label_app.analysis import StudyResult
 from monai_label_app.study import Instance, Study, make_study
@@ -20,10 +22,10 @@ TIMEOUT = (5, 60)
 """Seconds to connect, and to wait for an answer."""
 
 
-def credentials() -> tuple[str, str] | None:
-    """User and password for the PACS, from ``MONAI_LABEL_DICOMWEB_USERNAME`` and ``…_PASSWORD``."""
-    user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{name}") for name in ("USERNAME", "PASSWORD"))
-    return (user, password) if user and password else None
+def credentials() -> tuple[bytes, bytes] | None:
+    """User and password for the PACS, in UTF-8: ``MONAI_LABEL_DICOMWEB_USERNAME`` and ``…_PASSWORD``."""
+    user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{name}", "") for name in ("USERNAME", "PASSWORD"))
+    return (user.encode(), password.encode()) if user and password else None
 
 
 class PacsError(RuntimeError):
@@ -42,9 +44,11 @@ class Pacs:
     """
 
     def __init__(self, url: str) -> None:
+        if urlsplit(url).username or urlsplit(url).password:
+            raise PacsError("a login does not belong into the address of a PACS, where others see it; see the README")
         self.url = url.rstrip("/")
         login = credentials()
-        session = create_session_from_user_pass(*login) if login else None
+        session = create_session_from_auth(HTTPBasicAuth(*login)) if login else None
         with self._explained():
             self._client = DICOMwebClient(self.url, session=session, timeout=TIMEOUT)
         # Its retries would keep a user waiting for half a minute to hear that nobody answers.

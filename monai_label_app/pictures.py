@@ -16,11 +16,15 @@ MAX_PIXELS = 64 * 1024 * 1024
 """Largest frame that is read, in pixels; the largest endoscopes today have 8 million."""
 
 
+class PictureError(ValueError):
+    """A file that cannot be used as a picture; the message is one sentence."""
+
+
 def read_picture(path: Path) -> Still:
     """Decode a JPEG or PNG file, turned as its orientation tag says.
 
     Raises:
-        ValueError: it is missing, no such picture, truncated or unreasonably large; one sentence.
+        PictureError: it is missing, no such picture, truncated or unreasonably large.
     """
     try:
         with warnings.catch_warnings():
@@ -29,15 +33,17 @@ def read_picture(path: Path) -> Still:
             with Image.open(path, formats=("JPEG", "PNG")) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
-                    raise ValueError(f"{path} has {width} x {height} pixels, which is more than can be read")
+                    raise PictureError(f"{path} has {width} x {height} pixels, which is more than can be read")
                 lossy = image.format == "JPEG"
                 pixels = _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
-        raise ValueError(f"{path} is not a JPEG or PNG picture") from None
-    except (Image.DecompressionBombError, SyntaxError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a picture: {error}") from None
+        raise PictureError(f"{path} is not a JPEG or PNG picture") from None
+    except PictureError:
+        raise
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise PictureError(f"{path} cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        raise PictureError(f"{path} cannot be read as a picture: {error}") from None
     return Still(pixels, lossy_ratio=pixels.nbytes / path.stat().st_size if lossy else None)
 
 

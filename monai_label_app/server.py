@@ -25,8 +25,8 @@ def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None
         ohif: a built OHIF, or None for the bundled one.
 
     Raises:
-        ValueError: studies, model or OHIF are not what they should be.
-        OSError: the port is taken or the host is not this machine's.
+        ValueError: studies, model or OHIF are not what they should be, the port is taken, or the host is not this
+            machine's.
     """
     pacs = studies.startswith(("http://", "https://"))
     studies = studies if pacs else str(Path(studies).resolve())
@@ -43,6 +43,8 @@ def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None
     os.environ.setdefault("PYTHONPATH", "")
     if ohif:
         os.environ["ENDOLENS_OHIF"] = str(ohif)
+    if _is_loopback(host):
+        os.environ["ENDOLENS_LOOPBACK"] = "1"
 
     from monai_label_app.classifier.classifier import open_classifier
 
@@ -71,7 +73,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {host}:{port}, {os.strerror(error.errno or 0).lower()}") from None
+        raise ValueError(f"cannot listen on {host}:{port}: {error.strerror}") from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -23,7 +23,7 @@ from pydicom.uid import (
 
 from monai_label_app.frames import UnreadableError, in_one_line
 from monai_label_app.pictures import PICTURE_SUFFIXES, read_picture
-from report.attributes import is_own_result
+from report.attributes import CONVERTER, is_own_result
 from report.endoscopic_image import Examination, endoscopic_image, study_of
 
 READABLE = frozenset(
@@ -37,6 +37,9 @@ READABLE = frozenset(
     }
 )
 """SOP classes whose frames can be endoscopy pictures."""
+
+MAX_FRAMES = 200_000
+"""Most frames of one image; an hour of video has half as many."""
 
 _BOOKKEEPING = frozenset({"DICOMDIR", "summary.json", "datastore_v2.json"})
 
@@ -67,6 +70,8 @@ class Instance:
             return "is a result of EndoLens, not a source image"
         if _transfer_syntax(self.header) in MPEGTransferSyntaxes:
             return "is a video; only stills and multi-frame images are read"
+        if self.frame_count > MAX_FRAMES:
+            return f"announces {self.frame_count} frames, which is more than can be read"
         return None
 
     @property
@@ -153,11 +158,13 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
             for file in sorted(path.rglob("*")):
                 place = file.relative_to(path).parts
                 hidden = any(part.startswith(".") for part in place)
-                label = datastore and place[0] == "labels" and file.suffix != ".dcm"
+                label = datastore and place[0] == "labels"
                 if file.is_file() and not hidden and not label and file.name not in _BOOKKEEPING:
                     yield file
-        elif path.exists():
+        elif path.is_file():
             yield path
+        elif path.exists():
+            raise UnreadableError(f"{path} is not a regular file")
         else:
             raise UnreadableError(f"{path} does not exist")
 
@@ -192,7 +199,8 @@ def read_studies(paths: Iterable[Path]) -> tuple[list[Study], list[Problem]]:
     """Sort the images to analyse, from files and folders, into studies.
 
     Results of this software and objects without pictures (reports, presentation states) belong into a study's
-    folder and are passed over there; named as files of their own they are refused like any other wrong input.
+    folder and are passed over there; named as files of their own they are refused like any other wrong input. Images
+    that an earlier analysis made of pictures are passed over where the pictures themselves are.
 
     Returns:
         The studies, and what could not be used.
@@ -201,8 +209,11 @@ def read_studies(paths: Iterable[Path]) -> tuple[list[Study], list[Problem]]:
     named = {str(path) for path in paths}
     instances, problems = read_instances(paths)
     images = []
+    with_pictures = any(instance.converted for instance in instances)
     for instance in instances:
         reason = instance.refusal
+        if with_pictures and instance.header.get("InstanceCreatorUID") == CONVERTER and not instance.converted:
+            continue
         if reason is None:
             images.append(instance)
         elif instance.origin in named or not instance.belongs_beside_images:

@@ -21,8 +21,12 @@ from pydicom.uid import (
 from pydicom.valuerep import DA, TM
 
 from report.findings import Algorithm
+from report.uids import derive
 
 MANUFACTURER = "EndoLens"
+
+CONVERTER = derive("converter of pictures")
+"""Instance Creator UID of the images that an analysis made of pictures."""
 
 _LOSSY_SYNTAXES: dict[UID, str] = {
     JPEGBaseline8Bit: "ISO_10918_1",

@@ -44,12 +44,14 @@ class Examination:
         """Refuse what DICOM cannot hold: ValueError names the attribute and its form."""
         for name in ("patient_birth_date", "study_date"):
             _check_date(name, getattr(self, name))
-        if self.study_time and not re.fullmatch(r"([01]\d|2[0-3])([0-5]\d([0-5]\d)?)?", self.study_time):
+        if self.study_time and not re.fullmatch("([01][0-9]|2[0-3])([0-5][0-9]([0-5][0-9])?)?", self.study_time):
             raise ValueError(f"study_time {self.study_time!r} is not HHMMSS")
         if self.patient_sex not in ("", "M", "F", "O"):
             raise ValueError(f"patient_sex {self.patient_sex!r} is not M, F or O")
         if self.study_instance_uid and not UID(self.study_instance_uid, IGNORE).is_valid:
             raise ValueError(f"study_instance_uid {self.study_instance_uid!r} is not a DICOM UID")
+        for name in ("patient_name", "referring_physician_name"):
+            _check_name(name, getattr(self, name))
         limits = {"accession_number": 16}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -58,11 +60,17 @@ class Examination:
                 raise ValueError(f"{field.name} holds a control character, a backslash or more than {limit} characters")
 
 
+def _check_name(name: str, value: str) -> None:
+    groups = value.split("=")
+    if len(groups) > 3 or any(group.count("^") > 4 for group in groups):
+        raise ValueError(f"{name} {value!r} is not a person name, Family^Given^Middle^Prefix^Suffix")
+
+
 def _check_date(name: str, value: str) -> None:
     if not value:
         return
     try:
-        if len(value) != 8:
+        if not re.fullmatch("[0-9]{8}", value):
             raise ValueError
         datetime.datetime.strptime(value, "%Y%m%d")
     except ValueError:

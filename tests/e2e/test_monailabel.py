@@ -1,5 +1,6 @@
 """MONAI Label's API over our app, as its own server starts it, driven by its own client."""
 
+import io
 import json
 import shutil
 import sys
@@ -137,6 +138,40 @@ def test_label_outside_the_datastore_is_refused(server: str, studies: Path, anal
     upload = httpx.put(f"{server}/datastore/image", params={"image": "../../escaped"}, files={"file": ("a.dcm", b"x")})
     assert upload.status_code == 404
     assert not list(studies.parent.rglob("*escaped*"))
+
+
+def test_other_web_sites_are_kept_out(server: str, analysed: list[dict]) -> None:
+    image = analysed[0]["sop_instance_uid"]
+    foreign = {"Origin": "http://evil.example"}
+    for route in ("/info/", f"/datastore/image?image={image}"):
+        answer = httpx.get(server + route, headers=foreign)
+        assert "access-control-allow-origin" not in answer.headers
+    answer = httpx.post(f"{server}/infer/classify", params={"image": image}, headers=foreign)
+    assert answer.status_code == 403
+    own = httpx.post(f"{server}/infer/classify", params={"image": image}, headers={"Origin": server})
+    assert own.status_code == 200
+
+
+@pytest.mark.parametrize("route", ["/proxy/dicom/studies", "/proxy/dicom/..%2fsystem", "/logs/", "/docs"])
+def test_routes_that_reach_too_far_are_closed(server: str, route: str) -> None:
+    for method in ("GET", "POST"):
+        assert httpx.request(method, server + route).status_code == 404
+
+
+def test_label_in_the_form_of_an_image_is_no_image(server: str, analysed: list[dict]) -> None:
+    image = analysed[0]["sop_instance_uid"]
+    foreign = pydicom.dcmread(next(STUDY.iterdir()))
+    foreign.StudyInstanceUID, foreign.SOPInstanceUID = "1.2.3", "1.2.3.4"
+    content = io.BytesIO()
+    foreign.save_as(content)
+    stored = httpx.put(
+        f"{server}/datastore/label",
+        params={"image": image, "tag": "final"},
+        files={"label": ("a.dcm", content.getvalue())},
+    )
+    assert stored.status_code == 200
+    assert httpx.get(f"{server}/endolens/studies/1.2.3").status_code == 404
+    assert httpx.get(f"{server}/info/").json()["datastore"]["total"] == 8
 
 
 def test_batch_inference_labels_every_image(server: str, studies: Path, analysed: list[dict]) -> None:

@@ -140,6 +140,11 @@ def test_pacs_that_stops_is_one_sentence_and_stores_nothing(
     uid = _study_uid(real_study)
     address = serve("--studies", orthanc.dicomweb)
     assert httpx.get(f"{address}/endolens/studies/{uid}", timeout=60).status_code == 200
+    assert httpx.get(f"{address}/endolens/dicomweb/studies/{uid}/metadata", timeout=60).status_code == 200
+    for beyond in ("..%2fsystem", "studies/%252e%252e/%252e%252e/system", "studies%3Flimit=1", "studiesx", "instances"):
+        assert httpx.get(f"{address}/endolens/dicomweb/{beyond}", timeout=60).status_code == 404
+    renamed = httpx.get(f"{address}/info/", headers={"Host": "evil.example"}, timeout=60)
+    assert renamed.status_code == 403
     orthanc.process.terminate()
     orthanc.process.wait(20)
     out = tmp_path / "out"

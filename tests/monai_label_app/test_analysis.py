@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -339,3 +340,44 @@ def test_own_results_are_no_input(done):
     studies, problems = read_studies(done.result.objects)
     assert studies == []
     assert len(problems) == len(done.result.objects)
+
+
+def test_images_of_two_patients_never_share_a_report(polyp, classifier, tmp_path):
+    for number, patient in enumerate(["P1", "P2", "P1"], start=1):
+        still = image(polyp)
+        still.PatientID, still.StudyInstanceUID, still.SeriesInstanceUID = patient, "1.2.3", "1.2.3.4"
+        still.InstanceNumber = number
+        still.SOPInstanceUID = still.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.4.{number}"
+        write(still, tmp_path / f"{number}.dcm")
+    (study,), _ = read_studies([tmp_path])
+    (tmp_path / "out").mkdir()
+    result = analysis.analyze(study, classifier, tmp_path / "out")
+    assert [line.sop_instance_uid for line in result.frames] == ["1.2.3.4.1", "1.2.3.4.3"]
+    (problem,) = result.problems
+    assert "another Patient ID" in problem.reason
+
+
+def test_picture_added_beside_earlier_results_doubles_nothing(polyp_files, classifier, tmp_path):
+    for file in polyp_files[:2]:
+        shutil.copy(file, tmp_path)
+    (study,), _ = read_studies([tmp_path])
+    (tmp_path / "results").mkdir()
+    analysis.analyze(study, classifier, tmp_path / "results")
+    shutil.copy(polyp_files[2], tmp_path)
+    (study,), problems = read_studies([tmp_path])
+    assert not problems
+    assert len(study.instances) == 3
+
+
+def test_number_of_frames_that_is_not_there_costs_nothing(polyp, classifier, tmp_path):
+    still = image(polyp)
+    still.NumberOfFrames = 150_000
+    write(still, tmp_path / "a.dcm")
+    (study,), _ = read_studies([tmp_path])
+    (tmp_path / "out").mkdir()
+    (problem,) = analysis.analyze(study, classifier, tmp_path / "out").problems
+    assert "announces 150000 frames and holds 1" in problem.reason
+    still.NumberOfFrames = 2_000_000_000
+    write(still, tmp_path / "a.dcm")
+    studies, (problem,) = read_studies([tmp_path / "a.dcm"])
+    assert not studies and "more than can be read" in problem.reason

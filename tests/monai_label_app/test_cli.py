@@ -86,7 +86,7 @@ BAD = [
     ("pixelless.dcm", "has no pixels"),
     ("zero_frames.dcm", "has no frames"),
     ("ct.dcm", "is a CT Image Storage"),
-    ("cut.dcm", "pixels that cannot be decoded"),
+    ("cut.dcm", "is truncated"),
     ("cut_header.dcm", "is damaged DICOM"),
     ("cut_jpeg.dcm", "truncated"),
     ("cut_end.dcm", "it is cut off"),
