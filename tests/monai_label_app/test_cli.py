@@ -345,7 +345,8 @@ def test_the_program_itself_analyses(polyp_files, checkpoint, tmp_path):
     assert (tmp_path / "out" / "summary.json").is_file()
 
 
-def test_control_c_leaves_nothing_half_done(polyp, checkpoint, tmp_path):
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ending_it_leaves_nothing_half_done(ending, polyp, checkpoint, tmp_path):
     folder = tmp_path / "study"
     folder.mkdir()
     write(image(np.repeat(polyp[None], 400, axis=0)), folder / "long.dcm")
@@ -361,7 +362,7 @@ def test_control_c_leaves_nothing_half_done(polyp, checkpoint, tmp_path):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "it never began"
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, ending)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode not in (0, None)
     assert stdout == ""
