@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ class EndoLensApp(MONAILabelApp):
             conf=conf,
             name="EndoLens",
             description="Explains endoscopy classifiers: Grad-CAM of any frame as a DICOM Secondary Capture",
-            version="0.1.0",
+            version=version("endolens"),
         )
 
     def init_datastore(self) -> Datastore:
