@@ -88,9 +88,10 @@ def analyze(
             dataset = instance.read()
             if sources and dataset.get("PatientID") != sources[0].get("PatientID"):
                 raise UnreadableError(f"{instance.origin} has another Patient ID than the rest of its study")
+            still: list[Path] = []
             if instance.converted:
                 dataset.InstanceCreatorUID = CONVERTER
-            still = [_write(dataset, folder / "stills", written)] if instance.converted else []
+                still.append(_write(dataset, folder / "stills", written))
             lines: list[FrameResult] = []
             found: list[Finding] = []
             for frame, seen in see(dataset, instance.origin, classifier):

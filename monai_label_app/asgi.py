@@ -32,13 +32,8 @@ from monai_label_app.frames import UnreadableError
 from monai_label_app.guard import LOOPBACK_NAMES, Guard
 from monai_label_app.library import PacsLibrary, open_library
 from monai_label_app.pacs import PacsError
+from monai_label_app.server import LOOPBACK_VARIABLE, OHIF_VARIABLE
 from monai_label_app.viewers.ohif import Viewer, mended
-
-LOOPBACK_VARIABLE = "ENDOLENS_LOOPBACK"
-"""Environment variable: set where the server listens on this machine alone."""
-
-OHIF_VARIABLE = "ENDOLENS_OHIF"
-"""Environment variable: folder of a built OHIF to serve in place of the bundled one."""
 
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".wasm": "application/wasm"}
 

@@ -55,6 +55,9 @@ def main() -> None:
       endolens analyze study --out results
       endolens serve --studies results
     """
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        # As Ctrl-C does, so that what is half done is taken away.
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     # They warn of oddities that they read all the same; what we cannot use gets a sentence of our own.
     for library in ("pydicom", "highdicom"):
         warnings.filterwarnings("ignore", category=UserWarning, module=library)
@@ -208,9 +211,6 @@ def _explained(out: Path) -> Iterator[None]:
     from monai_label_app.frames import in_one_line
     from monai_label_app.pacs import PacsError
 
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        # As Ctrl-C does, so that what is half done is taken away.
-        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     try:
         yield
     except (ValueError, PacsError) as error:

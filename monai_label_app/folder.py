@@ -6,8 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from monai_label_app.analysis import StudyResult
+if TYPE_CHECKING:  # torch comes with it
+    from monai_label_app.analysis import StudyResult
 
 
 @contextmanager

@@ -131,6 +131,11 @@ class PacsLibrary:
         return known[1]
 
 
+def is_address(studies: str) -> bool:
+    """Whether studies are named by the address of a PACS, not by a folder."""
+    return studies.startswith(("http://", "https://"))
+
+
 @lru_cache(maxsize=1)
 def open_library(studies: str) -> Library:
     """The library at a folder or a DICOMweb address, the same one for all who ask.
@@ -139,7 +144,7 @@ def open_library(studies: str) -> Library:
         ValueError: the folder does not exist.
         PacsError: the address is none.
     """
-    if studies.startswith(("http://", "https://")):
+    if is_address(studies):
         return PacsLibrary(Pacs(studies))
     folder = Path(studies)
     if not folder.is_dir():

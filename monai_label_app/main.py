@@ -20,7 +20,7 @@ from pydicom import Dataset
 from monai_label_app.analysis import Seen, capture_of, see
 from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.datastore import open_datastore
-from monai_label_app.frames import Frame, UnreadableError
+from monai_label_app.frames import Frame
 from monai_label_app.library import open_library
 from monai_label_app.study import read_dicom
 
@@ -43,19 +43,18 @@ class EndoscopyInfer(InferTask):
         try:
             number = int(request.get("frame", 1))
             dataset = read_dicom(Path(request["image"]))
-            for frame, seen in see(dataset, str(dataset.SOPInstanceUID), classifier, only=number):
-                prediction = {
-                    "image": str(dataset.SOPInstanceUID),
-                    "frame": frame.number,
-                    "prediction": seen.predicted,
-                    "probabilities": seen.probabilities,
-                    "model": f"{classifier.card.name} {classifier.version}",
-                    "notice": classifier.card.notice,
-                }
-                return dataset, frame, seen, prediction
-        except (UnreadableError, ValueError, TypeError, OverflowError) as error:
+            frame, seen = next(see(dataset, str(dataset.SOPInstanceUID), classifier, only=number))
+        except (ValueError, TypeError, OverflowError) as error:
             raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(error)) from error
-        raise MONAILabelException(MONAILabelError.INVALID_INPUT, f"the image has no frame {number}")
+        prediction = {
+            "image": str(dataset.SOPInstanceUID),
+            "frame": frame.number,
+            "prediction": seen.predicted,
+            "probabilities": seen.probabilities,
+            "model": f"{classifier.card.name} {classifier.version}",
+            "notice": classifier.card.notice,
+        }
+        return dataset, frame, seen, prediction
 
 
 class Classify(EndoscopyInfer):

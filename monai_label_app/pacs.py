@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
@@ -15,8 +16,10 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 from requests.auth import HTTPBasicAuth
 
-from monai_label_app.analysis import StudyResult
 from monai_label_app.study import Instance, Study, make_study
+
+if TYPE_CHECKING:  # torch comes with it
+    from monai_label_app.analysis import StudyResult
 
 TIMEOUT = (5, 60)
 """Seconds to connect, and to wait for an answer."""

@@ -11,8 +11,14 @@ from pathlib import Path
 
 import click
 
-from monai_label_app.library import Library, open_library
+from monai_label_app.library import Library, is_address, open_library
 from monai_label_app.viewers.ohif import Viewer
+
+LOOPBACK_VARIABLE = "ENDOLENS_LOOPBACK"
+"""Environment variable: set where the server listens on this machine alone."""
+
+OHIF_VARIABLE = "ENDOLENS_OHIF"
+"""Environment variable: folder of a built OHIF to serve in place of the bundled one."""
 
 
 def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None) -> None:
@@ -28,7 +34,7 @@ def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None
         ValueError: studies, model or OHIF are not what they should be, the port is taken, or the host is not this
             machine's.
     """
-    pacs = studies.startswith(("http://", "https://"))
+    pacs = is_address(studies)
     studies = studies if pacs else str(Path(studies).resolve())
     if not pacs and Path(studies).is_dir() and not os.access(studies, os.W_OK):
         raise ValueError(f"{studies} cannot be written, and MONAI Label keeps its labels there")
@@ -42,9 +48,9 @@ def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None
     # MONAI Label's background tasks expect the variable to exist.
     os.environ.setdefault("PYTHONPATH", "")
     if ohif:
-        os.environ["ENDOLENS_OHIF"] = str(ohif)
+        os.environ[OHIF_VARIABLE] = str(ohif)
     if _is_loopback(host):
-        os.environ["ENDOLENS_LOOPBACK"] = "1"
+        os.environ[LOOPBACK_VARIABLE] = "1"
 
     from monai_label_app.classifier.classifier import open_classifier
 

@@ -111,6 +111,11 @@ def compression_history(source: Dataset) -> dict[str, Any]:
     return history
 
 
+def is_multi_frame(source: Dataset) -> bool:
+    """Whether references to a source must say the frame (PS3.3 table 10-3)."""
+    return int(source.get("NumberOfFrames") or 1) > 1
+
+
 def is_own_result(dataset: Dataset) -> bool:
     """Whether an object is a result of this software, which must never become an input of it."""
     return dataset.get("Manufacturer") == MANUFACTURER

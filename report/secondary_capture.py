@@ -14,6 +14,7 @@ from report.attributes import (
     MANUFACTURER,
     completed,
     compression_history,
+    is_multi_frame,
     processing_equipment,
     series_description,
 )
@@ -89,7 +90,7 @@ def _reference(source: Dataset, frame_number: int) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID = source.SOPClassUID
     item.ReferencedSOPInstanceUID = source.SOPInstanceUID
-    if int(source.get("NumberOfFrames") or 1) > 1:
+    if is_multi_frame(source):
         item.ReferencedFrameNumber = frame_number
     purpose = codes.DCM.SourceImageForImageProcessingOperation
     item.PurposeOfReferenceCodeSequence = [CodedConcept(*purpose[:3])]

@@ -23,7 +23,7 @@ from highdicom.sr import (
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
-from report.attributes import MANUFACTURER, completed, processing_equipment, series_description
+from report.attributes import MANUFACTURER, completed, is_multi_frame, processing_equipment, series_description
 from report.findings import Algorithm, Finding
 from report.terms import term
 from report.uids import derive
@@ -104,7 +104,7 @@ def _procedure(source: Dataset) -> CodedConcept:
 def _group(finding: Finding, source: Dataset, algorithm: Algorithm) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     explanation = finding.explanation
     meaning = term(explanation.label)
-    multi_frame = int(source.get("NumberOfFrames") or 1) > 1
+    multi_frame = is_multi_frame(source)
     image = SourceImageForRegion(
         referenced_sop_class_uid=source.SOPClassUID,
         referenced_sop_instance_uid=source.SOPInstanceUID,

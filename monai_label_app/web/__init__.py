@@ -60,13 +60,14 @@ def create_app(library: Library, classifier: Callable[[], Classifier], viewer: V
 
     @app.get("/studies/<uid>")
     def study(uid: str) -> str:
-        images = library.study(uid).images.instances
+        found, model = library.study(uid), classifier()
         frames = [
-            (str(one.header.SOPInstanceUID), number) for one in images for number in range(1, one.frame_count + 1)
+            (str(one.header.SOPInstanceUID), number)
+            for one in found.images.instances
+            for number in range(1, one.frame_count + 1)
         ]
-        card = classifier().card
-        described = _described(library.study(uid), viewer, pacs)
-        return render_template("study.html", study=described, frames=frames, card=card, version=classifier().version)
+        described = _described(found, viewer, pacs)
+        return render_template("study.html", study=described, frames=frames, card=model.card, version=model.version)
 
     @app.get("/images/<uid>/<int:number>/prediction")
     def prediction(uid: str, number: int) -> Response:
