@@ -2,12 +2,13 @@
 
 Knows no DICOM, no HTTP and no endoscopy. The whole way is::
 
-    dissection = dissect(network, images, convolutions)
+    dissection = dissect(network, images)
     cam = dissection.grad_cam("block5_conv4", target=6)[0]
-    regions(heatmap.normalise(heatmap.resize(cam, image.shape[:2])))
+    regions(heatmap.normalise(geometry.to_source(cam)))
 """
 
-from explainers.dissection import Dissection, dissect
+from explainers.dissection import METHODS, Dissection, dissect
+from explainers.geometry import Geometry
 from explainers.regions import Region, regions
 
-__all__ = ["Dissection", "Region", "dissect", "regions"]
+__all__ = ["METHODS", "Dissection", "Geometry", "Region", "dissect", "regions"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 from torch.nn import functional
 
 
@@ -15,6 +16,14 @@ def resize(saliency: ArrayLike, size: tuple[int, int]) -> NDArray[np.float32]:
         0, 0
     ].numpy()
     return resized
+
+
+def strength(gradient: Tensor) -> Tensor:
+    """How strongly each pixel acts, whichever way: the largest ``|gradient|`` of its colours, (N, C, H, W) → (N, H, W).
+
+    Source: Simonyan et al., Deep Inside Convolutional Networks, ICLR 2014 workshop, section 3.1.
+    """
+    return gradient.abs().amax(dim=1)
 
 
 def normalise(saliency: ArrayLike) -> NDArray[np.float32]:

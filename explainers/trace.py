@@ -2,43 +2,165 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+_RELU = (functional.relu, torch.relu, torch.Tensor.relu)
+_RELU_IN_PLACE = (torch.relu_, torch.Tensor.relu_)
 
-class Trace(TorchFunctionMode):
-    """Watches the torch calls of one forward pass, in this thread only.
+_forward = threading.RLock()
+"""Held while a network runs forward: one in training mode is in evaluation mode for that time."""
 
-    A convolution is recognised by the identity of its weight, so modules need no hook and nothing is left to remove.
-    The network goes on with a copy of what is kept: an activation that works in place, as torchvision's ReLUs do,
-    would overwrite the convolution's output before anyone reads it. The result is bit for bit the same.
 
-    Args:
-        layers: name → convolution, the layers whose outputs are kept.
+@dataclass
+class Rectifiers:
+    """The ReLUs of one forward pass.
 
     Attributes:
-        activations: name → output of the layer, (N, C, H, W), part of the autograd graph.
+        count: how many there were.
+        guided: whether a backward pass through them also drops negative gradients.
+    """
+
+    count: int = 0
+    guided: bool = False
+
+
+@dataclass(frozen=True)
+class Traced:
+    """One forward pass, its autograd graph alive.
+
+    Attributes:
+        images: what the network was given, (N, C, H, W), the leaf of the graph.
+        scores: what it returned, (N, classes).
+        activations: name → output of the convolution, (N, C, H, W), in the order of the pass.
+        sources: the activations that no other one feeds; a backward pass that reaches them has passed all.
+        rectifiers: its ReLUs.
+    """
+
+    images: Tensor
+    scores: Tensor
+    activations: Mapping[str, Tensor]
+    sources: tuple[Tensor, ...]
+    rectifiers: Rectifiers
+
+
+def trace(network: nn.Module, images: Tensor, layers: Mapping[str, nn.Conv2d]) -> Traced:
+    """Run a network forward, in evaluation mode whatever mode it is in.
+
+    Raises:
+        ValueError: it cannot take these images, none of the layers took part, or a score is not a finite number.
+        TypeError: what it returns are not class scores (N, classes).
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = images.detach().clone().requires_grad_()
+        with _evaluating(network), _Watch(layers) as watch:
+            try:
+                scores = network(leaf)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"the network cannot take images of {tuple(images.shape)}: {reason}") from error
+    if not isinstance(scores, Tensor) or scores.shape[:1] != images.shape[:1] or scores.ndim != 2:
+        returned = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise TypeError(f"the network must return class scores (N, classes), not {returned}")
+    if not scores.isfinite().all():
+        raise ValueError("the network's scores are not finite numbers; its weights are broken")
+    activations = {name: output for name, output in watch.activations.items() if output.requires_grad}
+    if not (activations and scores.requires_grad):
+        raise ValueError("none of the layers takes part in the scores")
+    return Traced(leaf, scores, activations, _sources(activations.values()), watch.rectifiers)
+
+
+def _sources(activations: Collection[Tensor]) -> tuple[Tensor, ...]:
+    nodes = {activation.grad_fn for activation in activations}
+
+    def is_fed(activation: Tensor) -> bool:
+        seen: set[Any] = set()
+        waiting: list[Any] = [activation.grad_fn]
+        while waiting:
+            for node, _ in waiting.pop().next_functions:
+                if node in nodes:
+                    return True
+                if node is not None and node not in seen:
+                    seen.add(node)
+                    waiting.append(node)
+        return False
+
+    return tuple(activation for activation in activations if not is_fed(activation))
+
+
+class _Watch(TorchFunctionMode):
+    """Sees the torch calls of a forward pass, in this thread only.
+
+    A convolution is known by the identity of its weight, so modules need no hook and nothing is left to remove. The
+    network goes on with a copy of what is kept: an activation that works in place, as torchvision's do, would overwrite
+    it. Every ReLU is run by one whose gradient can be guided. The scores are bit for bit those of the plain network.
     """
 
     def __init__(self, layers: Mapping[str, nn.Conv2d]) -> None:
         super().__init__()
         self.activations: dict[str, Tensor] = {}
+        self.rectifiers = Rectifiers()
         self._names = {id(layer.weight): name for name, layer in layers.items()}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Let every call through; remember convolutions."""
+        """Let every call through; keep convolutions, replace ReLUs."""
         kwargs = kwargs or {}
+        if func in _RELU or func in _RELU_IN_PLACE:
+            self.rectifiers.count += 1
+            in_place = func in _RELU_IN_PLACE or kwargs.get("inplace", False)
+            return _GuidedReLU.apply(args[0] if args else kwargs["input"], self.rectifiers, in_place)
         result = func(*args, **kwargs)
         if func is torch.conv2d:
-            weight = args[1] if len(args) > 1 else kwargs["weight"]
-            name = self._names.get(id(weight))
+            name = self._names.get(id(args[1] if len(args) > 1 else kwargs["weight"]))
             if name is not None:
                 self.activations[name] = result
                 return result.clone()
         return result
+
+
+class _GuidedReLU(torch.autograd.Function):
+    """A ReLU whose gradient is the usual one or, while ``rectifiers.guided``, without its negative part.
+
+    Source: Springenberg et al., Striving for Simplicity, ICLR 2015 workshop, figure 1.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, rectifiers: Rectifiers, in_place: bool) -> Tensor:
+        if in_place:
+            ctx.mark_dirty(tensor)
+        output = tensor.relu_() if in_place else tensor.relu()
+        ctx.save_for_backward(output)
+        ctx.rectifiers = rectifiers
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (output,) = ctx.saved_tensors
+        passed = torch.ops.aten.threshold_backward(gradients[0], output, 0)
+        return passed.relu_() if ctx.rectifiers.guided else passed, None, None
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Switch a network to evaluation mode, and each module back to where it was."""
+    with _forward:
+        training = [module for module in network.modules() if module.training]
+        try:
+            for module in training:
+                module.training = False
+            yield
+        finally:
+            for module in training:
+                module.training = True

@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import nn
 
-from monai_label_app.classifier.network import KVASIR_CLASSES, build, convolutions
+from explainers.layers import convolutions
+from monai_label_app.classifier.network import KVASIR_CLASSES, build
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

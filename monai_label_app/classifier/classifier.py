@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from safetensors.torch import save as serialise
 from torch import nn
 
-from explainers import Dissection, dissect
+from explainers import Dissection, Geometry, dissect
+from explainers.layers import convolutions
 from monai_label_app.classifier import checkpoint
 from monai_label_app.classifier.checkpoint import Card
-from monai_label_app.classifier.network import build, convolutions, load_pretrained
-from monai_label_app.classifier.prepare import Geometry, prepare
+from monai_label_app.classifier.network import build, load_pretrained
+from monai_label_app.classifier.prepare import prepare
 from monai_label_app.sample import MODEL
 
 
@@ -29,11 +30,6 @@ class Classifier:
     card: Card
     fingerprint: str
     device: torch.device
-
-    @cached_property
-    def layers(self) -> dict[str, nn.Conv2d]:
-        """Every convolution by name."""
-        return convolutions(self.network)
 
     @property
     def version(self) -> str:
@@ -52,20 +48,9 @@ class Classifier:
         Raises:
             ValueError: no such layer.
         """
-        chosen = {name: self.layer(name) for name in layers or [self.card.target_layer]}
         prepared = [prepare(frame, self.card.input_size, self.card.mean, self.card.std) for frame in frames]
         images = torch.stack([image for image, _ in prepared]).to(self.device)
-        return dissect(self.network, images, chosen), [geometry for _, geometry in prepared]
-
-    def layer(self, name: str) -> nn.Conv2d:
-        """The convolution of this name.
-
-        Raises:
-            ValueError: there is none; the message names the ones there are.
-        """
-        if name not in self.layers:
-            raise ValueError(f"there is no layer {name!r}; there are {', '.join(self.layers)}")
-        return self.layers[name]
+        return dissect(self.network, images, layers or [self.card.target_layer]), [geometry for _, geometry in prepared]
 
 
 @lru_cache(maxsize=1)

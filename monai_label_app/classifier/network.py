@@ -77,25 +77,6 @@ def _narrow_vgg(architecture: str, outputs: int, width: float) -> VGG:
     return network
 
 
-def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
-    """Name every convolution of a network, in the order of its modules.
-
-    VGG networks get the names of the literature, ``block1_conv1`` … ``block5_conv4``; any other network the module's
-    path, e.g. ``layer4.2.conv3``.
-    """
-    if isinstance(network, VGG):
-        names: dict[str, nn.Conv2d] = {}
-        block, number = 1, 0
-        for module in network.features:
-            if isinstance(module, nn.MaxPool2d):
-                block, number = block + 1, 0
-            elif isinstance(module, nn.Conv2d):
-                number += 1
-                names[f"block{block}_conv{number}"] = module
-        return names
-    return {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
-
-
 def load_pretrained(network: nn.Module, architecture: str, weights: str | Path) -> list[str]:
     """Copy pretrained weights into a network wherever name and shape agree.
 

@@ -1,9 +1,8 @@
-"""From a frame to the network's input, and from the network's maps back to the frame."""
+"""From a frame to the network's input."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,28 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from explainers import heatmap
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Which part of the source image the network saw.
-
-    Attributes:
-        height, width: of the source image, in pixels.
-        content: (x0, y0, x1, y1), the part that was resized to the network's input, in source pixels.
-    """
-
-    height: int
-    width: int
-    content: tuple[int, int, int, int]
-
-    def to_source(self, saliency: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Carry a map (h, w) of the network's input back: (height, width), zero outside the content."""
-        x0, y0, x1, y1 = self.content
-        source = np.zeros((self.height, self.width), np.float32)
-        source[y0:y1, x0:x1] = heatmap.resize(saliency, (y1 - y0, x1 - x0))
-        return source
+from explainers import Geometry
 
 
 def prepare(

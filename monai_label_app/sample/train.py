@@ -27,8 +27,9 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import VGG
 
+from explainers.layers import convolutions
 from monai_label_app.classifier.checkpoint import Card, load, save
-from monai_label_app.classifier.network import KVASIR_CLASSES, build, convolutions
+from monai_label_app.classifier.network import KVASIR_CLASSES, build
 from monai_label_app.sample import MODEL
 from monai_label_app.sample.frames import render, render_bare
 

@@ -12,10 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from explainers import dissect
-
-
-def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
-    return {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+from explainers.layers import convolutions
 
 
 def gap_network(classes: int = 3) -> nn.Sequential:
@@ -68,7 +65,7 @@ def assert_same_map(got: Tensor, expected: Tensor) -> None:
 
 def test_grad_cam_equals_the_closed_form_of_global_average_pooling():
     network, images = gap_network(), torch.randn(4, 3, 9, 7)
-    cam = dissect(network, images, convolutions(network)).grad_cam("0", 2)
+    cam = dissect(network, images).grad_cam("0", 2)
     activation = network[0](images)
     expected = torch.einsum("nkhw,k->nhw", activation, network[3].weight[2]).relu() / (9 * 7)
     assert expected.max() > 0
@@ -77,7 +74,7 @@ def test_grad_cam_equals_the_closed_form_of_global_average_pooling():
 
 def test_scores_and_probabilities_are_those_of_the_plain_forward_pass(case):
     network, images = case
-    dissection = dissect(network, images, convolutions(network))
+    dissection = dissect(network, images)
     with torch.no_grad():
         plain = network(images)
     assert torch.equal(dissection.scores, plain)
@@ -87,7 +84,7 @@ def test_scores_and_probabilities_are_those_of_the_plain_forward_pass(case):
 
 def test_grad_cam_equals_hooks_at_every_convolution(case):
     network, images = case
-    dissection = dissect(network, images, convolutions(network))
+    dissection = dissect(network, images)
     for targets in ([0, 0], [3, 1]):
         expected = hooked_grad_cams(network, images, targets)
         assert set(dissection.layers) == set(expected)
@@ -101,7 +98,7 @@ def test_a_convolution_followed_by_an_activation_in_place_keeps_its_own_output()
         network = gap_network()
         network.insert(1, activation(inplace=True))
         images = torch.randn(2, 3, 8, 8)
-        cam = dissect(network, images, convolutions(network)).grad_cam("0", 1)
+        cam = dissect(network, images).grad_cam("0", 1)
         assert_same_map(cam, hooked_grad_cams(network, images, [1, 1])["0"])
 
 
@@ -109,9 +106,9 @@ def test_a_batch_gives_what_single_images_give(case):
     network, images = case
     layers = convolutions(network)
     last = list(layers)[-1]
-    together = dissect(network, images, layers)
+    together = dissect(network, images)
     for index, image in enumerate(images):
-        alone = dissect(network, image[None], layers)
+        alone = dissect(network, image)
         torch.testing.assert_close(together.scores[index], alone.scores[0], rtol=1e-4, atol=1e-5)
         assert_same_map(together.grad_cam(last, 2)[index], alone.grad_cam(last, 2)[0])
 
@@ -122,7 +119,7 @@ def test_the_network_is_left_as_it_was(case):
     in_place = [getattr(module, "inplace", None) for module in network.modules()]
     images_before = images.clone()
     layers = convolutions(network)
-    dissect(network, images, layers).grad_cam(next(iter(layers)), 0)
+    dissect(network, images).grad_cam(next(iter(layers)), 0)
     after = network.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in parameters.items())
     assert [getattr(module, "inplace", None) for module in network.modules()] == in_place
@@ -138,7 +135,7 @@ def test_a_frozen_network_under_no_grad_is_explained_all_the_same():
     expected = hooked_grad_cams(network, images, [0])["0"]
     network.requires_grad_(False)
     with torch.no_grad():
-        cam = dissect(network, images, convolutions(network)).grad_cam("0", 0)
+        cam = dissect(network, images).grad_cam("0", 0)
     assert_same_map(cam, expected)
 
 
@@ -149,38 +146,44 @@ def test_nothing_that_speaks_for_a_class_leaves_the_map_all_zero():
         network[0].bias.abs_()
         network[3].weight[1] = -1  # all evidence speaks against class 1
         network[3].weight[0] = 0  # and none at all for or against class 0
-    dissection = dissect(network, torch.rand(2, 3, 8, 8), convolutions(network))
+    dissection = dissect(network, torch.rand(2, 3, 8, 8))
     assert torch.equal(dissection.grad_cam("0", 1), torch.zeros(2, 8, 8))
     assert torch.equal(dissection.grad_cam("0", 0), torch.zeros(2, 8, 8))
 
 
 def test_layers_are_listed_in_the_order_of_the_forward_pass():
     network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
-    backwards = dict(reversed(convolutions(network).items()))
-    assert dissect(network, torch.rand(1, 3, 4, 4), backwards).layers == ("0", "1")
+    backwards = reversed(convolutions(network))
+    assert dissect(network, torch.rand(1, 3, 4, 4), list(backwards)).layers == ("0", "1")
 
 
 @pytest.mark.parametrize("target", [-1, 3, [0, 3], [0], [0, 1, 2]])
 def test_a_class_that_does_not_exist_is_refused(target):
     network = gap_network(classes=3)
-    dissection = dissect(network, torch.rand(2, 3, 8, 8), convolutions(network))
+    dissection = dissect(network, torch.rand(2, 3, 8, 8))
     with pytest.raises(ValueError, match=r"class|targets"):
         dissection.grad_cam("0", target)
 
 
 def test_a_layer_that_does_not_exist_is_refused():
     network = gap_network()
-    dissection = dissect(network, torch.rand(1, 3, 8, 8), convolutions(network))
-    with pytest.raises(ValueError, match="no layer 'block9'"):
+    dissection = dissect(network, torch.rand(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="no layer 'block9'; there are 0"):
         dissection.grad_cam("block9", 0)
 
 
-def test_a_network_in_training_mode_and_layers_of_another_network_are_refused():
+def test_a_network_in_training_mode_is_run_in_evaluation_mode_and_put_back():
     network = gap_network()
-    with pytest.raises(ValueError, match="none of the given layers"):
-        dissect(network, torch.rand(1, 3, 8, 8), convolutions(gap_network()))
-    with pytest.raises(ValueError, match="training mode"):
-        dissect(network.train(), torch.rand(1, 3, 8, 8), convolutions(network))
+    network.insert(1, nn.BatchNorm2d(5))
+    network.insert(2, nn.Dropout(0.9))
+    images = torch.rand(2, 3, 8, 8)
+    expected = dissect(network.eval(), images).grad_cam("0", 0)
+    network.train()
+    network[1].eval()
+    assert torch.equal(dissect(network, images).grad_cam("0", 0), expected)
+    assert [module.training for module in network] == [True, False, True, True, True, True]
+    assert network.training
+    assert network[1].num_batches_tracked == 0
 
 
 def test_two_threads_on_one_network_do_not_disturb_each_other():
@@ -205,7 +208,7 @@ def test_two_threads_on_one_network_do_not_disturb_each_other():
 def test_two_threads_may_ask_one_dissection():
     network = gap_network(classes=8)
     images = torch.randn(1, 3, 16, 16)
-    dissection = dissect(network, images, convolutions(network))
+    dissection = dissect(network, images)
     with ThreadPoolExecutor(2) as pool:
         cams = list(pool.map(lambda target: dissection.grad_cam("0", target), [*range(8), *range(8)]))
     for number, cam in enumerate(cams):
@@ -217,4 +220,4 @@ def test_broken_weights_are_refused() -> None:
     with torch.no_grad():
         next(network.parameters()).fill_(float("nan"))
     with pytest.raises(ValueError, match="not finite"):
-        dissect(network, torch.rand(1, 3, 8, 8), convolutions(network))
+        dissect(network, torch.rand(1, 3, 8, 8)).grad_cam("0", 0)

@@ -7,8 +7,9 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from explainers.layers import convolutions
 from monai_label_app.classifier.classifier import open_classifier
-from monai_label_app.classifier.network import KVASIR_CLASSES, build, convolutions, load_pretrained
+from monai_label_app.classifier.network import KVASIR_CLASSES, build, load_pretrained
 
 
 @pytest.mark.slow
