@@ -52,15 +52,16 @@ def regions(saliency: ArrayLike, threshold: float = THRESHOLD, minimum_area: flo
     for component in regionprops(components):
         if component.area < minimum_area * values.size:
             continue
-        # Only this component, its holes filled, stands above the threshold: one closed outline.
+        # Only this component, its holes filled, stands above the threshold: one closed outline, or none
+        # around a pixel that barely reaches it.
         alone = np.minimum(padded, np.nextafter(threshold, 0))
         inside = np.zeros(padded.shape, dtype=bool)
         inside[component.slice] = component.image_filled
         alone[inside] = np.maximum(padded[inside], threshold)
-        (outline,) = find_contours(alone, np.nextafter(threshold, 0))
-        contour = _contour(outline, values.shape)
-        if len(contour) >= _TRIANGLE:
-            found.append(Region(contour, _box(contour), float(component.area)))
+        for outline in find_contours(alone, np.nextafter(threshold, 0)):
+            contour = _contour(outline, values.shape)
+            if len(contour) >= _TRIANGLE:
+                found.append(Region(contour, _box(contour), float(component.area)))
     return sorted(found, key=lambda region: -region.area)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -141,6 +141,7 @@ def test_a_map_without_a_maximum_has_no_region(empty):
 
 
 @given(hnp.arrays(np.float32, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.floats(0, 1, width=16)))
+@example(np.array([[1, 0], [0, 0.5]], np.float32))
 def test_any_map_gives_a_well_formed_region_for_every_component_that_stands_out(saliency):
     found = regions(saliency, minimum_area=0)
     for region in found:
