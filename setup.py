@@ -31,6 +31,7 @@ setup(
         "dicomweb-client>=0.60",
         "numpy>=1.26",
         "scikit-image>=0.22",
+        "matplotlib>=3.8",
         "flask>=3.0",
         "a2wsgi>=1.10",
         "httpx>=0.27",
@@ -40,6 +41,8 @@ setup(
         "test": [
             "pytest>=8.0",
             "hypothesis>=6.100",
+            "captum==0.8.0",  # the last that goes with numpy 1
+            "grad-cam>=1.5.5",
             "ruff==0.17.6",
             "mypy==2.4.1",
             "playwright>=1.45",
