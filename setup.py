@@ -25,12 +25,13 @@ setup(
         "monailabel==0.8.5",
         "pydicom>=3.0",
         "highdicom>=0.27",
-        "pillow>=10.0",  # decodes JPEG and JPEG 2000
+        "pillow>=10.1",  # decodes JPEG and JPEG 2000
         "pyjpegls>=1.2",  # decodes JPEG-LS
         "python-gdcm>=3.0.24",  # decodes lossless JPEG
         "dicomweb-client>=0.60",
         "numpy>=1.26",
         "scikit-image>=0.22",
+        "scipy>=1.11",
         "matplotlib>=3.8",
         "flask>=3.0",
         "a2wsgi>=1.10",

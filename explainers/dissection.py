@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,11 +30,14 @@ class Dissection:
 
     A layer that is used more than once in a pass is seen at its last use; a layer without influence on a class has an
     all-zero map. Several threads may ask one dissection, and dissect one network.
+
+    Attributes:
+        images: (N, C, H, W), what the network is given.
     """
 
     def __init__(self, network: nn.Module, images: Tensor, layers: Mapping[str, nn.Conv2d]) -> None:
         self._network = network
-        self._images = images
+        self.images = images
         self._chosen = layers
         self._seen: Traced | None = None
         self._maps: dict[Any, dict[str, Tensor]] = {}
@@ -142,8 +146,8 @@ class Dissection:
 
     def maps(
         self, method: str = "grad-cam", layers: Collection[str] | None = None, targets: Collection[int] | None = None
-    ) -> Iterator[tuple[str, int, Tensor]]:
-        """Every layer for every class, or the chosen ones, in one call: (layer, class, map).
+    ) -> Iterator[tuple[str | None, int | None, Tensor]]:
+        """Every layer for every class, or the chosen ones, in one call.
 
         One after the other, a class at a time, so that the caller decides what to keep.
 
@@ -152,20 +156,25 @@ class Dissection:
             layers: by default all.
             targets: class indices, by default all.
 
+        Yields:
+            Layer, class and map (N, h, w) float32, >= 0. Layer or class is None where the method knows none.
+
         Raises:
             ValueError: no such method, layer or class.
         """
         if method not in METHODS:
             raise unknown("method", method, METHODS)
-        for target in range(self.scores.shape[1]) if targets is None else targets:
-            for layer in self.layers if layers is None else layers:
-                yield layer, target, METHODS[method](self, layer, target)
+        chosen = METHODS[method]
+        classes = range(self.scores.shape[1]) if targets is None else targets
+        for target in classes if chosen.of_class else (None,):
+            for layer in (self.layers if layers is None else layers) if chosen.of_layer else (None,):
+                yield layer, target, chosen.look(self, layer, target)
 
     @property
     def _traced(self) -> Traced:
         with self._lock:
             if self._seen is None:
-                self._seen = trace(self._network, self._images, self._chosen)
+                self._seen = trace(self._network, self.images, self._chosen)
             return self._seen
 
     def _activation(self, layer: str) -> Tensor:
@@ -225,17 +234,44 @@ class Dissection:
             return self._gradients[key].clone()
 
 
-def _by(method: Cam) -> Callable[[Dissection, str, int], Tensor]:
-    return lambda seen, layer, target: seen.cam(layer, target, method)
+@dataclass(frozen=True)
+class Method:
+    """A way to look.
+
+    Attributes:
+        look: (dissection, layer, class) → map (N, h, w), >= 0.
+        of_layer, of_class: whether the map depends on them.
+        percentile: of the map's positive values, what is shown in full colour; see :func:`explainers.heatmap.peak`.
+    """
+
+    look: Callable[[Dissection, Any, Any], Tensor]
+    of_layer: bool = True
+    of_class: bool = True
+    percentile: float = 100.0
 
 
-METHODS: Mapping[str, Callable[[Dissection, str, int], Tensor]] = {
-    **{name: _by(method) for name, method in CAMS.items()},
-    "saliency": lambda seen, layer, _: heatmap.strength(seen.saliency(layer)),
-    "guided-backprop": lambda seen, _, target: heatmap.strength(seen.guided_backprop(target)),
-    "guided-grad-cam": lambda seen, layer, target: heatmap.strength(seen.guided_grad_cam(layer, target)),
+def _cam(method: Cam) -> Method:
+    return Method(lambda seen, layer, target: seen.cam(layer, target, method))
+
+
+def _gradient(
+    look: Callable[[Dissection, Any, Any], Tensor], *, of_layer: bool = True, of_class: bool = True
+) -> Method:
+    return Method(
+        lambda seen, layer, target: heatmap.strength(look(seen, layer, target)),
+        of_layer,
+        of_class,
+        heatmap.GRADIENT_PERCENTILE,
+    )
+
+
+METHODS: Mapping[str, Method] = {
+    **{name: _cam(method) for name, method in CAMS.items()},
+    "saliency": _gradient(lambda seen, layer, _: seen.saliency(layer), of_class=False),
+    "guided-backprop": _gradient(lambda seen, _, target: seen.guided_backprop(target), of_layer=False),
+    "guided-grad-cam": _gradient(Dissection.guided_grad_cam),
 }
-"""Every method by name: (dissection, layer, class) → map (N, h, w), >= 0."""
+"""Every method by the name that the command line knows it by."""
 
 
 def dissect(network: nn.Module, images: Tensor, layers: Collection[str] | None = None) -> Dissection:

@@ -8,6 +8,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from explainers.layers import unknown
+
+BLUE_TO_RED = "blue-red"
+
+GRADIENT_PERCENTILE = 99.5
+"""Share of a gradient's pixels, in percent, that are shown below full colour."""
+
 
 def resize(saliency: ArrayLike, size: tuple[int, int]) -> NDArray[np.float32]:
     """Resize a map (h, w) to ``size`` (H, W) bilinearly, pixel areas aligned, values kept."""
@@ -26,27 +33,60 @@ def strength(gradient: Tensor) -> Tensor:
     return gradient.abs().amax(dim=1)
 
 
-def normalise(saliency: ArrayLike) -> NDArray[np.float32]:
-    """Divide a map >= 0 by its own maximum: 0..1, float32. A map that is all zero stays all zero."""
+def peak(saliency: ArrayLike, percentile: float = 100.0) -> float:
+    """The value that is shown in full colour: the maximum of maps >= 0, of any shape, or a percentile above zero.
+
+    Maps of layers are smooth and take their maximum. Gradients of pixels have a few that stand far out, and would show
+    nothing else: :data:`GRADIENT_PERCENTILE` lets those saturate.
+    """
     values = np.asarray(saliency, dtype=np.float32)
-    peak = values.max(initial=0.0)
-    return values / peak if peak > 0 else np.zeros_like(values)
+    positive = values[values > 0]
+    return float(np.percentile(positive, percentile)) if positive.size else 0.0
 
 
-def colourise(saliency: ArrayLike) -> NDArray[np.uint8]:
-    """Colour a map 0..1 from blue through green to red, the paper's colours: (H, W) → (H, W, 3) uint8."""
-    values = np.clip(np.asarray(saliency, dtype=np.float32), 0, 1)[..., None]
-    centres = np.array([3, 2, 1], dtype=np.float32)
-    return np.rint(255 * np.clip(1.5 - np.abs(4 * values - centres), 0, 1)).astype(np.uint8)
+def normalise(saliency: ArrayLike, scale: float | None = None) -> NDArray[np.float32]:
+    """Divide a map >= 0 by ``scale``, by default its own maximum: 0..1, float32, what lies above is 1.
+
+    Maps that are compared share one scale. A map that is all zero stays all zero.
+    """
+    values = np.asarray(saliency, dtype=np.float32)
+    full = peak(values) if scale is None else scale
+    return np.minimum(values / np.float32(full), 1) if full > 0 else np.zeros_like(values)
 
 
-def overlay(image: NDArray[np.uint8], saliency: ArrayLike, opacity: float = 0.45) -> NDArray[np.uint8]:
-    """Lay a map 0..1 (H, W) over an image (H, W, 3).
+def colourise(saliency: ArrayLike, colours: str = BLUE_TO_RED) -> NDArray[np.uint8]:
+    """Colour a map 0..1: (H, W) → (H, W, 3) uint8.
+
+    Args:
+        saliency: the map.
+        colours: ``blue-red``, from blue through green to red, the paper's; or the name of a matplotlib colour map,
+            such as the perceptually uniform ``viridis``, which colour-blind readers and grey printers can tell apart.
+
+    Raises:
+        ValueError: no such colours.
+    """
+    values = np.clip(np.asarray(saliency, dtype=np.float32), 0, 1)
+    if colours == BLUE_TO_RED:
+        centres = np.array([3, 2, 1], dtype=np.float32)
+        return np.rint(255 * np.clip(1.5 - np.abs(4 * values[..., None] - centres), 0, 1)).astype(np.uint8)
+    from matplotlib import colormaps  # a second to import, and few ask for it
+
+    if colours not in colormaps:
+        raise unknown("colour map", colours, [BLUE_TO_RED, *colormaps])
+    coloured: NDArray[np.uint8] = colormaps[colours](values, bytes=True)[..., :3]
+    return coloured
+
+
+def overlay(
+    image: NDArray[np.uint8], saliency: ArrayLike, opacity: float = 0.45, colours: str = BLUE_TO_RED
+) -> NDArray[np.uint8]:
+    """Lay a map 0..1 (H, W) over an image (H, W, 3), in the colours of :func:`colourise`.
 
     Where the map is zero the image shows unchanged, so a map that is all zero gives back the image itself; the
     opacity grows with the map and reaches ``opacity`` at half of the maximum.
     """
     values = np.clip(np.asarray(saliency, dtype=np.float32), 0, 1)[..., None]
     alpha = opacity * np.minimum(1, 2 * values)
-    blended: NDArray[np.uint8] = np.rint((1 - alpha) * image + alpha * colourise(values[..., 0])).astype(np.uint8)
+    coloured = colourise(values[..., 0], colours)
+    blended: NDArray[np.uint8] = np.rint((1 - alpha) * image + alpha * coloured).astype(np.uint8)
     return blended

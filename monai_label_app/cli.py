@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -42,6 +42,13 @@ _model_option = click.option(
     help="A checkpoint (.safetensors with a card) or a torchvision network by name. "
     "[default: the demonstration model, not for clinical use]",
 )
+_method_option = click.option(
+    "--method",
+    default="grad-cam",
+    show_default=True,
+    help="grad-cam, hires-cam, saliency (of a layer), guided-backprop (of a class) or guided-grad-cam.",
+)
+_weights_option = click.option("--weights", metavar="imagenet|FILE", help="Weights for a network by name.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -72,7 +79,7 @@ def main() -> None:
 @click.option("--pacs", metavar="URL", help="DICOMweb address of a PACS: fetch from there, store back to there.")
 @click.option("--study", metavar="UID", help="Study Instance UID, with --pacs.")
 @_model_option
-@click.option("--weights", metavar="imagenet|FILE", help="Weights for a network by name.")
+@_weights_option
 def analyze(
     inputs: tuple[Path, ...], out: Path, pacs: str | None, study: str | None, model: str | None, weights: str | None
 ) -> None:
@@ -101,8 +108,7 @@ def analyze(
         if not instances:
             _fail("there is no endoscopic image to analyse")
         classifier = open_classifier(model, weights)
-        if classifier.card.notice:
-            click.echo(f"{classifier.card.name}: {classifier.card.notice}", err=True)
+        _notice(classifier)
         with folder.staging(out) as staged:
             results = []
             with click.progressbar(length=instances, label="Analysing", file=sys.stderr) as bar:
@@ -125,6 +131,127 @@ def analyze(
     left_out = len(problems) + sum(len(result.problems) for result in results)
     if left_out:
         _fail(f"{left_out} of the inputs could not be used")
+
+
+@main.command()
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option("--layer", "layers", multiple=True, metavar="NAME|all", help="Again for more. [default: the model's own]")
+@click.option("--class", "classes", multiple=True, default=["top"], show_default=True, metavar="NAME|top|all",
+              help="top is the predicted one. Again for more.")  # fmt: skip
+@_method_option
+@click.option("--frame", default=1, show_default=True, type=click.IntRange(1), help="Of a multi-frame image.")
+@click.option(
+    "--colours", default="blue-red", show_default=True, help="Or a matplotlib colour map: viridis, inferno, …"
+)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("endolens-maps"),
+              show_default=True, help="Folder for the maps and manifest.json.")  # fmt: skip
+@_model_option
+@_weights_option
+def explain(
+    image: Path,
+    layers: tuple[str, ...],
+    classes: tuple[str, ...],
+    method: str,
+    frame: int,
+    colours: str,
+    out: Path,
+    model: str | None,
+    weights: str | None,
+) -> None:
+    """Show what the network sees in one IMAGE (JPEG, PNG or DICOM): any layer, any class.
+
+    Writes every map as an overlay (PNG) and as raw numbers at the layer's size (float32 .npy), several of them also as
+    one contact sheet (rows layers, columns classes), and a manifest.json that says what they are.
+
+    \b
+    Example:
+      endolens explain polyp.jpg
+      endolens explain polyp.jpg --layer block5_conv4 --class polyps --class normal-cecum
+      endolens explain polyp.jpg --layer all --class all --out maps
+    """
+    from explainers.heatmap import colourise
+    from monai_label_app import folder
+    from monai_label_app.classifier.classifier import open_classifier
+    from monai_label_app.explain import Picture, look, write
+    from monai_label_app.study import read_frame
+
+    with _explained(out):
+        colourise([[0]], colours)  # a wrong name fails now, not after the work
+        picture = Picture(str(image), frame, read_frame(image, frame))
+        classifier = open_classifier(model, weights)
+        _notice(classifier)
+        with folder.staging(out) as staged:
+            made = look(picture, classifier, method, layers or [classifier.card.target_layer], classes, _progress)
+            if not made.guided and method.startswith("guided"):
+                click.echo("the network has no ReLU: its guided gradient is the plain one", err=True)
+            for file in write(picture, classifier, method, made, colours, staged, _progress):
+                file.replace(out / file.name)
+    click.echo(f"{made.predicted} {made.probabilities[made.predicted]:.1%}; {len(made.maps)} maps in {out}")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--masks", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
+              help="Masks of the objects, PNG or JPEG of the same names.")  # fmt: skip
+@click.option("--class", "label", default="top", show_default=True, metavar="NAME|top",
+              help="Whose map is measured; top is the predicted one of each picture.")  # fmt: skip
+@click.option("--layer", help="[default: the model's own]")
+@_method_option
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Take N of the pictures, spread over the folder.")
+@click.option("--steps", default=16, show_default=True, type=click.IntRange(2, 1000), help="Of deletion and insertion.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("faithfulness.png"),
+              show_default=True, help="The plot.")  # fmt: skip
+@_model_option
+@_weights_option
+def faithfulness(
+    folder: Path,
+    masks: Path | None,
+    label: str,
+    layer: str | None,
+    method: str,
+    limit: int | None,
+    steps: int,
+    as_json: bool,
+    out: Path,
+    model: str | None,
+    weights: str | None,
+) -> None:
+    """Measure whether the maps of the pictures in FOLDER are true, beside a map of the centre and a random one.
+
+    Pointing game and energy in mask: do they lie on the object? Deletion and insertion: does the network need what they
+    show? Randomisation: do they depend on the weights?
+
+    \b
+    Example:
+      endolens faithfulness kvasir-seg/images --masks kvasir-seg/masks --class polyps --limit 100
+    """
+    import json
+
+    from monai_label_app import faithfulness as measures
+    from monai_label_app.classifier.classifier import open_classifier
+    from monai_label_app.study import find_files
+
+    with _explained(folder):
+        samples, problems = measures.find_samples(find_files([folder]), masks)
+        if limit and limit < len(samples):
+            samples = [samples[number * len(samples) // limit] for number in range(limit)]
+        classifier = open_classifier(model, weights)
+        _notice(classifier)
+        layer = layer or classifier.card.target_layer
+        result = measures.evaluate(
+            _progress(samples, len(samples), "Measuring"), classifier, method, layer, label, steps
+        )
+        problems += result.problems
+        _report(problems)
+        if not result.images:
+            _fail("there is no picture to measure")
+        title = (
+            f"{method} of {layer}, class {label}, {result.images} pictures, {classifier.card.name} {classifier.version}"
+        )
+        measures.plot(result, title, out)
+        content = measures.summary(result, method)
+    click.echo(json.dumps(content, indent=1) if as_json else f"{title}\n\n{measures.table(result)}\n\nPlot in {out}")
 
 
 @main.command()
@@ -221,9 +348,19 @@ def _explained(out: Path) -> Iterator[None]:
         _fail(f"{cause.filename or out}: {cause.strerror or in_one_line(cause)}")
 
 
+def _progress(items: Iterable[Any], length: int, label: str) -> Iterator[Any]:
+    with click.progressbar(items, length=length, label=label, file=sys.stderr) as bar:
+        yield from bar
+
+
 def _report(problems: list[Any]) -> None:
     for problem in problems:
         click.echo(f"left out: {problem.reason}", err=True)
+
+
+def _notice(classifier: Any) -> None:
+    if classifier.card.notice:
+        click.echo(f"{classifier.card.name}: {classifier.card.notice}", err=True)
 
 
 def _examination(values: dict[str, str]) -> Examination:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
@@ -21,7 +23,7 @@ from pydicom.uid import (
     VLEndoscopicImageStorage,
 )
 
-from monai_label_app.frames import UnreadableError, in_one_line
+from monai_label_app.frames import UnreadableError, frames, in_one_line
 from monai_label_app.pictures import PICTURE_SUFFIXES, read_picture
 from report.attributes import CONVERTER, is_own_result
 from report.endoscopic_image import Examination, endoscopic_image, study_of
@@ -144,6 +146,19 @@ def _require_identity(dataset: Dataset) -> None:
             raise ValueError(f"its {keyword} is no UID")
     for keyword in ("SeriesNumber", "InstanceNumber", "NumberOfFrames"):
         int(dataset.get(keyword) or 0)
+
+
+def read_frame(path: Path, number: int = 1) -> NDArray[np.uint8]:
+    """One frame of a picture or DICOM file, (H, W, 3) RGB; ``number`` counts from 1.
+
+    Raises:
+        ValueError: it is missing, neither of the two, damaged, or has no such frame.
+    """
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        return next(frames(read_dicom(path), str(path), only=number)).pixels
+    if number != 1:
+        raise UnreadableError(f"{path} has no frame {number}")
+    return read_picture(path).pixels
 
 
 def find_files(paths: Iterable[Path]) -> Iterator[Path]:

@@ -1,0 +1,180 @@
+"""Is a map true? Does it lie on the object, does the network need what it shows, does it depend on the weights?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.integrate import trapezoid
+from scipy.stats import spearmanr
+from skimage.filters import gaussian
+from torch import Tensor, nn
+
+BLUR = 1 / 20
+"""Standard deviation of the blur that insertion starts from, as a share of the image's shorter side."""
+
+_BATCH = 8
+
+
+def pointing_game(saliency: ArrayLike, mask: ArrayLike) -> float:
+    """Whether a map's peak lies on the object: 1 or 0; between, the share of the peaks where several are equal.
+
+    A map without a peak, all zero or all equal, so gets what a random point would get: the mask's share of the image.
+
+    Args:
+        saliency: (H, W).
+        mask: (H, W), the object is where it is not zero.
+
+    Raises:
+        ValueError: they are of different shapes, or the mask is empty.
+
+    Source: Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016, section 4.1, without tolerance.
+    """
+    values, inside = _pair(saliency, mask)
+    return float(inside[values == values.max()].mean())
+
+
+def energy_in_mask(saliency: ArrayLike, mask: ArrayLike) -> float:
+    """Share of a map's positive values that lies inside a mask, 0 to 1; 0 for a map without any.
+
+    Of a class's Grad-CAM this is the share of the evidence for the class: with the mask of a navigation box it tells
+    how far the class is read from the box.
+
+    Args, Raises: as :func:`pointing_game`.
+
+    Source: Wang et al., Score-CAM, CVPR workshops 2020, section 4.3.
+    """
+    values, inside = _pair(saliency, mask)
+    positive = np.maximum(values, 0)
+    total = positive.sum()
+    return float(positive[inside].sum() / total) if total > 0 else 0.0
+
+
+def _pair(saliency: ArrayLike, mask: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    values, inside = np.asarray(saliency, dtype=np.float64), np.asarray(mask) != 0
+    if values.shape != inside.shape:
+        raise ValueError(f"a map of {values.shape} and a mask of {inside.shape} do not fit")
+    if not inside.any():
+        raise ValueError("the mask is empty")
+    return values, inside
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The probability of a class while pixels change, the most salient first.
+
+    Attributes:
+        share: (steps + 1,), of the pixels that are changed, 0 to 1.
+        probability: (steps + 1,), of the class at each share.
+    """
+
+    share: NDArray[np.float64]
+    probability: NDArray[np.float64]
+
+    @property
+    def area(self) -> float:
+        """Area under the curve, 0 to 1."""
+        return float(trapezoid(self.probability, self.share))
+
+
+def deletion(network: nn.Module, image: Tensor, saliency: ArrayLike, target: int, steps: int = 16) -> Curve:
+    """Take the most salient pixels away: where a map is true, the probability falls early and the area is small.
+
+    Pixels are set to 0, the mean colour of the training data for an image that is normalised by it.
+
+    Args:
+        network: maps (N, C, H, W) to class scores (N, classes); in evaluation mode.
+        image: (C, H, W), prepared as the network expects it.
+        saliency: (H, W), at the size of the image. Equal values go in a random order, the same every time.
+        target: class index.
+        steps: how many times pixels are changed, an equal number each time.
+
+    Raises:
+        ValueError: the map is of another size than the image, or there is no such class.
+
+    Source: Petsiuk et al., RISE, BMVC 2018, section 4.1.
+    """
+    return _curve(network, image, torch.zeros_like(image), saliency, target, steps)
+
+
+def insertion(network: nn.Module, image: Tensor, saliency: ArrayLike, target: int, steps: int = 16) -> Curve:
+    """Put the most salient pixels back into a blurred image: where a map is true, the area is large.
+
+    The blur is Gaussian, its standard deviation :data:`BLUR` of the shorter side.
+
+    Args, Raises, Source: as :func:`deletion`.
+    """
+    sigma = BLUR * min(image.shape[1:])
+    blurred = torch.from_numpy(gaussian(image.cpu().numpy(), sigma, channel_axis=0, mode="nearest"))
+    return _curve(network, blurred.to(image), image, saliency, target, steps)
+
+
+def _curve(network: nn.Module, before: Tensor, after: Tensor, saliency: ArrayLike, target: int, steps: int) -> Curve:
+    values = np.asarray(saliency, dtype=np.float64)
+    if values.shape != tuple(before.shape[1:]):
+        raise ValueError(f"a map of {values.shape} does not fit an image of {tuple(before.shape)}")
+    shuffled = np.random.default_rng(0).permutation(values.size)
+    order = shuffled[np.argsort(-values.ravel()[shuffled], kind="stable")]
+    rank = torch.empty(values.size, dtype=torch.long, device=before.device)
+    rank[torch.from_numpy(order).to(before.device)] = torch.arange(values.size, device=before.device)
+    counts = np.rint(np.linspace(0, values.size, steps + 1)).astype(int)
+    probabilities: list[float] = []
+    for start in range(0, len(counts), _BATCH):
+        changed = [rank.view(values.shape) < int(count) for count in counts[start : start + _BATCH]]
+        with torch.no_grad():
+            scores = network(torch.where(torch.stack(changed)[:, None], after, before))
+        if not 0 <= target < scores.shape[1]:
+            raise ValueError(f"there is no class {target}; the network has classes 0 to {scores.shape[1] - 1}")
+        probabilities += scores.softmax(dim=1)[:, target].tolist()
+    return Curve(counts / values.size, np.array(probabilities))
+
+
+@dataclass(frozen=True)
+class Randomised:
+    """What became of a map when the weights of a layer and of all layers after it were shuffled.
+
+    Attributes:
+        layer: name of the module.
+        similarity: rank correlation with the map of the real network, -1 to 1; 0 where one of the two is all equal.
+    """
+
+    layer: str
+    similarity: float
+
+
+def randomisation(network: nn.Module, look: Callable[[nn.Module], ArrayLike]) -> list[Randomised]:
+    """Shuffle the weights from the last layer to the first: a map that stays as it was does not show the network.
+
+    The network itself is not touched; a copy of it is.
+
+    Args:
+        network: any.
+        look: makes the map (H, W) of a network, of the same image and class each time.
+
+    Returns:
+        One entry a module with weights, the last module first.
+
+    Source: Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018, section 3 (cascading randomization).
+    """
+    original = np.asarray(look(network), dtype=np.float64)
+    shuffled = copy.deepcopy(network)
+    generator = torch.Generator().manual_seed(0)
+    weighted = [(name, module) for name, module in shuffled.named_modules() if [*module.parameters(recurse=False)]]
+    steps = []
+    for name, module in reversed(weighted):
+        with torch.no_grad():
+            for parameter in module.parameters(recurse=False):
+                order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+                parameter.copy_(parameter.flatten()[order].view_as(parameter))
+        steps.append(Randomised(name, _similarity(original, np.asarray(look(shuffled), dtype=np.float64))))
+    return steps
+
+
+def _similarity(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return 0.0
+    return float(spearmanr(one.ravel(), other.ravel()).statistic)

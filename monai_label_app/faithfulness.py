@@ -1,0 +1,271 @@
+"""``endolens faithfulness``: measure on a folder of pictures whether a model's maps are true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from explainers import METHODS, dissect, heatmap
+from explainers.faithfulness import (
+    Curve,
+    Randomised,
+    deletion,
+    energy_in_mask,
+    insertion,
+    pointing_game,
+    randomisation,
+)
+from explainers.layers import unknown
+from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.frames import UnreadableError
+from monai_label_app.pictures import PICTURE_SUFFIXES, read_picture
+from monai_label_app.study import Problem, read_frame
+
+TOP = "top"
+CENTRE, RANDOM = "centre", "random"
+"""Baselines: a bell at the middle of the image, where a lesion often is, and noise of the map's own resolution."""
+
+RANDOMISED_IMAGES = 4
+"""Pictures on which weights are shuffled; each takes one look a layer."""
+
+_OBJECT = 128
+"""A mask's grey from which it is the object; JPEG blurs its edges."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture, and the mask of the object that its class is about, or None."""
+
+    picture: Path
+    mask: Path | None
+
+
+@dataclass
+class Score:
+    """How one kind of map did, an entry an image; where there are no masks the first two stay empty."""
+
+    pointing_game: list[float] = field(default_factory=list)
+    energy_in_mask: list[float] = field(default_factory=list)
+    deletion: list[Curve] = field(default_factory=list)
+    insertion: list[Curve] = field(default_factory=list)
+
+    def means(self) -> dict[str, float | None]:
+        """The mean of each measure; None where it was not measured."""
+        return {
+            "pointing_game": _mean(self.pointing_game),
+            "energy_in_mask": _mean(self.energy_in_mask),
+            "deletion_auc": _mean([curve.area for curve in self.deletion]),
+            "insertion_auc": _mean([curve.area for curve in self.insertion]),
+        }
+
+
+@dataclass
+class Evaluation:
+    """What came of a folder.
+
+    Attributes:
+        scores: method, ``centre`` and ``random`` → how they did.
+        images: how many were measured.
+        blank: how many of them had an all-zero map.
+        randomised: an entry an image, see :func:`explainers.faithfulness.randomisation`.
+        problems: what was left out.
+    """
+
+    scores: dict[str, Score]
+    images: int = 0
+    blank: int = 0
+    randomised: list[list[Randomised]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def find_samples(pictures: Iterable[Path], masks: Path | None) -> tuple[list[Sample], list[Problem]]:
+    """Pair pictures with the masks of the same name, whatever their suffix; those without one are left out."""
+    if masks is None:
+        return [Sample(picture, None) for picture in pictures], []
+    named = {path.stem: path for path in sorted(masks.iterdir()) if path.suffix.lower() in PICTURE_SUFFIXES}
+    samples, problems = [], []
+    for picture in pictures:
+        if picture.stem in named:
+            samples.append(Sample(picture, named[picture.stem]))
+        else:
+            problems.append(Problem(str(picture), f"{picture} has no mask in {masks}"))
+    return samples, problems
+
+
+def evaluate(
+    samples: Iterable[Sample], classifier: Classifier, method: str, layer: str, label: str = TOP, steps: int = 16
+) -> Evaluation:
+    """Measure one kind of map on pictures.
+
+    A picture that cannot be used is left out and named in the result.
+
+    Args:
+        samples: the pictures.
+        classifier: the network.
+        method: one of :data:`explainers.METHODS`.
+        layer: that is explained.
+        label: the class whose map is measured; ``top`` takes the predicted one of each picture.
+        steps: of deletion and insertion.
+
+    Raises:
+        ValueError: no such method, layer or class.
+    """
+    labels = classifier.card.classes
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    if label not in (*labels, TOP):
+        raise unknown("class", label, labels)
+    result = Evaluation({kind: Score() for kind in (method, CENTRE, RANDOM)})
+    for sample in samples:
+        try:
+            pixels = read_frame(sample.picture)
+            mask = None if sample.mask is None else _mask(sample.mask, pixels.shape[:2])
+        except ValueError as error:
+            result.problems.append(Problem(str(sample.picture), str(error)))
+            continue
+        _measure(result, pixels, mask, classifier, method, layer, None if label == TOP else labels.index(label), steps)
+    return result
+
+
+def _mask(path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
+    mask: NDArray[np.bool_] = read_picture(path).pixels.max(axis=2) >= _OBJECT
+    if mask.shape != size:
+        raise UnreadableError(f"{path} is of {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}")
+    if not mask.any():
+        raise UnreadableError(f"{path} is an empty mask")
+    return mask
+
+
+def _measure(
+    result: Evaluation,
+    pixels: NDArray[np.uint8],
+    mask: NDArray[np.bool_] | None,
+    classifier: Classifier,
+    method: str,
+    layer: str,
+    target: int | None,
+    steps: int,
+) -> None:
+    def look(network: nn.Module) -> NDArray[np.float32]:
+        saliency: NDArray[np.float32] = (
+            METHODS[method].look(dissect(network, images, [layer]), layer, target)[0].numpy(force=True)
+        )
+        return saliency
+
+    dissection, (geometry,) = classifier.dissect([pixels], [layer])
+    images = dissection.images
+    if target is None:
+        target = int(dissection.probabilities[0].argmax())
+    made = look(classifier.network)
+    size = (images.shape[2], images.shape[3])
+    # As coarse as the map: noise of single pixels destroys a picture faster than any map.
+    noise = np.random.default_rng(result.images).random(made.shape, dtype=np.float32)
+    for kind, saliency in zip(result.scores, (made, _bell(size), noise), strict=True):
+        score = result.scores[kind]
+        fitted = heatmap.resize(saliency, size)
+        score.deletion.append(deletion(classifier.network, images[0], fitted, target, steps))
+        score.insertion.append(insertion(classifier.network, images[0], fitted, target, steps))
+        if mask is None:
+            continue
+        if kind == RANDOM:  # what a random point reaches on average
+            score.pointing_game.append(float(mask.mean()))
+            score.energy_in_mask.append(float(mask.mean()))
+        else:
+            source = geometry.to_source(saliency)
+            score.pointing_game.append(pointing_game(source, mask))
+            score.energy_in_mask.append(energy_in_mask(source, mask))
+    if len(result.randomised) < RANDOMISED_IMAGES:
+        result.randomised.append(randomisation(classifier.network, look))
+    result.images += 1
+    result.blank += not made.any()
+
+
+def _bell(size: tuple[int, int]) -> NDArray[np.float32]:
+    rows, columns = (np.linspace(-1, 1, length, dtype=np.float32) for length in size)
+    return np.exp(-2 * (rows[:, None] ** 2 + columns[None] ** 2))
+
+
+def summary(result: Evaluation, method: str) -> dict[str, Any]:
+    """The measures as plain numbers, means over the pictures; None where there were no masks.
+
+    ``centre`` is the pointing game of the image's middle, ``mask_area`` that of a random point.
+    """
+    centre, random = result.scores[CENTRE].means(), result.scores[RANDOM].means()
+    return {
+        "images": result.images,
+        "blank_maps": result.blank,
+        **result.scores[method].means(),
+        "mask_area": random["pointing_game"],
+        "centre": centre["pointing_game"],
+        **{f"centre_{name}": value for name, value in centre.items() if name != "pointing_game"},
+        **{f"random_{name}": random[name] for name in ("deletion_auc", "insertion_auc")},
+        "randomisation": [vars(step) for step in randomised(result)],
+        "randomisation_images": len(result.randomised),
+    }
+
+
+def table(result: Evaluation) -> str:
+    """The means as lines of text: a row a kind of map, a column a measure."""
+    heads = ("pointing game", "energy in mask", "deletion area", "insertion area")
+    lines = ["".join([" " * 16, *(f"{head:>16}" for head in heads)])]
+    for kind, score in result.scores.items():
+        cells = ("-" if value is None else f"{value:.3f}" for value in score.means().values())
+        lines.append("".join([f"{kind:16}", *(f"{cell:>16}" for cell in cells)]))
+    first, *_, last = randomised(result)
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "A true map beats both baselines: deletion area lower, all others higher.",
+            f"Rank correlation with the map after shuffling the weights of {first.layer}: {first.similarity:.2f}; "
+            f"of all layers: {last.similarity:.2f}. It should fall to 0.",
+            f"Blank maps: {result.blank}.",
+        ]
+    )
+
+
+def randomised(result: Evaluation) -> list[Randomised]:
+    """The mean similarity over the pictures, a layer at a time, the last layer first."""
+    return [
+        Randomised(steps[0].layer, float(np.mean([step.similarity for step in steps])))
+        for steps in zip(*result.randomised, strict=True)
+    ]
+
+
+def plot(result: Evaluation, title: str, path: Path) -> None:
+    """Draw deletion, insertion and randomisation side by side, as PNG."""
+    from matplotlib.figure import Figure  # a second to import, and most of the work is before it
+
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    panels = figure.subplots(1, 3)
+    figure.suptitle(title)
+    for panel, name, hint in zip(
+        panels, ("deletion", "insertion"), ("lower is better", "higher is better"), strict=False
+    ):
+        for kind, score in result.scores.items():
+            curves: list[Curve] = getattr(score, name)
+            mean = np.mean([curve.probability for curve in curves], axis=0)
+            panel.plot(curves[0].share, mean, label=f"{kind} {np.mean([curve.area for curve in curves]):.3f}")
+        panel.set(title=f"{name}: {hint}", xlabel="share of pixels", ylabel="probability of the class", ylim=(0, 1))
+        panel.legend(title="area under the curve")
+    steps = randomised(result)
+    panels[2].plot(range(1, len(steps) + 1), [step.similarity for step in steps], marker="o", markersize=3)
+    panels[2].axhline(0, color="grey", linewidth=0.8)
+    panels[2].set(
+        title="randomisation: should fall to 0",
+        xlabel=f"layers shuffled, from {steps[0].layer} back to {steps[-1].layer}",
+        ylabel="rank correlation with the map",
+        ylim=(-1, 1),
+    )
+    panels[2].xaxis.get_major_locator().set_params(integer=True)
+    figure.savefig(path, dpi=110)
+
+
+def _mean(values: list[float]) -> float | None:
+    return float(np.mean(values)) if values else None
