@@ -139,7 +139,8 @@ class Randomised:
 
     Attributes:
         layer: name of the module.
-        similarity: rank correlation with the map of the real network, -1 to 1; 0 where one of the two is all equal.
+        similarity: rank correlation with the map of the real network, -1 to 1, the mean of the images; 0 where one of
+            the two maps is all equal.
     """
 
     layer: str
@@ -153,7 +154,7 @@ def randomisation(network: nn.Module, look: Callable[[nn.Module], ArrayLike]) ->
 
     Args:
         network: any.
-        look: makes the map (H, W) of a network, of the same image and class each time.
+        look: makes the maps (N, H, W) of a network, of the same images and classes each time.
 
     Returns:
         One entry a module with weights, the last module first.
@@ -170,7 +171,9 @@ def randomisation(network: nn.Module, look: Callable[[nn.Module], ArrayLike]) ->
             for parameter in module.parameters(recurse=False):
                 order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
                 parameter.copy_(parameter.flatten()[order].view_as(parameter))
-        steps.append(Randomised(name, _similarity(original, np.asarray(look(shuffled), dtype=np.float64))))
+        changed = np.asarray(look(shuffled), dtype=np.float64)
+        similarities = [_similarity(one, other) for one, other in zip(original, changed, strict=True)]
+        steps.append(Randomised(name, float(np.mean(similarities))))
     return steps
 
 

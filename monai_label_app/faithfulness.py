@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from explainers import METHODS, dissect, heatmap
+from explainers import METHODS, Geometry, dissect, heatmap
 from explainers.faithfulness import (
     Curve,
     Randomised,
@@ -32,7 +33,7 @@ CENTRE, RANDOM = "centre", "random"
 """Baselines: a bell at the middle of the image, where a lesion often is, and noise of the map's own resolution."""
 
 RANDOMISED_IMAGES = 4
-"""Pictures on which weights are shuffled; each takes one look a layer."""
+"""Pictures whose maps are made again for every layer that is shuffled."""
 
 _OBJECT = 128
 """A mask's grey from which it is the object; JPEG blurs its edges."""
@@ -73,14 +74,14 @@ class Evaluation:
         scores: method, ``centre`` and ``random`` → how they did.
         images: how many were measured.
         blank: how many of them had an all-zero map.
-        randomised: an entry an image, see :func:`explainers.faithfulness.randomisation`.
+        randomised: of the first :data:`RANDOMISED_IMAGES`, the last layer first.
         problems: what was left out.
     """
 
     scores: dict[str, Score]
     images: int = 0
     blank: int = 0
-    randomised: list[list[Randomised]] = field(default_factory=list)
+    randomised: list[Randomised] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -122,6 +123,7 @@ def evaluate(
     if label not in (*labels, TOP):
         raise unknown("class", label, labels)
     result = Evaluation({kind: Score() for kind in (method, CENTRE, RANDOM)})
+    first: list[tuple[Tensor, int]] = []
     for sample in samples:
         try:
             pixels = read_frame(sample.picture)
@@ -129,7 +131,19 @@ def evaluate(
         except ValueError as error:
             result.problems.append(Problem(str(sample.picture), str(error)))
             continue
-        _measure(result, pixels, mask, classifier, method, layer, None if label == TOP else labels.index(label), steps)
+        dissection, (geometry,) = classifier.dissect([pixels], [layer])
+        target = int(dissection.probabilities[0].argmax()) if label == TOP else labels.index(label)
+        made = METHODS[method].look(dissection, layer, target)[0].numpy(force=True)
+        _measure(result, classifier.network, dissection.images[0], target, made, geometry, mask, steps)
+        if len(first) < RANDOMISED_IMAGES:
+            first.append((dissection.images[0], target))
+    if first:
+        images, targets = torch.stack([image for image, _ in first]), [target for _, target in first]
+
+        def look(network: nn.Module) -> Tensor:
+            return METHODS[method].look(dissect(network, images, [layer]), layer, targets).cpu()
+
+        result.randomised = randomisation(classifier.network, look)
     return result
 
 
@@ -144,33 +158,22 @@ def _mask(path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
 
 def _measure(
     result: Evaluation,
-    pixels: NDArray[np.uint8],
+    network: nn.Module,
+    image: Tensor,
+    target: int,
+    made: NDArray[np.float32],
+    geometry: Geometry,
     mask: NDArray[np.bool_] | None,
-    classifier: Classifier,
-    method: str,
-    layer: str,
-    target: int | None,
     steps: int,
 ) -> None:
-    def look(network: nn.Module) -> NDArray[np.float32]:
-        saliency: NDArray[np.float32] = (
-            METHODS[method].look(dissect(network, images, [layer]), layer, target)[0].numpy(force=True)
-        )
-        return saliency
-
-    dissection, (geometry,) = classifier.dissect([pixels], [layer])
-    images = dissection.images
-    if target is None:
-        target = int(dissection.probabilities[0].argmax())
-    made = look(classifier.network)
-    size = (images.shape[2], images.shape[3])
+    size = (image.shape[1], image.shape[2])
     # As coarse as the map: noise of single pixels destroys a picture faster than any map.
     noise = np.random.default_rng(result.images).random(made.shape, dtype=np.float32)
     for kind, saliency in zip(result.scores, (made, _bell(size), noise), strict=True):
         score = result.scores[kind]
         fitted = heatmap.resize(saliency, size)
-        score.deletion.append(deletion(classifier.network, images[0], fitted, target, steps))
-        score.insertion.append(insertion(classifier.network, images[0], fitted, target, steps))
+        score.deletion.append(deletion(network, image, fitted, target, steps))
+        score.insertion.append(insertion(network, image, fitted, target, steps))
         if mask is None:
             continue
         if kind == RANDOM:  # what a random point reaches on average
@@ -180,8 +183,6 @@ def _measure(
             source = geometry.to_source(saliency)
             score.pointing_game.append(pointing_game(source, mask))
             score.energy_in_mask.append(energy_in_mask(source, mask))
-    if len(result.randomised) < RANDOMISED_IMAGES:
-        result.randomised.append(randomisation(classifier.network, look))
     result.images += 1
     result.blank += not made.any()
 
@@ -205,8 +206,8 @@ def summary(result: Evaluation, method: str) -> dict[str, Any]:
         "centre": centre["pointing_game"],
         **{f"centre_{name}": value for name, value in centre.items() if name != "pointing_game"},
         **{f"random_{name}": random[name] for name in ("deletion_auc", "insertion_auc")},
-        "randomisation": [vars(step) for step in randomised(result)],
-        "randomisation_images": len(result.randomised),
+        "randomisation": [vars(step) for step in result.randomised],
+        "randomisation_images": min(result.images, RANDOMISED_IMAGES),
     }
 
 
@@ -217,7 +218,7 @@ def table(result: Evaluation) -> str:
     for kind, score in result.scores.items():
         cells = ("-" if value is None else f"{value:.3f}" for value in score.means().values())
         lines.append("".join([f"{kind:16}", *(f"{cell:>16}" for cell in cells)]))
-    first, *_, last = randomised(result)
+    first, last = result.randomised[0], result.randomised[-1]
     return "\n".join(
         [
             *lines,
@@ -228,14 +229,6 @@ def table(result: Evaluation) -> str:
             f"Blank maps: {result.blank}.",
         ]
     )
-
-
-def randomised(result: Evaluation) -> list[Randomised]:
-    """The mean similarity over the pictures, a layer at a time, the last layer first."""
-    return [
-        Randomised(steps[0].layer, float(np.mean([step.similarity for step in steps])))
-        for steps in zip(*result.randomised, strict=True)
-    ]
 
 
 def plot(result: Evaluation, title: str, path: Path) -> None:
@@ -254,7 +247,7 @@ def plot(result: Evaluation, title: str, path: Path) -> None:
             panel.plot(curves[0].share, mean, label=f"{kind} {np.mean([curve.area for curve in curves]):.3f}")
         panel.set(title=f"{name}: {hint}", xlabel="share of pixels", ylabel="probability of the class", ylim=(0, 1))
         panel.legend(title="area under the curve")
-    steps = randomised(result)
+    steps = result.randomised
     panels[2].plot(range(1, len(steps) + 1), [step.similarity for step in steps], marker="o", markersize=3)
     panels[2].axhline(0, color="grey", linewidth=0.8)
     panels[2].set(
