@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
+import matplotlib.image
 import numpy as np
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -73,3 +78,69 @@ def test_resize_aligns_pixel_areas_as_pillow_does():
     saliency = np.random.default_rng(2).random((7, 5), dtype=np.float32)
     enlarged = Image.fromarray(saliency).resize((35, 49), Image.Resampling.BILINEAR)
     np.testing.assert_allclose(heatmap.resize(saliency, (49, 35)), np.asarray(enlarged), atol=1e-5)
+
+
+@given(maps)
+def test_viridis_is_that_of_a_picture_saved_by_matplotlib(saliency):
+    stream = io.BytesIO()
+    matplotlib.image.imsave(stream, saliency, vmin=0, vmax=1, cmap="viridis", format="png")
+    with Image.open(stream) as picture:
+        expected = np.asarray(picture.convert("RGB"))
+    assert (heatmap.colourise(saliency, "viridis") == expected).all()
+
+
+def test_viridis_grows_brighter_on_a_grey_printer_and_blue_to_red_does_not():
+    ramp = np.linspace(0, 1, 256)[None]
+    uniform, paper = (
+        np.asarray(Image.fromarray(heatmap.colourise(ramp, colours)).convert("L"))[0].astype(int)
+        for colours in ("viridis", heatmap.BLUE_TO_RED)
+    )
+    assert (np.diff(uniform) >= 0).all()
+    assert uniform[-1] - uniform[0] > 150
+    assert (np.diff(paper) < 0).any()
+
+
+@pytest.mark.parametrize("colours", [heatmap.BLUE_TO_RED, "viridis"])
+def test_an_overlay_blends_colours_and_image_by_the_written_formula(polyp, colours):
+    saliency = np.random.default_rng(4).random(polyp.shape[:2], dtype=np.float32)
+    saliency[:20] = 0
+    blended = heatmap.overlay(polyp, saliency, opacity=0.6, colours=colours)
+    colour = heatmap.colourise(saliency, colours).astype(float)
+    alpha = 0.6 * np.where(saliency < 0.5, 2 * saliency.astype(float), 1)[..., None]
+    np.testing.assert_allclose(blended, polyp + alpha * (colour - polyp), atol=0.51)
+    assert (blended[:20] == polyp[:20]).all()
+
+
+def test_colours_that_do_not_exist_are_refused_with_near_ones():
+    with pytest.raises(ValueError, match=r"there is no colour map 'virdis'; did you mean viridis"):
+        heatmap.colourise([[0, 1]], "virdis")
+    with pytest.raises(ValueError, match=r"did you mean blue-red"):
+        heatmap.colourise([[0, 1]], "blue-to-red")
+
+
+@given(hnp.arrays(np.float32, (4, 5), elements=st.integers(-5, 5)), st.sampled_from([0, 50, 99.5, 100]))
+def test_full_colour_is_a_percentile_of_the_values_above_zero(saliency, percentile):
+    positive = sorted(value for value in saliency.ravel().tolist() if value > 0)
+    shown = heatmap.peak(saliency, percentile)
+    if not positive:
+        assert shown == 0
+        return
+    place = percentile / 100 * (len(positive) - 1)  # linear between neighbours
+    low, high = positive[int(place)], positive[min(int(place) + 1, len(positive) - 1)]
+    assert shown == pytest.approx(low + (high - low) * (place % 1), rel=1e-6)
+
+
+def test_maps_of_one_scale_keep_their_proportions_and_saturate_above_it():
+    weak, strong = heatmap.normalise([[0, 1, 2]], scale=4), heatmap.normalise([[0, 4, 9]], scale=4)
+    assert weak.tolist() == [[0, 0.25, 0.5]]
+    assert strong.tolist() == [[0, 1, 1]]
+    assert not heatmap.normalise([[0, 3]], scale=0).any()
+
+
+@given(hnp.arrays(np.float32, (2, 3, 4, 5), elements=st.floats(-9, 9, width=32)))
+def test_the_strength_of_a_gradient_is_its_largest_colour_whatever_the_sign(gradient):
+    expected = [
+        [[max(abs(float(gradient[n, c, y, x])) for c in range(3)) for x in range(5)] for y in range(4)]
+        for n in range(2)
+    ]
+    assert heatmap.strength(torch.from_numpy(gradient)).tolist() == expected
