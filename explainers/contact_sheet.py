@@ -37,7 +37,7 @@ def contact_sheet(
     head = max(name.count("\n") + 1 for name in columns) * line
     top = _GAP + len(caption) * line + _GAP
     step = max(width, *(round(font.getlength(part)) for name in columns for part in name.split("\n"))) + _GAP
-    full = max(left + len(columns) * step, *(round(font.getlength(text)) + 2 * _GAP for text in caption))
+    full = max([left + len(columns) * step, *(round(font.getlength(text)) + 2 * _GAP for text in caption)])
     sheet = Image.new("RGB", (full, top + head + len(rows) * (height + _GAP)), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for number, text in enumerate(caption):

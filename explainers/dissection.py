@@ -47,7 +47,7 @@ class Dissection:
     @property
     def scores(self) -> Tensor:
         """Class scores before softmax, (N, classes), detached."""
-        return self._traced.scores.detach()
+        return self._traced.scores.detach().clone()
 
     @property
     def probabilities(self) -> Tensor:
@@ -74,7 +74,8 @@ class Dissection:
         Args:
             layer: one of :attr:`layers`.
             target: a class index for the whole batch, or one for each image.
-            method: one of :data:`explainers.cams.CAMS`, or a function of your own. It is called once a layer.
+            method: one of :data:`explainers.cams.CAMS`, or a function of your own. It is called once a layer, and
+                must not change what it is given.
 
         Returns:
             (N, h, w) float32 at the layer's size, >= 0, on the method's own scale. All zero where nothing speaks for
@@ -227,7 +228,9 @@ class Dissection:
                 rectifiers.guided = True
                 try:
                     with torch.inference_mode(False), torch.enable_grad():
-                        (gradient,) = torch.autograd.grad(objective(), images, retain_graph=True)
+                        (gradient,) = torch.autograd.grad(
+                            objective(), images, retain_graph=True, allow_unused=True, materialize_grads=True
+                        )
                 finally:
                     rectifiers.guided = False
                 self._gradients[key] = gradient.float()
@@ -310,4 +313,5 @@ def dissect(network: nn.Module, images: Tensor, layers: Collection[str] | None =
     if not chosen:
         raise ValueError("no layer was chosen")
     images = images if images.ndim == 4 else images[None]
-    return Dissection(network, images.to(next(iter(known.values())).weight), chosen)
+    # A copy: the first look may come after the caller has used the tensor for something else.
+    return Dissection(network, images.detach().to(next(network.parameters()), copy=True), chosen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ from scipy.integrate import trapezoid
 from scipy.stats import spearmanr
 from skimage.filters import gaussian
 from torch import Tensor, nn
+
+from explainers.layers import convolutions
 
 BLUR = 1 / 20
 """Standard deviation of the blur that insertion starts from, as a share of the image's shorter side."""
@@ -30,7 +32,7 @@ def pointing_game(saliency: ArrayLike, mask: ArrayLike) -> float:
         mask: (H, W), the object is where it is not zero.
 
     Raises:
-        ValueError: they are of different shapes, or the mask is empty.
+        ValueError: they are of different shapes, the mask is empty, or the map is not finite.
 
     Source: Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016, section 4.1, without tolerance.
     """
@@ -60,6 +62,8 @@ def _pair(saliency: ArrayLike, mask: ArrayLike) -> tuple[NDArray[np.float64], ND
         raise ValueError(f"a map of {values.shape} and a mask of {inside.shape} do not fit")
     if not inside.any():
         raise ValueError("the mask is empty")
+    if not np.isfinite(values).all():
+        raise ValueError("the map has values that are not finite numbers")
     return values, inside
 
 
@@ -89,7 +93,8 @@ def deletion(network: nn.Module, image: Tensor, saliency: ArrayLike, target: int
     Args:
         network: maps (N, C, H, W) to class scores (N, classes); in evaluation mode.
         image: (C, H, W), prepared as the network expects it.
-        saliency: (H, W), at the size of the image. Equal values go in a random order, the same every time.
+        saliency: (H, W), at the size of the image. Equal values go in patches, at random but the same every
+            time: single pixels would destroy the image faster than any map.
         target: class index.
         steps: how many times pixels are changed, an equal number each time.
 
@@ -117,8 +122,8 @@ def _curve(network: nn.Module, before: Tensor, after: Tensor, saliency: ArrayLik
     values = np.asarray(saliency, dtype=np.float64)
     if values.shape != tuple(before.shape[1:]):
         raise ValueError(f"a map of {values.shape} does not fit an image of {tuple(before.shape)}")
-    shuffled = np.random.default_rng(0).permutation(values.size)
-    order = shuffled[np.argsort(-values.ravel()[shuffled], kind="stable")]
+    patches = gaussian(np.random.default_rng(0).random(values.shape), BLUR * min(values.shape), mode="wrap")
+    order = np.lexsort((patches.ravel(), -values.ravel()))
     rank = torch.empty(values.size, dtype=torch.long, device=before.device)
     rank[torch.from_numpy(order).to(before.device)] = torch.arange(values.size, device=before.device)
     counts = np.rint(np.linspace(0, values.size, steps + 1)).astype(int)
@@ -138,16 +143,16 @@ class Randomised:
     """What became of a map when the weights of a layer and of all layers after it were shuffled.
 
     Attributes:
-        layer: name of the module.
-        similarity: rank correlation with the map of the real network, -1 to 1, the mean of the images; 0 where one of
-            the two maps is all equal.
+        layer: name of the convolution, or path of another module.
+        similarity: rank correlation with the map of the real network, -1 to 1, the mean of the images. A map that is
+            all equal is unlike (0) any other, and like (1) itself.
     """
 
     layer: str
     similarity: float
 
 
-def randomisation(network: nn.Module, look: Callable[[nn.Module], ArrayLike]) -> list[Randomised]:
+def randomisation(network: nn.Module, look: Callable[[nn.Module], ArrayLike]) -> Iterator[Randomised]:
     """Shuffle the weights from the last layer to the first: a map that stays as it was does not show the network.
 
     The network itself is not touched; a copy of it is.
@@ -156,28 +161,32 @@ def randomisation(network: nn.Module, look: Callable[[nn.Module], ArrayLike]) ->
         network: any.
         look: makes the maps (N, H, W) of a network, of the same images and classes each time.
 
-    Returns:
+    Yields:
         One entry a module with weights, the last module first.
+
+    Raises:
+        ValueError: the maps have another shape.
 
     Source: Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018, section 3 (cascading randomization).
     """
     original = np.asarray(look(network), dtype=np.float64)
+    if original.ndim != 3:
+        raise ValueError(f"maps must be (N, H, W), not {original.shape}")
     shuffled = copy.deepcopy(network)
+    names = {module: name for name, module in convolutions(shuffled).items()}
     generator = torch.Generator().manual_seed(0)
-    weighted = [(name, module) for name, module in shuffled.named_modules() if [*module.parameters(recurse=False)]]
-    steps = []
-    for name, module in reversed(weighted):
+    weighted = [(path, module) for path, module in shuffled.named_modules() if [*module.parameters(recurse=False)]]
+    for path, module in reversed(weighted):
         with torch.no_grad():
             for parameter in module.parameters(recurse=False):
                 order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
                 parameter.copy_(parameter.flatten()[order].view_as(parameter))
         changed = np.asarray(look(shuffled), dtype=np.float64)
         similarities = [_similarity(one, other) for one, other in zip(original, changed, strict=True)]
-        steps.append(Randomised(name, float(np.mean(similarities))))
-    return steps
+        yield Randomised(names.get(module, path), float(np.mean(similarities)))
 
 
 def _similarity(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     if np.ptp(one) == 0 or np.ptp(other) == 0:
-        return 0.0
+        return float(np.ptp(one) == np.ptp(other))
     return float(spearmanr(one.ravel(), other.ravel()).statistic)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 _RELU = (functional.relu, torch.relu, torch.Tensor.relu)
@@ -61,9 +62,10 @@ def trace(network: nn.Module, images: Tensor, layers: Mapping[str, nn.Conv2d]) -
     """
     with torch.inference_mode(False), torch.enable_grad():
         leaf = images.detach().clone().requires_grad_()
-        with _evaluating(network), _Watch(layers) as watch:
+        # Weights that are made anew at each use, as spectral_norm's are, stay the same tensor while cached.
+        with _evaluating(network), parametrize.cached(), _Watch(layers) as watch:
             try:
-                scores = network(leaf)
+                scores = network(leaf.clone())  # which it may change
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""The command line: ``endolens analyze | dicomize | serve | demo``."""
+"""The command line: ``endolens analyze | explain | faithfulness | dicomize | serve | demo``."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ def main() -> None:
       endolens dicomize stills/*.jpg --out study --patient-id 4711
       endolens analyze study --out results
       endolens serve --studies results
+      endolens explain still.jpg --layer all --class all
     """
     for ending in (signal.SIGTERM, signal.SIGHUP):
         # As Ctrl-C does, so that what is half done is taken away.
@@ -172,7 +173,7 @@ def explain(
     from explainers.heatmap import colourise
     from monai_label_app import folder
     from monai_label_app.classifier.classifier import open_classifier
-    from monai_label_app.explain import Picture, look, write
+    from monai_label_app.explain import MANIFEST, SHEET, Picture, look, write
     from monai_label_app.study import read_frame
 
     with _explained(out):
@@ -184,9 +185,13 @@ def explain(
             made = look(picture, classifier, method, layers or [classifier.card.target_layer], classes, _progress)
             if not made.guided and method.startswith("guided"):
                 click.echo("the network has no ReLU: its guided gradient is the plain one", err=True)
-            for file in write(picture, classifier, method, made, colours, staged, _progress):
+            files = write(picture, classifier, method, made, colours, staged, _progress)
+            # Those of an earlier run speak of other maps.
+            for stale in (MANIFEST, SHEET):
+                (out / stale).unlink(missing_ok=True)
+            for file in files:
                 file.replace(out / file.name)
-    click.echo(f"{made.predicted} {made.probabilities[made.predicted]:.1%}; {len(made.maps)} maps in {out}")
+    click.echo(f"{made.predicted} {made.probabilities[made.predicted]:.1%}; maps in {out}: {len(made.maps)}")
 
 
 @main.command()
@@ -194,7 +199,7 @@ def explain(
 @click.option("--masks", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
               help="Masks of the objects, PNG or JPEG of the same names.")  # fmt: skip
 @click.option("--class", "label", default="top", show_default=True, metavar="NAME|top",
-              help="Whose map is measured; top is the predicted one of each picture.")  # fmt: skip
+              help="One class, whose map is measured; top is the predicted one of each picture.")  # fmt: skip
 @click.option("--layer", help="[default: the model's own]")
 @_method_option
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Take N of the pictures, spread over the folder.")
@@ -228,30 +233,32 @@ def faithfulness(
     """
     import json
 
+    from explainers import METHODS
     from monai_label_app import faithfulness as measures
     from monai_label_app.classifier.classifier import open_classifier
     from monai_label_app.study import find_files
 
-    with _explained(folder):
+    if out.suffix.lower() != ".png" or not out.parent.is_dir():
+        _fail(f"--out {out} is not a .png file in a folder that exists")
+    with _explained(out):
         samples, problems = measures.find_samples(find_files([folder]), masks)
         if limit and limit < len(samples):
             samples = [samples[number * len(samples) // limit] for number in range(limit)]
         classifier = open_classifier(model, weights)
         _notice(classifier)
         layer = layer or classifier.card.target_layer
-        result = measures.evaluate(
-            _progress(samples, len(samples), "Measuring"), classifier, method, layer, label, steps
-        )
+        result = measures.evaluate(samples, classifier, method, layer, label, steps, _progress)
         problems += result.problems
         _report(problems)
         if not result.images:
             _fail("there is no picture to measure")
-        title = (
-            f"{method} of {layer}, class {label}, {result.images} pictures, {classifier.card.name} {classifier.version}"
-        )
+        what = f"{method} of {layer}" if METHODS[method].of_layer else method
+        title = f"{what}, class {label}, pictures: {result.images}, {classifier.card.name} {classifier.version}"
         measures.plot(result, title, out)
         content = measures.summary(result, method)
     click.echo(json.dumps(content, indent=1) if as_json else f"{title}\n\n{measures.table(result)}\n\nPlot in {out}")
+    if problems:
+        _fail(f"{len(problems)} of the pictures could not be used")
 
 
 @main.command()
@@ -348,7 +355,7 @@ def _explained(out: Path) -> Iterator[None]:
         _fail(f"{cause.filename or out}: {cause.strerror or in_one_line(cause)}")
 
 
-def _progress(items: Iterable[Any], length: int, label: str) -> Iterator[Any]:
+def _progress(items: Iterable[Any], length: int | None, label: str) -> Iterator[Any]:
     with click.progressbar(items, length=length, label=label, file=sys.stderr) as bar:
         yield from bar
 

@@ -17,11 +17,12 @@ from explainers import METHODS, Geometry, heatmap, regions
 from explainers.cams import CAMS
 from explainers.contact_sheet import contact_sheet, thumbnail
 from explainers.layers import convolutions, unknown
+from explainers.regions import THRESHOLD
 from monai_label_app.classifier.classifier import Classifier
 
 ALL, TOP = "all", "top"
 
-Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+Progress = Callable[[Iterable[Any], int | None, str], Iterable[Any]]
 """Hands items on while it shows how many of how many are done: (items, length, label) → items."""
 
 MANIFEST = "manifest.json"
@@ -124,13 +125,13 @@ def write(
     card, geometry = classifier.card, made.geometry
     scales = _scales(made.maps, METHODS[method].percentile)
     cells: dict[tuple[str, str], Image.Image] = {}
+    stems = _stems(made.maps, method)
     files: list[Path] = []
     entries: list[dict[str, Any]] = []
-    for one in progress(made.maps, len(made.maps), "Writing"):
+    for one, stem in progress(zip(made.maps, stems, strict=True), len(stems), "Writing"):
         source = geometry.to_source(one.values)
         overlay = heatmap.overlay(picture.pixels, heatmap.normalise(source, scales[one.layer]), colours=colours)
         cells[one.layer, _head(one.label, made)] = thumbnail(overlay)
-        stem = "_".join(re.sub(r"[^\w.+-]+", "-", part) for part in (one.layer, one.label, method) if part)
         raw = folder / f"{stem}.npy"
         np.save(raw, one.values)
         files += [raw, _save(overlay, folder / f"{stem}.png")]
@@ -166,13 +167,25 @@ def write(
         "probabilities": made.probabilities,
         "geometry": vars(geometry),
         "scale": f"raw values; full colour is {_scale_in_words(method)}",
+        "regions": f"where a map reaches {THRESHOLD:g} of its own maximum, in source pixels",
         "colours": colours,
         "contact_sheet": SHEET if len(made.maps) > 1 else None,
         "maps": entries,
     }
     files.append(folder / MANIFEST)
-    files[-1].write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+    # A file name need not be valid text.
+    files[-1].write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
     return files
+
+
+def _stems(maps: list[Map], method: str) -> list[str]:
+    """File names without suffix; two that a file system might take for one are numbered."""
+    stems: list[str] = []
+    for one in maps:
+        stem = "_".join(re.sub(r"[^\w.+-]+", "-", part) for part in (one.layer, one.label, method) if part)
+        taken = sum(other.casefold() == stem.casefold() for other in stems)
+        stems.append(f"{stem}_{len(stems)}" if taken else stem)
+    return stems
 
 
 def _scales(maps: list[Map], percentile: float) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,11 @@ from explainers.faithfulness import (
 )
 from explainers.layers import unknown
 from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.explain import TOP, Progress
 from monai_label_app.frames import UnreadableError
 from monai_label_app.pictures import PICTURE_SUFFIXES, read_picture
 from monai_label_app.study import Problem, read_frame
 
-TOP = "top"
 CENTRE, RANDOM = "centre", "random"
 """Baselines: a bell at the middle of the image, where a lesion often is, and noise of the map's own resolution."""
 
@@ -49,7 +49,11 @@ class Sample:
 
 @dataclass
 class Score:
-    """How one kind of map did, an entry an image; where there are no masks the first two stay empty."""
+    """How one kind of map did, an entry an image.
+
+    Where there are no masks the first two stay empty. An image whose map is blank has no curves, of the baselines
+    either: no pixel of it comes before another.
+    """
 
     pointing_game: list[float] = field(default_factory=list)
     energy_in_mask: list[float] = field(default_factory=list)
@@ -74,7 +78,7 @@ class Evaluation:
         scores: method, ``centre`` and ``random`` → how they did.
         images: how many were measured.
         blank: how many of them had an all-zero map.
-        randomised: of the first :data:`RANDOMISED_IMAGES`, the last layer first.
+        randomised: of the first :data:`RANDOMISED_IMAGES` with a map, the last layer first; empty if there is none.
         problems: what was left out.
     """
 
@@ -86,12 +90,17 @@ class Evaluation:
 
 
 def find_samples(pictures: Iterable[Path], masks: Path | None) -> tuple[list[Sample], list[Problem]]:
-    """Pair pictures with the masks of the same name, whatever their suffix; those without one are left out."""
+    """Pair pictures with the masks of the same name, whatever their suffix; those without one are left out.
+
+    Masks that lie among the pictures are no pictures.
+    """
     if masks is None:
         return [Sample(picture, None) for picture in pictures], []
     named = {path.stem: path for path in sorted(masks.iterdir()) if path.suffix.lower() in PICTURE_SUFFIXES}
     samples, problems = [], []
     for picture in pictures:
+        if masks.resolve() in picture.resolve().parents:
+            continue
         if picture.stem in named:
             samples.append(Sample(picture, named[picture.stem]))
         else:
@@ -100,7 +109,13 @@ def find_samples(pictures: Iterable[Path], masks: Path | None) -> tuple[list[Sam
 
 
 def evaluate(
-    samples: Iterable[Sample], classifier: Classifier, method: str, layer: str, label: str = TOP, steps: int = 16
+    samples: Sequence[Sample],
+    classifier: Classifier,
+    method: str,
+    layer: str,
+    label: str = TOP,
+    steps: int = 16,
+    progress: Progress = lambda items, length, label: items,
 ) -> Evaluation:
     """Measure one kind of map on pictures.
 
@@ -113,6 +128,7 @@ def evaluate(
         layer: that is explained.
         label: the class whose map is measured; ``top`` takes the predicted one of each picture.
         steps: of deletion and insertion.
+        progress: shows how far the work is.
 
     Raises:
         ValueError: no such method, layer or class.
@@ -124,7 +140,7 @@ def evaluate(
         raise unknown("class", label, labels)
     result = Evaluation({kind: Score() for kind in (method, CENTRE, RANDOM)})
     first: list[tuple[Tensor, int]] = []
-    for sample in samples:
+    for sample in progress(samples, len(samples), "Measuring"):
         try:
             pixels = read_frame(sample.picture)
             mask = None if sample.mask is None else _mask(sample.mask, pixels.shape[:2])
@@ -135,7 +151,7 @@ def evaluate(
         target = int(dissection.probabilities[0].argmax()) if label == TOP else labels.index(label)
         made = METHODS[method].look(dissection, layer, target)[0].numpy(force=True)
         _measure(result, classifier.network, dissection.images[0], target, made, geometry, mask, steps)
-        if len(first) < RANDOMISED_IMAGES:
+        if made.any() and len(first) < RANDOMISED_IMAGES:
             first.append((dissection.images[0], target))
     if first:
         images, targets = torch.stack([image for image, _ in first]), [target for _, target in first]
@@ -143,7 +159,7 @@ def evaluate(
         def look(network: nn.Module) -> Tensor:
             return METHODS[method].look(dissect(network, images, [layer]), layer, targets).cpu()
 
-        result.randomised = randomisation(classifier.network, look)
+        result.randomised = list(progress(randomisation(classifier.network, look), None, "Shuffling weights"))
     return result
 
 
@@ -152,7 +168,7 @@ def _mask(path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
     if mask.shape != size:
         raise UnreadableError(f"{path} is of {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}")
     if not mask.any():
-        raise UnreadableError(f"{path} is an empty mask")
+        raise UnreadableError(f"{path} is an empty mask: no pixel reaches {_OBJECT} of 255")
     return mask
 
 
@@ -172,8 +188,9 @@ def _measure(
     for kind, saliency in zip(result.scores, (made, _bell(size), noise), strict=True):
         score = result.scores[kind]
         fitted = heatmap.resize(saliency, size)
-        score.deletion.append(deletion(network, image, fitted, target, steps))
-        score.insertion.append(insertion(network, image, fitted, target, steps))
+        if made.any():
+            score.deletion.append(deletion(network, image, fitted, target, steps))
+            score.insertion.append(insertion(network, image, fitted, target, steps))
         if mask is None:
             continue
         if kind == RANDOM:  # what a random point reaches on average
@@ -207,7 +224,7 @@ def summary(result: Evaluation, method: str) -> dict[str, Any]:
         **{f"centre_{name}": value for name, value in centre.items() if name != "pointing_game"},
         **{f"random_{name}": random[name] for name in ("deletion_auc", "insertion_auc")},
         "randomisation": [vars(step) for step in result.randomised],
-        "randomisation_images": min(result.images, RANDOMISED_IMAGES),
+        "randomisation_images": min(result.images - result.blank, RANDOMISED_IMAGES),
     }
 
 
@@ -218,6 +235,8 @@ def table(result: Evaluation) -> str:
     for kind, score in result.scores.items():
         cells = ("-" if value is None else f"{value:.3f}" for value in score.means().values())
         lines.append("".join([f"{kind:16}", *(f"{cell:>16}" for cell in cells)]))
+    if not result.randomised:
+        return "\n".join([*lines, "", f"All {result.blank} maps are blank."])
     first, last = result.randomised[0], result.randomised[-1]
     return "\n".join(
         [
@@ -243,21 +262,26 @@ def plot(result: Evaluation, title: str, path: Path) -> None:
     ):
         for kind, score in result.scores.items():
             curves: list[Curve] = getattr(score, name)
+            if not curves:
+                continue
             mean = np.mean([curve.probability for curve in curves], axis=0)
             panel.plot(curves[0].share, mean, label=f"{kind} {np.mean([curve.area for curve in curves]):.3f}")
         panel.set(title=f"{name}: {hint}", xlabel="share of pixels", ylabel="probability of the class", ylim=(0, 1))
-        panel.legend(title="area under the curve")
+        if result.randomised:
+            panel.legend(title="area under the curve")
     steps = result.randomised
     panels[2].plot(range(1, len(steps) + 1), [step.similarity for step in steps], marker="o", markersize=3)
     panels[2].axhline(0, color="grey", linewidth=0.8)
     panels[2].set(
         title="randomisation: should fall to 0",
-        xlabel=f"layers shuffled, from {steps[0].layer} back to {steps[-1].layer}",
+        xlabel=f"layers shuffled, from {steps[0].layer} back to {steps[-1].layer}" if steps else "every map is blank",
         ylabel="rank correlation with the map",
         ylim=(-1, 1),
     )
     panels[2].xaxis.get_major_locator().set_params(integer=True)
-    figure.savefig(path, dpi=110)
+    partial = path.with_name(f".{path.name}.partial")
+    figure.savefig(partial, dpi=110, format="png")
+    partial.replace(path)
 
 
 def _mean(values: list[float]) -> float | None:

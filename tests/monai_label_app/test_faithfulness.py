@@ -19,6 +19,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import auc
 
 from explainers import dissect
+from explainers.layers import convolutions
 from monai_label_app.classifier.checkpoint import Card, save
 from monai_label_app.classifier.classifier import Classifier, open_classifier
 from monai_label_app.classifier.network import build
@@ -157,7 +158,7 @@ def test_without_masks_the_rest_is_measured_with_the_same_numbers(real, measured
 def test_weights_are_shuffled_from_the_last_layer_to_the_first_on_four_pictures(model, on_polyps):
     found = on_polyps
     network = open_classifier(str(model)).network
-    names = [name for name, module in network.named_modules() if [*module.parameters(recurse=False)]]
+    names = [*convolutions(network), "classifier.0", "classifier.3", "classifier.6"]
     assert [step["layer"] for step in found["randomisation"]] == names[::-1]
     assert all(-1 <= step["similarity"] <= 1 for step in found["randomisation"])
     assert (found["randomisation_images"], found["images"]) == (4, 5)
@@ -167,9 +168,10 @@ def test_the_saliency_of_a_layer_ignores_what_is_shuffled_after_it(real, model):
     sample = Sample(min((real / "images").iterdir()), None)
     found = summary(evaluate([sample], open_classifier(str(model)), "saliency", LAYER, steps=4), "saliency")
     similarities = {step["layer"]: step["similarity"] for step in found["randomisation"]}
-    after = [name for name in similarities if name.startswith("classifier") or name in ("features.16", "features.18")]
+    after = [name for name in similarities if name.startswith(("classifier", "block4", "block5"))]
+    assert len(after) > 3
     assert [similarities[name] for name in after] == pytest.approx([1] * len(after))
-    assert similarities["features.0"] < 0.999
+    assert similarities["block1_conv1"] < 0.999
 
 
 @pytest.mark.parametrize("method", ["hires-cam", "saliency", "guided-backprop", "guided-grad-cam"])
@@ -270,7 +272,7 @@ def test_the_table_has_a_row_for_the_method_and_each_baseline_and_the_plot_is_a_
     assert rows["centre"] == [f"{found[f'centre_{n}' if n != 'pointing_game' else 'centre']:.3f}" for n in names]
     assert rows["random"][:2] == [f"{found['mask_area']:.3f}"] * 2
     assert rows["random"][2:] == [f"{found[f'random_{name}']:.3f}" for name in names[2:]]
-    assert f"grad-cam of {LAYER}, class polyps, 5 pictures, small 1+" in result.stdout
+    assert f"grad-cam of {LAYER}, class polyps, pictures: 5, small 1+" in result.stdout
     assert f"Plot in {out}" in result.stdout
     with Image.open(out) as plot:
         assert plot.format == "PNG"
@@ -320,7 +322,7 @@ def test_pictures_whose_mask_is_missing_empty_or_of_another_size_are_named_and_l
     masks = tmp_path / "masks"
     said = {line for line in sentences(result) if line.startswith("left out: ")}
     assert said == {
-        f"left out: {masks / 'b.png'} is an empty mask",
+        f"left out: {masks / 'b.png'} is an empty mask: no pixel reaches 128 of 255",
         f"left out: {masks / 'c.png'} is of 80 x 50 pixels, its image 80 x 60",
         f"left out: {masks / 'd.png'} is not a JPEG or PNG picture",
         f"left out: {tmp_path / 'images' / 'e.png'} has no mask in {masks}",
@@ -355,12 +357,10 @@ def test_a_limit_takes_pictures_spread_over_the_folder(model, tmp_path):
     assert named == [str(tmp_path / f"{number}.png") for number in (0, 2, 4)]
 
 
-@pytest.mark.xfail(reason="a folder of masks among the pictures is measured as pictures", strict=True)
 def test_masks_among_the_pictures_are_not_measured_as_pictures(real, measured):
     assert measured(real, "--masks", real / "masks")["images"] == 5
 
 
-@pytest.mark.xfail(reason="an empty map removes single pixels at random, which no real map can beat", strict=True)
 def test_blank_maps_do_not_change_the_areas_of_the_others(sure, tmp_path):
     Image.new("RGB", (80, 60), (90, 90, 90)).save(tmp_path / "dark.png")
     picture, _ = lit(tmp_path / "lit", (10, 10, 60, 50))
