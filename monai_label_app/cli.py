@@ -137,8 +137,8 @@ def analyze(
 @main.command()
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("--layer", "layers", multiple=True, metavar="NAME|all", help="Again for more. [default: the model's own]")
-@click.option("--class", "classes", multiple=True, default=["top"], show_default=True, metavar="NAME|top|all",
-              help="top is the predicted one. Again for more.")  # fmt: skip
+@click.option("--class", "classes", multiple=True, metavar="NAME|top|all",
+              help="top, the default, is the predicted one. Again for more.")  # fmt: skip
 @_method_option
 @click.option("--frame", default=1, show_default=True, type=click.IntRange(1), help="Of a multi-frame image.")
 @click.option(
@@ -170,6 +170,7 @@ def explain(
       endolens explain polyp.jpg --layer block5_conv4 --class polyps --class normal-cecum
       endolens explain polyp.jpg --layer all --class all --out maps
     """
+    from explainers import METHODS
     from explainers.heatmap import colourise
     from monai_label_app import folder
     from monai_label_app.classifier.classifier import open_classifier
@@ -182,9 +183,20 @@ def explain(
         classifier = open_classifier(model, weights)
         _notice(classifier)
         with folder.staging(out) as staged:
-            made = look(picture, classifier, method, layers or [classifier.card.target_layer], classes, _progress)
+            made = look(
+                picture,
+                classifier,
+                method,
+                layers or [classifier.card.target_layer],
+                classes or ["top"],
+                _progress,
+            )
             if not made.guided and method.startswith("guided"):
                 click.echo("the network has no ReLU: its guided gradient is the plain one", err=True)
+            if layers and not METHODS[method].of_layer:
+                click.echo(f"{method} is of no layer: --layer changes nothing", err=True)
+            if classes and not METHODS[method].of_class:
+                click.echo(f"{method} is of no class: --class changes nothing", err=True)
             files = write(picture, classifier, method, made, colours, staged, _progress)
             # Those of an earlier run speak of other maps.
             for stale in (MANIFEST, SHEET):

@@ -90,21 +90,26 @@ class Evaluation:
 
 
 def find_samples(pictures: Iterable[Path], masks: Path | None) -> tuple[list[Sample], list[Problem]]:
-    """Pair pictures with the masks of the same name, whatever their suffix; those without one are left out.
+    """Pair pictures with the masks of the same name, whatever their suffix; those without just one are left out.
 
     Masks that lie among the pictures are no pictures.
     """
     if masks is None:
         return [Sample(picture, None) for picture in pictures], []
-    named = {path.stem: path for path in sorted(masks.iterdir()) if path.suffix.lower() in PICTURE_SUFFIXES}
+    named: dict[str, list[Path]] = {}
+    for path in sorted(masks.iterdir()):
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            named.setdefault(path.stem, []).append(path)
     samples, problems = [], []
     for picture in pictures:
         if masks.resolve() in picture.resolve().parents:
             continue
-        if picture.stem in named:
-            samples.append(Sample(picture, named[picture.stem]))
+        found = named.get(picture.stem, [])
+        if len(found) == 1:
+            samples.append(Sample(picture, found[0]))
         else:
-            problems.append(Problem(str(picture), f"{picture} has no mask in {masks}"))
+            count = "two masks" if found else "no mask"
+            problems.append(Problem(str(picture), f"{picture} has {count} in {masks}"))
     return samples, problems
 
 

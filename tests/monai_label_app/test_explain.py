@@ -197,6 +197,8 @@ def test_a_method_makes_the_maps_it_knows_and_shows_them_in_full(
     said = manifest(out)
     assert [(one["layer"], one["class"]) for one in said["maps"]] == names
     assert said["method"] == method
+    assert ("--layer changes nothing" in result.stderr) == (names[0][0] is None)
+    assert ("--class changes nothing" in result.stderr) == (names[0][1] is None)
     dissection, _ = classifier.dissect([polyp], ["block3_conv1"])
     raws = []
     for one, (layer, label) in zip(said["maps"], names, strict=True):

@@ -306,13 +306,15 @@ def mask(path: Path, value: int = 255, size: tuple[int, int] = (60, 80)) -> Path
 
 
 def test_pictures_whose_mask_is_missing_empty_or_of_another_size_are_named_and_left_out(model, tmp_path):
-    for number, name in enumerate("abcde"):
+    for number, name in enumerate("abcdef"):
         noise(tmp_path / "images" / f"{name}.png", number)
     (tmp_path / "images" / "text.jpg").write_text("no picture")
     mask(tmp_path / "masks" / "a.png")
     mask(tmp_path / "masks" / "b.png", 0)
     mask(tmp_path / "masks" / "c.png", size=(50, 80))
     (tmp_path / "masks" / "d.png").write_text("no mask")
+    for suffix in ("jpg", "png"):
+        mask(tmp_path / "masks" / f"f.{suffix}")
     mask(tmp_path / "masks" / "text.png")
     arguments = ["--masks", tmp_path / "masks", "--json", "--out", tmp_path / "p.png", "--model", model]
     result = endolens("faithfulness", tmp_path / "images", *arguments)
@@ -326,6 +328,7 @@ def test_pictures_whose_mask_is_missing_empty_or_of_another_size_are_named_and_l
         f"left out: {masks / 'c.png'} is of 80 x 50 pixels, its image 80 x 60",
         f"left out: {masks / 'd.png'} is not a JPEG or PNG picture",
         f"left out: {tmp_path / 'images' / 'e.png'} has no mask in {masks}",
+        f"left out: {tmp_path / 'images' / 'f.png'} has two masks in {masks}",
         f"left out: {tmp_path / 'images' / 'text.jpg'} is not a JPEG or PNG picture",
     }
 

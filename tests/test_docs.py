@@ -1,0 +1,30 @@
+"""The Python that the documentation shows runs, and makes the picture that is printed beside it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+
+def examples(page: str) -> str:
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.S | re.M))
+
+
+@pytest.mark.slow
+def test_examples_of_the_explainers_page_run_and_make_its_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(examples("docs/explainers.md"), "docs/explainers.md", "exec"), names)
+    assert names["cam"].shape == (2, 7, 7)
+    printed, made = (
+        np.asarray(Image.open(folder / "explainers.jpg"), dtype=float) for folder in (ROOT / "docs", tmp_path)
+    )
+    assert made.shape == printed.shape
+    assert np.abs(made - printed).mean() < 1
