@@ -327,6 +327,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([ENDOLENS, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.slow
 def test_the_program_itself_says_one_sentence_about_each_bad_file_and_nothing_else(bad, checkpoint, tmp_path):
     done = run("analyze", bad, "--out", tmp_path / "out", "--model", checkpoint)
     assert done.returncode == 1
@@ -338,6 +339,7 @@ def test_the_program_itself_says_one_sentence_about_each_bad_file_and_nothing_el
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_program_itself_analyses(polyp_files, checkpoint, tmp_path):
     done = run("analyze", polyp_files[0], "--out", tmp_path / "out", "--model", checkpoint)
     assert done.returncode == 0, done.stderr
@@ -345,6 +347,7 @@ def test_the_program_itself_analyses(polyp_files, checkpoint, tmp_path):
     assert (tmp_path / "out" / "summary.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ending_it_leaves_nothing_half_done(ending, polyp, checkpoint, tmp_path):
     folder = tmp_path / "study"
