@@ -1,4 +1,4 @@
-"""The command line: ``endolens analyze | explain | faithfulness | dicomize | serve | demo``."""
+"""The command line: ``endolens analyze | explain | faithfulness | artifacts | dicomize | serve | demo``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
+from monai_label_app.console import explained, fail, name_problems, notice, progress
 from report.endoscopic_image import Examination
 
 
@@ -101,15 +101,15 @@ def analyze(
     from monai_label_app.pacs import Pacs
     from monai_label_app.study import read_studies
 
-    with _explained(out):
+    with explained(out):
         archive = Pacs(pacs) if pacs else None
         studies, problems = ([archive.study(study).images], []) if archive and study else read_studies(inputs)
-        _report(problems)
+        name_problems(problems)
         instances = sum(len(one.instances) for one in studies)
         if not instances:
-            _fail("there is no endoscopic image to analyse")
+            fail("there is no endoscopic image to analyse")
         classifier = open_classifier(model, weights)
-        _notice(classifier)
+        notice(classifier)
         with folder.staging(out) as staged:
             results = []
             with click.progressbar(length=instances, label="Analysing", file=sys.stderr) as bar:
@@ -117,10 +117,10 @@ def analyze(
                     (staged / one.uid).mkdir()
                     results.append(analysis.analyze(one, classifier, staged / one.uid, lambda: bar.update(1)))
             for result in results:
-                _report(result.problems)
+                name_problems(result.problems)
             frames = sum(len(result.frames) for result in results)
             if not frames:
-                _fail("no image could be analysed")
+                fail("no image could be analysed")
             for result in results:
                 if archive:
                     archive.deliver(result)
@@ -131,7 +131,7 @@ def analyze(
     click.echo(f"{frames} frames analysed; results in {pacs or out}, summary in {out / 'summary.json'}")
     left_out = len(problems) + sum(len(result.problems) for result in results)
     if left_out:
-        _fail(f"{left_out} of the inputs could not be used")
+        fail(f"{left_out} of the inputs could not be used")
 
 
 @main.command()
@@ -177,11 +177,11 @@ def explain(
     from monai_label_app.explain import MANIFEST, SHEET, Picture, look, write
     from monai_label_app.study import read_frame
 
-    with _explained(out):
+    with explained(out):
         colourise([[0]], colours)  # a wrong name fails now, not after the work
         picture = Picture(str(image), frame, read_frame(image, frame))
         classifier = open_classifier(model, weights)
-        _notice(classifier)
+        notice(classifier)
         with folder.staging(out) as staged:
             made = look(
                 picture,
@@ -189,7 +189,7 @@ def explain(
                 method,
                 layers or [classifier.card.target_layer],
                 classes or ["top"],
-                _progress,
+                progress,
             )
             if not made.guided and method.startswith("guided"):
                 click.echo("the network has no ReLU: its guided gradient is the plain one", err=True)
@@ -197,7 +197,7 @@ def explain(
                 click.echo(f"{method} is of no layer: --layer changes nothing", err=True)
             if classes and not METHODS[method].of_class:
                 click.echo(f"{method} is of no class: --class changes nothing", err=True)
-            files = write(picture, classifier, method, made, colours, staged, _progress)
+            files = write(picture, classifier, method, made, colours, staged, progress)
             # Those of an earlier run speak of other maps.
             for stale in (MANIFEST, SHEET):
                 (out / stale).unlink(missing_ok=True)
@@ -251,26 +251,53 @@ def faithfulness(
     from monai_label_app.study import find_files
 
     if out.suffix.lower() != ".png" or not out.parent.is_dir():
-        _fail(f"--out {out} is not a .png file in a folder that exists")
-    with _explained(out):
+        fail(f"--out {out} is not a .png file in a folder that exists")
+    with explained(out):
         samples, problems = measures.find_samples(find_files([folder]), masks)
         if limit and limit < len(samples):
             samples = [samples[number * len(samples) // limit] for number in range(limit)]
         classifier = open_classifier(model, weights)
-        _notice(classifier)
+        notice(classifier)
         layer = layer or classifier.card.target_layer
-        result = measures.evaluate(samples, classifier, method, layer, label, steps, _progress)
+        result = measures.evaluate(samples, classifier, method, layer, label, steps, progress)
         problems += result.problems
-        _report(problems)
+        name_problems(problems)
         if not result.images:
-            _fail("there is no picture to measure")
+            fail("there is no picture to measure")
         what = f"{method} of {layer}" if METHODS[method].of_layer else method
         title = f"{what}, class {label}, pictures: {result.images}, {classifier.card.name} {classifier.version}"
         measures.plot(result, title, out)
         content = measures.summary(result, method)
     click.echo(json.dumps(content, indent=1) if as_json else f"{title}\n\n{measures.table(result)}\n\nPlot in {out}")
     if problems:
-        _fail(f"{len(problems)} of the pictures could not be used")
+        fail(f"{len(problems)} of the pictures could not be used")
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False),
+              help="Folder for the cleaned images, PNG; folders below IMAGES are kept.")  # fmt: skip
+@click.option("--variant", type=click.Choice(["box", "box+border"]), default="box+border", show_default=True,
+              help="Black out the navigation box, and crop the border.")  # fmt: skip
+def artifacts(images: tuple[Path, ...], as_json: bool, out: Path | None, variant: str) -> None:
+    """Find navigation boxes, places where one was cut out, and black borders in IMAGES, which fool networks.
+
+    IMAGES are JPEG, PNG or DICOM files (the first frame of each), or folders of them. Boxes are x0, y0, x1, y1 in
+    pixels; content is the rectangle around what the endoscope shows.
+
+    \b
+    Example:
+      endolens artifacts stills/
+      endolens artifacts stills/ --json --out cleaned
+    """
+    from monai_label_app.artifacts import examine
+
+    with explained(out or Path()):
+        problems = examine(images, out, variant, as_json, click.echo)
+        name_problems(problems)
+    if problems:
+        fail(f"{len(problems)} of the images could not be used")
 
 
 @main.command()
@@ -290,11 +317,11 @@ def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
     from monai_label_app.study import convert_pictures, find_files
 
     examination = _examination(attributes)
-    with _explained(out):
+    with explained(out):
         instances, problems = convert_pictures(find_files(pictures), examination)
-        _report(problems)
+        name_problems(problems)
         if not instances:
-            _fail("there is no picture to convert")
+            fail("there is no picture to convert")
         with folder.staging(out) as staged:
             for instance in instances:
                 dataset = instance.read()
@@ -304,7 +331,7 @@ def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
                 path.replace(out / path.name)
     click.echo(f"{len(instances)} images of study {instances[0].header.StudyInstanceUID} in {out}")
     if problems:
-        _fail(f"{len(problems)} of the pictures could not be used")
+        fail(f"{len(problems)} of the pictures could not be used")
 
 
 @main.command()
@@ -324,7 +351,7 @@ def serve(studies: str, host: str, port: int, ohif: Path | None, model: str | No
     """
     from monai_label_app import server
 
-    with _explained(Path(studies)):
+    with explained(Path(studies)):
         server.run(studies, host, port, model, ohif)
 
 
@@ -345,41 +372,10 @@ def demo(context: click.Context, folder: Path, port: int, rebuild: bool) -> None
         from monai_label_app.sample.build import build
 
         build()
-    with _explained(folder):
+    with explained(folder):
         shutil.copytree(sample.STUDY, folder / "study", dirs_exist_ok=True)
     context.invoke(analyze, inputs=(folder / "study",), out=folder / "results")
     context.invoke(serve, studies=str(folder), port=port)
-
-
-@contextmanager
-def _explained(out: Path) -> Iterator[None]:
-    """End with one sentence and exit code 1 where an input, a PACS or a disk fails."""
-    from monai_label_app.frames import in_one_line
-    from monai_label_app.pacs import PacsError
-
-    try:
-        yield
-    except (ValueError, PacsError) as error:
-        _fail(str(error))
-    except OSError as error:
-        # pydicom raises its own error, with a page of text, from the system's.
-        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-        _fail(f"{cause.filename or out}: {cause.strerror or in_one_line(cause)}")
-
-
-def _progress(items: Iterable[Any], length: int | None, label: str) -> Iterator[Any]:
-    with click.progressbar(items, length=length, label=label, file=sys.stderr) as bar:
-        yield from bar
-
-
-def _report(problems: list[Any]) -> None:
-    for problem in problems:
-        click.echo(f"left out: {problem.reason}", err=True)
-
-
-def _notice(classifier: Any) -> None:
-    if classifier.card.notice:
-        click.echo(f"{classifier.card.name}: {classifier.card.notice}", err=True)
 
 
 def _examination(values: dict[str, str]) -> Examination:
@@ -387,7 +383,3 @@ def _examination(values: dict[str, str]) -> Examination:
         return Examination(**values)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-
-
-def _fail(message: str) -> NoReturn:
-    raise click.ClickException(message)

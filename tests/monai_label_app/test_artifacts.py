@@ -13,6 +13,8 @@ from PIL import Image
 from skimage.draw import disk
 
 from monai_label_app.classifier.artifacts import VARIANTS, Artifacts, Box, clean, find_artifacts
+from tests.dicom_files import image, write
+from tests.monai_label_app.test_cli import assert_refused, endolens, files
 
 
 def overlap(one: Box, other: Box) -> float:
@@ -144,3 +146,58 @@ def test_a_frame_without_border_is_all_content():
     white = np.full((60, 90, 3), 255, np.uint8)
     assert find_artifacts(white) == Artifacts(None, None, (0, 0, 90, 60))
     assert find_artifacts(np.zeros_like(white)) == Artifacts(None, None, (0, 0, 90, 60))
+
+
+def test_the_command_says_what_was_found_a_line_an_image_and_writes_them_cleaned(boxes, polyp, tmp_path):
+    boxed = next(iter(boxes))
+    Image.fromarray(polyp).save(tmp_path / "plain.png")
+    write(image(polyp), tmp_path / "still.dcm")
+    given = [boxed, tmp_path / "plain.png", tmp_path / "still.dcm"]
+    result = endolens("artifacts", *given, "--json", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    said = [json.loads(line) for line in result.stdout.splitlines()]
+    found = find_artifacts(frame(boxed))
+    whole = [0, 0, polyp.shape[1], polyp.shape[0]]
+    assert said == [
+        {
+            "file": str(boxed),
+            "navigation_box": list(found.navigation_box),
+            "blacked_out": None,
+            "content": list(found.content),
+        },
+        *({"file": str(path), "navigation_box": None, "blacked_out": None, "content": whole} for path in given[1:]),
+    ]
+    assert files(tmp_path / "out") == {f"{boxed.name}.png", "plain.png", "still.dcm.png"}
+    assert (frame(tmp_path / "out" / f"{boxed.name}.png") == clean(frame(boxed), found, "box+border")[0]).all()
+    assert (frame(tmp_path / "out" / "plain.png") == polyp).all()
+
+    table = endolens("artifacts", boxed).stdout.splitlines()
+    assert len(table) == 2
+    assert table[1].split() == [*map(str, found.navigation_box), "-", *map(str, found.content), str(boxed)]
+
+
+def test_folders_are_kept_and_no_source_is_overwritten(polyp, tmp_path):
+    for name in ("a/x.png", "b/x.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(polyp).save(tmp_path / name)
+    out = tmp_path / "out"
+    assert endolens("artifacts", tmp_path, "--out", out, "--variant", "box").exit_code == 0
+    assert files(out) == {"a/x.png", "b/x.png"}
+    before = (tmp_path / "a" / "x.png").read_bytes()
+    assert_refused(endolens("artifacts", tmp_path / "a", "--out", tmp_path / "a"), "x.png was not cleaned")
+    assert (tmp_path / "a" / "x.png").read_bytes() == before
+    twins = endolens("artifacts", tmp_path / "a" / "x.png", tmp_path / "b" / "x.png", "--out", tmp_path / "both")
+    assert_refused(twins, "b/x.png was not cleaned")
+    assert files(tmp_path / "both") == {"x.png"}
+
+
+def test_what_is_no_image_is_named_and_the_rest_is_examined(polyp, tmp_path):
+    (tmp_path / "text.jpg").write_text("no picture")
+    Image.fromarray(polyp).save(tmp_path / "plain.png")
+    result = endolens("artifacts", tmp_path, "--json")
+    assert result.exit_code == 1
+    assert [json.loads(line)["file"] for line in result.stdout.splitlines()] == [str(tmp_path / "plain.png")]
+    assert "text.jpg is not a JPEG or PNG picture" in result.stderr
+    assert_refused(endolens("artifacts", tmp_path / "none"), "does not exist")
+    (tmp_path / "empty").mkdir()
+    assert_refused(endolens("artifacts", tmp_path / "empty"), "there is no image")

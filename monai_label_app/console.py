@@ -1,0 +1,50 @@
+"""How every command talks: progress, what was left out, and one sentence where something is wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+
+@contextmanager
+def explained(out: Path) -> Iterator[None]:
+    """End with one sentence and exit code 1 where an input, a PACS or a disk fails."""
+    from monai_label_app.frames import in_one_line
+    from monai_label_app.pacs import PacsError
+
+    try:
+        yield
+    except (ValueError, PacsError) as error:
+        fail(str(error))
+    except OSError as error:
+        # pydicom raises its own error, with a page of text, from the system's.
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        fail(f"{cause.filename or out}: {cause.strerror or in_one_line(cause)}")
+
+
+def progress(items: Iterable[Any], length: int | None, label: str) -> Iterator[Any]:
+    """Hand items on, with a bar on standard error that shows how many of them are done."""
+    with click.progressbar(items, length=length, label=label, file=sys.stderr) as bar:
+        yield from bar
+
+
+def name_problems(problems: list[Any]) -> None:
+    """Say what was left out, and why."""
+    for problem in problems:
+        click.echo(f"left out: {problem.reason}", err=True)
+
+
+def notice(classifier: Any) -> None:
+    """Say what must be known of a model before its results are read."""
+    if classifier.card.notice:
+        click.echo(f"{classifier.card.name}: {classifier.card.notice}", err=True)
+
+
+def fail(message: str) -> NoReturn:
+    """End with one sentence and exit code 1."""
+    raise click.ClickException(message)
