@@ -16,13 +16,11 @@ from safetensors.torch import save as serialise
 from torch import nn
 
 from explainers.layers import convolutions
+from monai_label_app.classifier.artifacts import VARIANTS
 from monai_label_app.classifier.network import KVASIR_CLASSES, build
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-PREPROCESS_VARIANTS = ("none",)
-"""What may be done to a frame before it is resized to the network's input."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,8 @@ class Card:
             raise ValueError("classes must be distinct and not empty")
         if not self.name or not self.version:
             raise ValueError("name and version must not be empty")
-        if self.preprocess not in PREPROCESS_VARIANTS:
-            raise ValueError(f"preprocess {self.preprocess!r} is none of {', '.join(PREPROCESS_VARIANTS)}")
+        if self.preprocess not in VARIANTS:
+            raise ValueError(f"preprocess {self.preprocess!r} is none of {', '.join(VARIANTS)}")
         if not (isinstance(self.input_size, int) and 32 <= self.input_size <= 4096):
             raise ValueError(f"input_size {self.input_size!r} is not a number of pixels from 32 to 4096")
         if not (isinstance(self.width, int | float) and 0 < self.width <= 4):

@@ -48,7 +48,8 @@ class Classifier:
         Raises:
             ValueError: no such layer.
         """
-        prepared = [prepare(frame, self.card.input_size, self.card.mean, self.card.std) for frame in frames]
+        card = self.card
+        prepared = [prepare(frame, card.input_size, card.mean, card.std, card.preprocess) for frame in frames]
         images = torch.stack([image for image, _ in prepared]).to(self.device)
         return dissect(self.network, images, layers or [self.card.target_layer]), [geometry for _, geometry in prepared]
 

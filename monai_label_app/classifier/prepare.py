@@ -11,18 +11,28 @@ from torch import Tensor
 from torch.nn import functional
 
 from explainers import Geometry
+from monai_label_app.classifier.artifacts import clean, find_artifacts
 
 
 def prepare(
-    frame: NDArray[np.uint8], size: int, mean: Sequence[float], std: Sequence[float]
+    frame: NDArray[np.uint8], size: int, mean: Sequence[float], std: Sequence[float], variant: str = "none"
 ) -> tuple[Tensor, Geometry]:
-    """Resize a frame (H, W, 3) to the network's square input and normalise it.
+    """Clean a frame (H, W, 3), resize it to the network's square input and normalise it.
+
+    Args:
+        frame: RGB.
+        size: of the input.
+        mean, std: of each channel, of values 0 to 1.
+        variant: what is taken away first, one of :data:`monai_label_app.classifier.artifacts.VARIANTS`.
 
     Returns:
         (3, size, size) float32, and the geometry that leads back.
     """
     height, width = frame.shape[:2]
+    content = (0, 0, width, height)
+    if variant != "none":
+        frame, content = clean(frame, find_artifacts(frame), variant)
     pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 255
     resized = functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
     normalised = (resized - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-    return normalised, Geometry(height, width, (0, 0, width, height))
+    return normalised, Geometry(height, width, content)
