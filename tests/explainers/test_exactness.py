@@ -139,6 +139,7 @@ def test_grad_cam_equals_captum(case):
     assert shown > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "implementation"), [(grad_cam, GradCAM), (hires_cam, HiResCAM)], ids=["grad-cam", "hires-cam"]
 )

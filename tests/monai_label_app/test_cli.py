@@ -217,6 +217,7 @@ def test_a_broken_checkpoint_is_refused_by_its_name(polyp, checkpoint, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

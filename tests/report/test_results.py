@@ -74,6 +74,7 @@ def sources() -> dict[str, Dataset]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sources())
 @pytest.mark.parametrize("make", [capture_of, report_of])
 def test_results_of_any_source_are_valid_and_keep_its_patient(tmp_path, kind, make):
@@ -112,6 +113,7 @@ def test_the_source_is_not_changed(tmp_path, make):
     assert source == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["Kolon-Polyp, groß", "ポリープ", "x" * 200])
 @pytest.mark.parametrize("charset", ["ISO_IR 192", "ISO_IR 100", None])
 @pytest.mark.parametrize("make", [capture_of, report_of])
