@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from PIL import Image
 
-from monai_label_app.classifier.artifacts import clean, find_artifacts
+from monai_label_app.classifier.artifacts import Artifacts, clean, find_artifacts
+from monai_label_app.folder import whole
 from monai_label_app.study import Problem, find_files, read_frame
-
-_COLUMNS = ("navigation_box", "blacked_out", "content")
 
 
 def examine(
@@ -40,7 +39,7 @@ def examine(
         raise ValueError("there is no image")
     sources = {file.resolve() for file, _ in files}
     if not as_json:
-        say(_row(*(column.replace("_", " ") for column in _COLUMNS), "file"))
+        say(_row(*(field.name.replace("_", " ") for field in fields(Artifacts)), "file"))
     for file, place in files:
         try:
             frame = read_frame(file)
@@ -52,7 +51,7 @@ def examine(
         if as_json:
             say(json.dumps({"file": str(file), **boxes}))
         else:
-            cells = (" ".join(map(str, boxes[column])) if boxes[column] else "-" for column in _COLUMNS)
+            cells = (" ".join(map(str, box)) if box else "-" for box in boxes.values())
             say(_row(*cells, str(file)))
         if out is None:
             continue
@@ -62,9 +61,8 @@ def examine(
             continue
         written.add(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        Image.fromarray(clean(frame, found, variant)[0]).save(partial, format="PNG")
-        partial.replace(target)
+        with whole(target) as partial:
+            Image.fromarray(clean(frame, found, variant)[0]).save(partial, format="PNG")
     return problems
 
 

@@ -174,7 +174,7 @@ def explain(
     from explainers.heatmap import colourise
     from monai_label_app import folder
     from monai_label_app.classifier.classifier import open_classifier
-    from monai_label_app.explain import MANIFEST, SHEET, Picture, look, write
+    from monai_label_app.explain import MANIFEST, SHEET, TOP, Picture, look, write
     from monai_label_app.study import read_frame
 
     with explained(out):
@@ -188,7 +188,7 @@ def explain(
                 classifier,
                 method,
                 layers or [classifier.card.target_layer],
-                classes or ["top"],
+                classes or [TOP],
                 progress,
             )
             if not made.guided and method.startswith("guided"):

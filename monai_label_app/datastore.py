@@ -11,6 +11,7 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException
 
+from monai_label_app.folder import whole
 from monai_label_app.library import FolderLibrary, Library
 from monai_label_app.study import Instance
 
@@ -67,9 +68,8 @@ class StudyDatastore(LocalDatastore):
         if origin.is_file() and not instance.converted:
             file.symlink_to(origin.resolve())
             return
-        partial = file.with_suffix(".partial")
-        instance.read().save_as(partial, enforce_file_format=True)
-        partial.replace(file)
+        with whole(file) as partial:
+            instance.read().save_as(partial, enforce_file_format=True)
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """Study, series and place of an image; its path once it was asked for."""

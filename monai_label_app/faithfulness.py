@@ -25,6 +25,7 @@ from explainers.faithfulness import (
 from explainers.layers import unknown
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.explain import TOP, Progress
+from monai_label_app.folder import whole
 from monai_label_app.frames import UnreadableError
 from monai_label_app.pictures import PICTURE_SUFFIXES, read_picture
 from monai_label_app.study import Problem, read_frame
@@ -284,9 +285,8 @@ def plot(result: Evaluation, title: str, path: Path) -> None:
         ylim=(-1, 1),
     )
     panels[2].xaxis.get_major_locator().set_params(integer=True)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, dpi=110, format="png")
-    partial.replace(path)
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")
 
 
 def _mean(values: list[float]) -> float | None:

@@ -1,4 +1,4 @@
-"""Results in a folder: all of a study's objects appear there, or none."""
+"""Results in a folder: a file, or all of a study's objects, appear there whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # torch comes with it
     from monai_label_app.analysis import StudyResult
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A hidden file to write to; it takes the place of ``path`` when the work ends, and goes if it fails."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torch import nn
 from explainers.layers import convolutions
 from monai_label_app.classifier.artifacts import VARIANTS
 from monai_label_app.classifier.network import KVASIR_CLASSES, build
+from monai_label_app.folder import whole
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -80,9 +81,8 @@ class CheckpointError(ValueError):
 def save(path: Path, network: nn.Module, card: Card) -> None:
     """Write a network and its card to one safetensors file, in one step."""
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(serialise(tensors, metadata={"card": json.dumps(asdict(card))}))
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_bytes(serialise(tensors, metadata={"card": json.dumps(asdict(card))}))
 
 
 def load(path: Path) -> tuple[nn.Module, Card, str]:

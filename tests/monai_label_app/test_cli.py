@@ -328,6 +328,24 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([ENDOLENS, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
 
 
+def start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen([ENDOLENS, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def interrupted(
+    ending: signal.Signals, out: Path, begun: str, *arguments: object
+) -> tuple[subprocess.Popen[str], str, str]:
+    """Start the program and end it by a signal once a file like ``begun`` is half delivered to its folder ``out``."""
+    process = start(*arguments)
+    deadline = time.monotonic() + 120
+    while not list(out.glob(f".partial-*/{begun}")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it never began"
+        time.sleep(0.02)
+    os.kill(process.pid, ending)
+    return process, *process.communicate(timeout=120)
+
+
 @pytest.mark.slow
 def test_the_program_itself_says_one_sentence_about_each_bad_file_and_nothing_else(bad, checkpoint, tmp_path):
     done = run("analyze", bad, "--out", tmp_path / "out", "--model", checkpoint)
@@ -355,19 +373,9 @@ def test_ending_it_leaves_nothing_half_done(ending, polyp, checkpoint, tmp_path)
     folder.mkdir()
     write(image(np.repeat(polyp[None], 400, axis=0)), folder / "long.dcm")
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [ENDOLENS, "analyze", str(folder), "--out", str(out), "--model", str(checkpoint)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    process, stdout, stderr = interrupted(
+        ending, out, "*/heatmaps/*.dcm", "analyze", folder, "--out", out, "--model", checkpoint
     )
-    deadline = time.monotonic() + 120
-    while not list(out.glob(".partial-*/*/heatmaps/*.dcm")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "it never began"
-        time.sleep(0.02)
-    os.kill(process.pid, ending)
-    stdout, stderr = process.communicate(timeout=120)
     assert process.returncode not in (0, None)
     assert stdout == ""
     assert "Traceback" not in stderr

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import struct
-import subprocess
 import time
 import zlib
 from pathlib import Path
@@ -24,7 +23,7 @@ from monai_label_app.classifier.network import KVASIR_CLASSES, build
 from monai_label_app.explain import Picture, look, write
 from tests.dicom_files import by_pillow, image
 from tests.dicom_files import write as write_dicom
-from tests.monai_label_app.test_cli import ENDOLENS, assert_refused, endolens, files
+from tests.monai_label_app.test_cli import assert_refused, endolens, files, interrupted, start
 
 LAYERS = [f"block{block}_conv{number}" for block in range(1, 6) for number in range(1, 3 if block < 3 else 5)]
 
@@ -440,23 +439,12 @@ def test_class_names_that_look_alike_in_a_file_name_get_files_of_their_own(sourc
 # The program itself
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen([ENDOLENS, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_ending_it_leaves_nothing_half_done(ending, polyp_files, checkpoint, tmp_path):
     out = tmp_path / "out"
-    choice = ["--layer", "all", "--class", "all"]
-    process = start("explain", polyp_files[0], *choice, "--out", out, "--model", checkpoint)
-    deadline = time.monotonic() + 120
-    while not list(out.glob(".partial-*/*.png")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "it never began"
-        time.sleep(0.02)
-    os.kill(process.pid, ending)
-    stdout, stderr = process.communicate(timeout=120)
+    choice = ["--layer", "all", "--class", "all", "--out", out, "--model", checkpoint]
+    process, stdout, stderr = interrupted(ending, out, "*.png", "explain", polyp_files[0], *choice)
     assert process.returncode not in (0, None)
     assert stdout == ""
     assert "Traceback" not in stderr
@@ -468,15 +456,8 @@ def test_ending_it_leaves_the_maps_of_an_earlier_run_as_they_were(source, polyp_
     out = tmp_path / "out"
     assert endolens("explain", source, "--class", "all", "--out", out, "--model", checkpoint).exit_code == 0
     before = content(out)
-    choice = ["--layer", "all", "--class", "all"]
-    process = start("explain", polyp_files[0], *choice, "--out", out, "--model", checkpoint)
-    deadline = time.monotonic() + 120
-    while not list(out.glob(".partial-*/*.png")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "it never began"
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=120)
+    choice = ["--layer", "all", "--class", "all", "--out", out, "--model", checkpoint]
+    interrupted(signal.SIGINT, out, "*.png", "explain", polyp_files[0], *choice)
     assert content(out) == before
 
 
