@@ -1,0 +1,1 @@
+"""What ``endolens`` can be told: a module a subject, a function a command."""

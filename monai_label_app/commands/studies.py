@@ -1,0 +1,183 @@
+"""``endolens analyze | dicomize | serve | demo``: studies, from pictures to a viewer."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from monai_label_app.commands.options import model_option, weights_option
+from monai_label_app.console import explained, fail, name_problems, notice
+from report.endoscopic_image import Examination
+
+
+def _examination_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Patient and study of pictures that carry none."""
+    for name, text in reversed(
+        [
+            ("patient-id", "Patient ID."),
+            ("patient-name", "Person name, Family^Given."),
+            ("patient-birth-date", "YYYYMMDD."),
+            ("patient-sex", "M, F or O."),
+            ("study-date", "YYYYMMDD."),
+            ("study-time", "HHMMSS."),
+            ("study-description", "Free text."),
+            ("accession-number", "Accession number."),
+            ("referring-physician-name", "Person name, Family^Given."),
+            ("study-instance-uid", "Derived from the pictures unless given."),
+        ]
+    ):
+        command = click.option(f"--{name}", default="", help=text)(command)
+    return command
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("endolens-results"), show_default=True,
+    help="Folder for the results and summary.json; with --pacs, for summary.json alone.",
+)  # fmt: skip
+@click.option("--pacs", metavar="URL", help="DICOMweb address of a PACS: fetch from there, store back to there.")
+@click.option("--study", metavar="UID", help="Study Instance UID, with --pacs.")
+@model_option
+@weights_option
+def analyze(
+    inputs: tuple[Path, ...], out: Path, pacs: str | None, study: str | None, model: str | None, weights: str | None
+) -> None:
+    """Analyse endoscopy images: one heatmap Secondary Capture a frame, one findings report a study.
+
+    INPUTS are DICOM files, JPEG or PNG pictures, or folders of them. Without INPUTS, name a study of a PACS.
+
+    \b
+    Example:
+      endolens analyze study/ --out results
+      endolens analyze --pacs http://localhost:8042/dicom-web --study 1.2.840.113619.2.1
+    """
+    if bool(inputs) == bool(pacs) or bool(pacs) != bool(study):
+        raise click.UsageError("give either INPUTS, or --pacs with --study")
+    # torch takes seconds to import; --help and mistakes in the options need not wait for it.
+    from monai_label_app import analysis, folder
+    from monai_label_app.classifier.classifier import open_classifier
+    from monai_label_app.pacs import Pacs
+    from monai_label_app.study import read_studies
+
+    with explained(out):
+        archive = Pacs(pacs) if pacs else None
+        studies, problems = ([archive.study(study).images], []) if archive and study else read_studies(inputs)
+        name_problems(problems)
+        instances = sum(len(one.instances) for one in studies)
+        if not instances:
+            fail("there is no endoscopic image to analyse")
+        classifier = open_classifier(model, weights)
+        notice(classifier)
+        with folder.staging(out) as staged:
+            results = []
+            with click.progressbar(length=instances, label="Analysing", file=sys.stderr) as bar:
+                for one in studies:
+                    (staged / one.uid).mkdir()
+                    results.append(analysis.analyze(one, classifier, staged / one.uid, lambda: bar.update(1)))
+            for result in results:
+                name_problems(result.problems)
+            frames = sum(len(result.frames) for result in results)
+            if not frames:
+                fail("no image could be analysed")
+            for result in results:
+                if archive:
+                    archive.deliver(result)
+                else:
+                    folder.deliver(result, staged, out)
+            (staged / "summary.json").write_text(analysis.summary(classifier, results, problems), encoding="utf-8")
+            (staged / "summary.json").replace(out / "summary.json")
+    click.echo(f"{frames} frames analysed; results in {pacs or out}, summary in {out / 'summary.json'}")
+    left_out = len(problems) + sum(len(result.problems) for result in results)
+    if left_out:
+        fail(f"{left_out} of the inputs could not be used")
+
+
+@click.command()
+@click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the study.")
+@_examination_options
+def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
+    """Make a VL Endoscopic study of JPEG or PNG pictures, for scopes that write no DICOM.
+
+    PICTURES are files, or folders of them. The same pictures make the same study, however often.
+
+    \b
+    Example:
+      endolens dicomize stills/ --out study --patient-id 4711 --patient-name "Doe^Jane"
+    """
+    from monai_label_app import folder
+    from monai_label_app.study import convert_pictures, find_files
+
+    examination = _examination(attributes)
+    with explained(out):
+        instances, problems = convert_pictures(find_files(pictures), examination)
+        name_problems(problems)
+        if not instances:
+            fail("there is no picture to convert")
+        with folder.staging(out) as staged:
+            for instance in instances:
+                dataset = instance.read()
+                # Named by UID: the folder may hold the stills of another patient, or those of an earlier run.
+                dataset.save_as(staged / f"{dataset.SOPInstanceUID}.dcm", enforce_file_format=True)
+            for path in sorted(staged.iterdir()):
+                path.replace(out / path.name)
+    click.echo(f"{len(instances)} images of study {instances[0].header.StudyInstanceUID} in {out}")
+    if problems:
+        fail(f"{len(problems)} of the pictures could not be used")
+
+
+@click.command()
+@click.option("--studies", required=True, metavar="DIR|URL", help="A folder of DICOM and pictures, or a DICOMweb URL.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@click.option("--ohif", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+              help="A built OHIF to serve in place of the bundled one.")  # fmt: skip
+@model_option
+def serve(studies: str, host: str, port: int, ohif: Path | None, model: str | None) -> None:
+    """Serve studies: MONAI Label's API, OHIF and the EndoLens page, in one process.
+
+    \b
+    Example:
+      endolens serve --studies results
+      endolens serve --studies http://localhost:8042/dicom-web --port 8001
+    """
+    from monai_label_app import server
+
+    with explained(Path(studies)):
+        server.run(studies, host, port, model, ohif)
+
+
+@click.command()
+@click.option("--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"), show_default=True,
+              help="Gets the sample study and its results.")  # fmt: skip
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@click.option("--rebuild", is_flag=True, help="First make the sample model and study anew (20 minutes on two cores).")
+@click.pass_context
+def demo(context: click.Context, folder: Path, port: int, rebuild: bool) -> None:
+    """Analyse the sample study with the demonstration model, and serve it.
+
+    The study is synthetic and the model learned synthetic frames: not for clinical use.
+    """
+    from monai_label_app import sample
+
+    if rebuild:
+        from monai_label_app.sample.build import build
+
+        build()
+    with explained(folder):
+        shutil.copytree(sample.STUDY, folder / "study", dirs_exist_ok=True)
+    context.invoke(analyze, inputs=(folder / "study",), out=folder / "results")
+    context.invoke(serve, studies=str(folder), port=port)
+
+
+def _examination(values: dict[str, str]) -> Examination:
+    try:
+        return Examination(**values)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
