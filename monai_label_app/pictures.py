@@ -1,4 +1,4 @@
-"""Read JPEG and PNG files as the stills of a scope that writes no DICOM."""
+"""Read JPEG, PNG and TIFF files as the stills of a scope that writes no DICOM."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from report.endoscopic_image import Still
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
 MAX_PIXELS = 64 * 1024 * 1024
 """Largest frame that is read, in pixels; the largest endoscopes today have 8 million."""
+
+
+_LOSSY_TIFF = frozenset({"jpeg", "tiff_jpeg", "webp"})
+"""Of the compressions that a TIFF file may hold, by Pillow's names."""
 
 
 class PictureError(ValueError):
@@ -21,25 +25,28 @@ class PictureError(ValueError):
 
 
 def read_picture(path: Path) -> Still:
-    """Decode a JPEG or PNG file, turned as its orientation tag says.
+    """Decode a JPEG, PNG or TIFF file, turned as its orientation tag says.
 
     Raises:
-        PictureError: it is missing, no such picture, truncated or unreasonably large.
+        PictureError: it is missing, no such picture, truncated or unreasonably large, or a TIFF of several pages or of
+            32 bits a value.
     """
     try:
         with warnings.catch_warnings():
             # Pillow warns of large pictures; the limit below is ours.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=("JPEG", "PNG")) as image:
+            with Image.open(path, formats=("JPEG", "PNG", "TIFF")) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise PictureError(f"{path} has {width} x {height} pixels, which is more than can be read")
-                lossy = image.format == "JPEG"
+                if image.format == "TIFF":
+                    _require_still(path, image)
+                lossy = image.format == "JPEG" or image.info.get("compression") in _LOSSY_TIFF
                 pixels = _to_rgb(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError:
         raise PictureError(f"{path} has more pixels than can be read") from None
     except UnidentifiedImageError:
-        raise PictureError(f"{path} is not a JPEG or PNG picture") from None
+        raise PictureError(f"{path} is not a JPEG, PNG or TIFF picture") from None
     except PictureError:
         raise
     except OSError as error:
@@ -47,6 +54,14 @@ def read_picture(path: Path) -> Still:
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         raise PictureError(f"{path} cannot be read as a picture: {error}") from None
     return Still(pixels, lossy_ratio=pixels.nbytes / path.stat().st_size if lossy else None)
+
+
+def _require_still(path: Path, image: Image.Image) -> None:
+    pages = getattr(image, "n_frames", 1)
+    if pages != 1:
+        raise PictureError(f"{path} has {pages} pages, and a picture has one")
+    if image.mode in ("I", "F"):  # whose white could be any number
+        raise PictureError(f"{path} has values of 32 bits, not 8 or 16")
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:

@@ -35,7 +35,7 @@ def explain(
     model: str | None,
     weights: str | None,
 ) -> None:
-    """Show what the network sees in one IMAGE (JPEG, PNG or DICOM): any layer, any class.
+    """Show what the network sees in one IMAGE (JPEG, PNG, TIFF or DICOM): any layer, any class.
 
     Writes every map as an overlay (PNG) and as raw numbers at the layer's size (float32 .npy), several of them also as
     one contact sheet (rows layers, columns classes), and a manifest.json that says what they are.
@@ -85,7 +85,7 @@ def explain(
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--masks", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
-              help="Masks of the objects, PNG or JPEG of the same names.")  # fmt: skip
+              help="Masks of the objects, pictures of the same names.")  # fmt: skip
 @click.option("--class", "label", default="top", show_default=True, metavar="NAME|top",
               help="One class, whose map is measured; top is the predicted one of each picture.")  # fmt: skip
 @click.option("--layer", help="[default: the model's own]")
@@ -159,7 +159,7 @@ def faithfulness(
 def artifacts(images: tuple[Path, ...], as_json: bool, out: Path | None, variant: str) -> None:
     """Find navigation boxes, places where one was cut out, and black borders in IMAGES, which fool networks.
 
-    IMAGES are JPEG, PNG or DICOM files (the first frame of each), or folders of them. Boxes are x0, y0, x1, y1 in
+    IMAGES are pictures or DICOM files (the first frame of each), or folders of them. Boxes are x0, y0, x1, y1 in
     pixels; content is the rectangle around what the endoscope shows.
 
     \b

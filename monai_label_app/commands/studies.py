@@ -50,7 +50,7 @@ def analyze(
 ) -> None:
     """Analyse endoscopy images: one heatmap Secondary Capture a frame, one findings report a study.
 
-    INPUTS are DICOM files, JPEG or PNG pictures, or folders of them. Without INPUTS, name a study of a PACS.
+    INPUTS are DICOM files, JPEG, PNG or TIFF pictures, or folders of them. Without INPUTS, name a study of a PACS.
 
     \b
     Example:
@@ -103,7 +103,7 @@ def analyze(
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the study.")
 @_examination_options
 def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
-    """Make a VL Endoscopic study of JPEG or PNG pictures, for scopes that write no DICOM.
+    """Make a VL Endoscopic study of JPEG, PNG or TIFF pictures, for scopes that write no DICOM.
 
     PICTURES are files, or folders of them. The same pictures make the same study, however often.
 

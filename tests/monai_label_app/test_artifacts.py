@@ -197,7 +197,7 @@ def test_what_is_no_image_is_named_and_the_rest_is_examined(polyp, tmp_path):
     result = endolens("artifacts", tmp_path, "--json")
     assert result.exit_code == 1
     assert [json.loads(line)["file"] for line in result.stdout.splitlines()] == [str(tmp_path / "plain.png")]
-    assert "text.jpg is not a JPEG or PNG picture" in result.stderr
+    assert "text.jpg is not a JPEG, PNG or TIFF picture" in result.stderr
     assert_refused(endolens("artifacts", tmp_path / "none"), "does not exist")
     (tmp_path / "empty").mkdir()
     assert_refused(endolens("artifacts", tmp_path / "empty"), "there is no image")
