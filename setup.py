@@ -32,6 +32,7 @@ setup(
         "numpy>=1.26",
         "scikit-image>=0.22",
         "scipy>=1.11",
+        "scikit-learn>=1.4",
         "matplotlib>=3.8",
         "flask>=3.0",
         "a2wsgi>=1.10",

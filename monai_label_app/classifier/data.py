@@ -1,0 +1,226 @@
+"""Labelled pictures on disk: which there are, which of them can be read, and how they are divided for cross-validation.
+
+Three layouts are known:
+
+- a folder a class, as Kvasir has, or folders of such folders, as HyperKvasir has
+  (``labeled-images/lower-gi-tract/pathological-findings/polyps/*.jpg``): the class is the folder that holds pictures;
+- a CSV file with the columns ``path`` (relative to it), ``label`` and, where it is known which pictures belong together
+  (one patient, one video), ``group``.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from monai_label_app.classifier.duplicates import fingerprint, near_duplicates
+from monai_label_app.explain import Progress
+from monai_label_app.frames import in_one_line
+from monai_label_app.pictures import PICTURE_SUFFIXES
+from monai_label_app.study import Problem, read_frame
+
+POLYPS = "polyps"
+"""The class of the pictures of another source; see :class:`Dataset`."""
+
+_MASKS = frozenset({"ground truth", "groundtruth", "ground_truth", "masks", "mask"})
+"""Folders that hold no pictures, by what CVC-ClinicDB, CVC-ColonDB and their copies call them."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture, its class, and the group that may not be divided between training and test."""
+
+    path: Path
+    label: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled pictures.
+
+    Attributes:
+        classes: in alphabetical order.
+        examples: the pictures, a class after the other, or as a CSV lists them.
+        extra: polyps of another source, to test on and never to train on (the paper, Table I b).
+        problems: what was left out.
+    """
+
+    classes: tuple[str, ...]
+    examples: tuple[Example, ...]
+    extra: tuple[Example, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def find_dataset(path: Path, extra_polyps: Path | None = None) -> Dataset:
+    """List a dataset, quickly: no picture is opened, and a picture is alone in its group unless a CSV says otherwise.
+
+    Args:
+        path: a folder or CSV file in one of the layouts above.
+        extra_polyps: a folder of pictures, all polyps, such as CVC-ClinicDB or CVC-ColonDB; folders in it that are
+            called ``Ground Truth`` or ``masks`` are passed over.
+
+    Raises:
+        ValueError: no such folder or file, a layout that is not known, or fewer than two classes.
+    """
+    if path.is_dir():
+        labeled = path / "labeled-images"  # beside it HyperKvasir has pictures without labels, masks and videos
+        examples = tuple(_in_folders(labeled if labeled.is_dir() else path))
+    elif path.is_file():
+        examples = tuple(_listed(path))
+    else:
+        raise ValueError(f"{path} does not exist")
+    classes = tuple(sorted({example.label for example in examples}))
+    if len(classes) < 2:
+        found = f"one class, {classes[0]}" if classes else "no class"
+        raise ValueError(f"{path} has {found}; a dataset has a folder a class, or is a CSV file with path and label")
+    if extra_polyps is None:
+        return Dataset(classes, examples)
+    if POLYPS not in classes:
+        raise ValueError(f"{path} has no class {POLYPS} for the pictures of {extra_polyps}")
+    return Dataset(classes, examples, tuple(_polyps(extra_polyps)))
+
+
+def read_dataset(
+    path: Path, extra_polyps: Path | None = None, progress: Progress = lambda items, length, label: items
+) -> Dataset:
+    """List a dataset as :func:`find_dataset` does, and open every picture.
+
+    Those that cannot be read are left out. Near-duplicates get one group, whatever their classes; extra polyps that are
+    near-duplicates of an example are left out.
+
+    Raises:
+        ValueError: as there, or no picture of a class can be read.
+    """
+    found = find_dataset(path, extra_polyps)
+    problems: list[Problem] = []
+    readable: list[Example] = []
+    fingerprints = []
+    every = (*found.examples, *found.extra)
+    for example in progress(every, len(every), "Reading"):
+        try:
+            fingerprints.append(fingerprint(read_frame(example.path)))
+        except ValueError as error:
+            problems.append(Problem(str(example.path), str(error)))
+        else:
+            readable.append(example)
+    missing = set(found.classes) - {example.label for example in readable}
+    if missing:
+        raise ValueError(f"{path} has no picture of {', '.join(sorted(missing))} that can be read")
+    groups = near_duplicates(np.array(fingerprints), [example.group for example in readable])
+    grouped = [replace(example, group=group) for example, group in zip(readable, groups, strict=True)]
+    others = {example.path for example in found.extra}
+    examples = tuple(example for example in grouped if example.path not in others)
+    known = {example.group for example in examples}
+    extra = []
+    for example in grouped:
+        if example.path in others and example.group in known:
+            problems.append(Problem(str(example.path), f"{example.path} is nearly the same picture as {example.group}"))
+        elif example.path in others:
+            extra.append(example)
+    return Dataset(found.classes, examples, tuple(extra), tuple(problems))
+
+
+def folds(dataset: Dataset, count: int, seed: int) -> list[tuple[tuple[Example, ...], tuple[Example, ...]]]:
+    """Divide the examples for cross-validation, shuffled: a part of every class in every fold, no group in two.
+
+    Args:
+        dataset: whose groups are known, by :func:`read_dataset`. Its extra polyps are in no fold.
+        count: number of folds, at least 2.
+        seed: the same gives the same folds.
+
+    Returns:
+        For every fold what is trained and what is tested on. Every example is tested on once.
+
+    Raises:
+        ValueError: fewer than two folds, fewer groups of a class than folds, or a fold without a class.
+    """
+    if count < 2:
+        raise ValueError(f"cross-validation needs 2 folds at least, not {count}")
+    for label in dataset.classes:
+        members = [example.group for example in dataset.examples if example.label == label]
+        if len(set(members)) < count:
+            raise ValueError(
+                f"class {label} has too few pictures for {count} folds: {len(members)}, of which "
+                f"{len(set(members))} may be divided"
+            )
+    labels = [example.label for example in dataset.examples]
+    groups = [example.group for example in dataset.examples]
+    divided = []
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    for number, parts in enumerate(splitter.split(labels, labels, groups), start=1):
+        train, test = (tuple(dataset.examples[index] for index in part) for part in parts)
+        for part, what in ((train, "train"), (test, "test")):
+            missing = set(dataset.classes) - {example.label for example in part}
+            if missing:
+                raise ValueError(
+                    f"fold {number} of {count} has no picture of {', '.join(sorted(missing))} to {what} on; "
+                    f"take fewer folds or another seed"
+                )
+        divided.append((train, test))
+    return divided
+
+
+def _in_folders(root: Path) -> Iterator[Example]:
+    where: dict[str, Path] = {}
+    for folder, files in _leaves(root):
+        if folder == root:
+            raise ValueError(f"{root} has no folder a class")
+        label = folder.name
+        if not files:
+            raise ValueError(f"{folder} is empty, and a class needs a picture")
+        if label in where:
+            raise ValueError(f"{where[label]} and {folder} are both of class {label}; name one of their parents alone")
+        where[label] = folder
+        for file in files:
+            yield Example(file, label, str(file))
+
+
+def _leaves(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Every folder without folders in it, and its files."""
+    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    folders = [path for path in visible if path.is_dir()]
+    if not folders:
+        yield folder, visible
+        return
+    if loose := next((path for path in visible if path.suffix.lower() in PICTURE_SUFFIXES), None):
+        raise ValueError(f"{loose} lies beside folders, so its class is not known")
+    for path in folders:
+        yield from _leaves(path)
+
+
+def _listed(table: Path) -> Iterator[Example]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table} cannot be read as a CSV file: {in_one_line(error)}") from None
+    seen: set[Path] = set()
+    for number, row in enumerate(rows, start=1):
+        name, label, group = ((row.get(column) or "").strip() for column in ("path", "label", "group"))
+        if not (name and label):
+            raise ValueError(f"{table} has no path and label in row {number}")
+        path = table.parent / name
+        if path in seen:
+            raise ValueError(f"{table} names {path} twice")
+        seen.add(path)
+        yield Example(path, label, group or str(path))
+
+
+def _polyps(folder: Path) -> Iterator[Example]:
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder of pictures")
+    found = False
+    for path in sorted(folder.rglob("*")):
+        place = path.relative_to(folder).parts
+        masks = any(part.lower() in _MASKS or part.startswith(".") for part in place)
+        if path.suffix.lower() in PICTURE_SUFFIXES and not masks:
+            found = True
+            yield Example(path, POLYPS, str(path))
+    if not found:
+        raise ValueError(f"{folder} has no picture")
