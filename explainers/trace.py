@@ -53,29 +53,42 @@ class Traced:
     rectifiers: Rectifiers
 
 
-def trace(network: nn.Module, images: Tensor, layers: Mapping[str, nn.Conv2d]) -> Traced:
-    """Run a network forward, in evaluation mode whatever mode it is in.
+def run(network: nn.Module, images: Tensor) -> Tensor:
+    """Class scores (N, classes) of images (N, C, H, W), in evaluation mode whatever mode the network is in.
 
     Raises:
-        ValueError: it cannot take these images, none of the layers took part, or a score is not a finite number.
+        ValueError: it cannot take these images, or a score is not a finite number.
         TypeError: what it returns are not class scores (N, classes).
     """
-    with torch.inference_mode(False), torch.enable_grad():
-        leaf = images.detach().clone().requires_grad_()
-        # Weights that are made anew at each use, as spectral_norm's are, stay the same tensor while cached.
-        with _evaluating(network), parametrize.cached(), _Watch(layers) as watch:
-            try:
-                scores = network(leaf.clone())  # which it may change
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                reason = str(error).splitlines()[0]
-                raise ValueError(f"the network cannot take images of {tuple(images.shape)}: {reason}") from error
+    with _evaluating(network):
+        try:
+            scores = network(images)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"the network cannot take images of {tuple(images.shape)}: {reason}") from error
     if not isinstance(scores, Tensor) or scores.shape[:1] != images.shape[:1] or scores.ndim != 2:
         returned = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise TypeError(f"the network must return class scores (N, classes), not {returned}")
     if not scores.isfinite().all():
         raise ValueError("the network's scores are not finite numbers; its weights are broken")
+    return scores
+
+
+def trace(network: nn.Module, images: Tensor, layers: Mapping[str, nn.Conv2d]) -> Traced:
+    """Run a network as :func:`run` does, and keep what its layers put out.
+
+    Raises:
+        ValueError: as there, or none of the layers took part.
+        TypeError: as there.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = images.detach().clone().requires_grad_()
+        # Weights that are made anew at each use, as spectral_norm's are, stay the same tensor while cached. The mode is
+        # switched first: a module makes another one in training.
+        with _evaluating(network), parametrize.cached(), _Watch(layers) as watch:
+            scores = run(network, leaf.clone())  # which it may change
     activations = {name: output for name, output in watch.activations.items() if output.requires_grad}
     if not (activations and scores.requires_grad):
         raise ValueError("none of the layers takes part in the scores")

@@ -30,6 +30,8 @@ class Card:
 
     ``version`` is the author's; :class:`Classifier` adds a fingerprint of the weights to it. ``notice`` is shown
     wherever a result is shown. ``preprocess`` names the variant that the network was trained with.
+    ``temperature`` is what its scores were divided by for calibration, which its weights hold already; 1 where they
+    are as they were trained.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Card:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     preprocess: str = "none"
+    temperature: float = 1.0
     target_layer: str = "block5_conv4"
     training_data: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -62,6 +65,8 @@ class Card:
             raise ValueError(f"input_size {self.input_size!r} is not a number of pixels from 32 to 4096")
         if not (isinstance(self.width, int | float) and 0 < self.width <= 4):
             raise ValueError(f"width {self.width!r} is not a factor from 0 to 4")
+        if not (isinstance(self.temperature, int | float) and 0 < self.temperature < math.inf):
+            raise ValueError(f"temperature {self.temperature!r} is not a number above 0")
         for name, low in (("mean", -math.inf), ("std", 0.0)):
             values = getattr(self, name)
             if len(values) != 3 or not all(isinstance(v, int | float) and low < v < math.inf for v in values):

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save as serialise
-from torch import nn
+from torch import Tensor, nn
 
 from explainers import Dissection, Geometry, dissect
 from explainers.layers import convolutions
+from explainers.trace import run
 from monai_label_app.classifier import checkpoint
 from monai_label_app.classifier.checkpoint import Card
 from monai_label_app.classifier.network import build, load_pretrained
@@ -48,10 +49,25 @@ class Classifier:
         Raises:
             ValueError: no such layer.
         """
+        images, geometries = self._prepare(frames)
+        return dissect(self.network, images, layers or [self.card.target_layer]), geometries
+
+    def scores(self, frames: Sequence[NDArray]) -> Tensor:
+        """Class scores before softmax of frames (H, W, 3) uint8 of any size: (N, classes), on the CPU.
+
+        Where no map is wanted: quicker than :meth:`dissect`, and in a fraction of its memory.
+
+        Raises:
+            ValueError: the network cannot take its card's input size, or its weights are broken.
+        """
+        with torch.inference_mode():
+            return run(self.network, self._prepare(frames)[0]).cpu()
+
+    def _prepare(self, frames: Sequence[NDArray]) -> tuple[Tensor, list[Geometry]]:
         card = self.card
         prepared = [prepare(frame, card.input_size, card.mean, card.std, card.preprocess) for frame in frames]
         images = torch.stack([image for image, _ in prepared]).to(self.device)
-        return dissect(self.network, images, layers or [self.card.target_layer]), [geometry for _, geometry in prepared]
+        return images, [geometry for _, geometry in prepared]
 
 
 @lru_cache(maxsize=1)

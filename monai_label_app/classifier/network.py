@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,3 +109,26 @@ def load_pretrained(network: nn.Module, architecture: str, weights: str | Path) 
         raise ValueError(f"{weights} has no weights that fit {architecture}")
     network.load_state_dict(fitting, strict=False)
     return [name for name in own if name not in fitting]
+
+
+def calibrate(network: nn.Module, temperature: float) -> None:
+    """Divide a network's class scores by a temperature, in its weights, so that their softmax is calibrated.
+
+    Which class is the most probable does not change, and a Grad-CAM only by the same factor.
+
+    Args:
+        network: changed in place. Its last module with weights must be the linear layer that puts out the scores, as in
+            torchvision's networks but SqueezeNet.
+        temperature: above 0; see :func:`monai_label_app.classifier.metrics.temperature`.
+
+    Raises:
+        ValueError: the temperature is not above 0, or the network ends in another kind of layer.
+    """
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"a temperature must be above 0, not {temperature:g}")
+    last = [module for module in network.modules() if next(module.parameters(recurse=False), None) is not None][-1]
+    if not isinstance(last, nn.Linear):
+        raise ValueError(f"only a network that ends in a linear layer can be calibrated, not in {type(last).__name__}")
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.div_(temperature)

@@ -12,7 +12,14 @@ from safetensors.torch import save_file
 from monai_label_app.classifier.checkpoint import Card, CheckpointError, load, save
 from monai_label_app.classifier.network import build
 
-CARD = Card(name="small", version="1", width=1 / 32, classes=("lesion", "läsionsfrei"), metrics={"accuracy": 0.5})
+CARD = Card(
+    name="small",
+    version="1",
+    width=1 / 32,
+    classes=("lesion", "läsionsfrei"),
+    metrics={"accuracy": 0.5},
+    temperature=1.5,
+)
 
 
 def test_network_and_card_come_back(tmp_path: Path) -> None:
@@ -43,6 +50,9 @@ def test_other_weights_have_another_fingerprint(tmp_path: Path) -> None:
         ({"std": (0, 0, 0)}, "std"),
         ({"mean": (0.5,)}, "mean"),
         ({"preprocess": "magic"}, "preprocess"),
+        ({"temperature": 0}, "temperature"),
+        ({"temperature": float("inf")}, "temperature"),
+        ({"temperature": "warm"}, "temperature"),
         ({"classes": ("a", "a")}, "distinct"),
         ({"classes": ("a\\b", "c")}, "classes"),
         ({"notice": "two\nlines"}, "notice"),

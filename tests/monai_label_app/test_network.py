@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from explainers.layers import convolutions
 from monai_label_app.classifier.classifier import open_classifier
-from monai_label_app.classifier.network import KVASIR_CLASSES, build, load_pretrained
+from monai_label_app.classifier.network import KVASIR_CLASSES, build, calibrate, load_pretrained
 
 
 @pytest.mark.slow
@@ -91,3 +91,27 @@ def test_weights_that_share_nothing_are_refused(tmp_path: Path) -> None:
 def test_network_by_name_is_the_same_twice() -> None:
     first, second = (open_classifier.__wrapped__("squeezenet1_1") for _ in range(2))
     assert first.fingerprint == second.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("architecture", "width"), [("vgg11", 1 / 16), ("resnet18", 1), ("googlenet", 1), ("mobilenet_v3_small", 1)]
+)
+def test_a_calibrated_network_gives_the_softmax_of_its_scores_by_the_temperature(architecture, width) -> None:
+    torch.manual_seed(0)
+    network = build(architecture, width=width)
+    images = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        before = network(images)
+        calibrate(network, 2.5)
+        torch.testing.assert_close(network(images).softmax(1), (before / 2.5).softmax(1))
+
+
+def test_what_cannot_be_calibrated_is_refused_and_stays_as_it_is() -> None:
+    squeezenet = build("squeezenet1_1")
+    before = {name: tensor.clone() for name, tensor in squeezenet.state_dict().items()}
+    with pytest.raises(ValueError, match="ends in a linear layer can be calibrated, not in Conv2d"):
+        calibrate(squeezenet, 2)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in squeezenet.state_dict().items())
+    for temperature in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="must be above 0"):
+            calibrate(build("vgg11", width=1 / 32), temperature)
