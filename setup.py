@@ -14,7 +14,13 @@ setup(
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["explainers*", "report*", "monai_label_app*"]),
     package_data={
-        "monai_label_app": ["sample/*.safetensors", "sample/study/*.dcm", "web/templates/*", "web/static/*"],
+        "monai_label_app": [
+            "classifier/*.html",
+            "sample/*.safetensors",
+            "sample/study/*.dcm",
+            "web/templates/*",
+            "web/static/*",
+        ],
         "explainers": ["py.typed"],
         "report": ["py.typed"],
     },
@@ -35,6 +41,7 @@ setup(
         "scikit-learn>=1.4",
         "matplotlib>=3.8",
         "flask>=3.0",
+        "jinja2>=3.1",
         "a2wsgi>=1.10",
         "httpx>=0.27",
         "click>=8.1",

@@ -8,7 +8,7 @@ import warnings
 
 import click
 
-from monai_label_app.commands import pictures, studies
+from monai_label_app.commands import learning, pictures, studies
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,5 +39,6 @@ for command in (
     pictures.explain,
     pictures.faithfulness,
     pictures.artifacts,
+    learning.evaluate,
 ):
     main.add_command(command)

@@ -1,0 +1,99 @@
+"""An evaluation as files: predictions, metrics, two plots, and one page that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader
+from matplotlib.figure import Figure
+
+from monai_label_app.classifier.evaluation import Evaluation
+from monai_label_app.classifier.metrics import BINS, RATES, Reliability, reliability
+
+
+def write(evaluation: Evaluation, content: dict[str, Any], command: str, folder: Path) -> list[Path]:
+    """Write an evaluation to a folder.
+
+    Args:
+        evaluation: what was said of each picture.
+        content: of ``metrics.json``, by :func:`monai_label_app.classifier.evaluation.measures`, with the ``model`` and
+            ``dataset`` that they are of.
+        command: that made it, for the page.
+        folder: that exists.
+
+    Returns:
+        The files, ``metrics.json`` last.
+    """
+    paths = {name: folder / name for name in ("predictions.csv", "confusion.png", "reliability.png", "report.html")}
+    _predictions(evaluation, paths["predictions.csv"])
+    _draw_confusion(evaluation, paths["confusion.png"])
+    _draw_reliability(reliability(evaluation.labels, evaluation.probabilities), paths["reliability.png"])
+    plots = {
+        path.stem: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        for path in (paths["confusion.png"], paths["reliability.png"])
+    }
+    templates = Environment(loader=PackageLoader("monai_label_app.classifier", "."), autoescape=True)
+    page = templates.get_template("evaluation.html").render(
+        content=content,
+        rates=RATES,
+        bins=BINS,
+        plots=plots,
+        problems=evaluation.problems,
+        command=command,
+        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    )
+    # A file name need not be valid text.
+    paths["report.html"].write_text(page, encoding="utf-8", errors="replace")
+    metrics = folder / "metrics.json"
+    metrics.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
+    return [*paths.values(), metrics]
+
+
+def _predictions(evaluation: Evaluation, path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "label", "predicted", *evaluation.classes])
+        predictions = zip(evaluation.examples, evaluation.predicted, evaluation.probabilities, strict=True)
+        for example, index, values in predictions:
+            chances = (f"{value:.6f}" for value in values)
+            rows.writerow([example.path, example.label, evaluation.classes[index], *chances])
+
+
+def _draw_confusion(evaluation: Evaluation, path: Path) -> None:
+    """Counts, on the share of the true class."""
+    confusion = evaluation.confusion
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    side = 3 + 0.6 * len(confusion)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    panel = figure.subplots()
+    panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(confusion):
+        if count:
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            panel.text(column, row, str(count), ha="center", va="center", color=colour)
+    ticks = range(len(confusion))
+    panel.set_xticks(ticks, evaluation.classes, rotation=45, ha="right")
+    panel.set_yticks(ticks, evaluation.classes)
+    panel.set(xlabel="predicted", ylabel="true")
+    figure.savefig(path, format="png", dpi=110)
+
+
+def _draw_reliability(found: Reliability, path: Path) -> None:
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    panel = figure.subplots()
+    bins = len(found.count)
+    filled = found.count > 0
+    lefts = np.arange(bins)[filled] / bins
+    panel.bar(lefts, found.accuracy[filled], 1 / bins, align="edge", edgecolor="white", label="share that is right")
+    panel.plot(found.confidence[filled], found.confidence[filled], "k.", label="mean probability")
+    panel.plot([0, 1], [0, 1], "k:", linewidth=1)
+    panel.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the predicted class", ylabel="share that is right")
+    panel.set_title(f"expected calibration error {found.error:.3f}")
+    panel.legend(loc="upper left")
+    figure.savefig(path, format="png", dpi=110)
