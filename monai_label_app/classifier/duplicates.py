@@ -13,8 +13,8 @@ from scipy.sparse.csgraph import connected_components
 NEAR = 24
 """Bits of 256 in which the fingerprints of near-duplicates differ at most.
 
-On 815 real frames of endoscopes, halving the size and compressing anew changed up to 15 bits, and no two frames of
-different scenes were nearer than 39. With 64 bits some of them are as near as copies: black corners look alike.
+Of 815 real frames, a copy of 160 pixels on the short side, by JPEG of quality 40, differed in up to 15 bits, and no two
+of different scenes were nearer than 39. With 64 bits some of those are as near as copies: black corners look alike.
 """
 
 _SIDE = 16
