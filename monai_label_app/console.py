@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+
+Progress = Callable[[Iterable[Any], int | None, str], Iterable[Any]]
+"""Hands items on while it shows how many of how many are done: (items, length, label) → items."""
+
+
+def silent(items: Iterable[Any], length: int | None, label: str) -> Iterable[Any]:
+    """A :data:`Progress` that shows nothing."""
+    return items
 
 
 @contextmanager

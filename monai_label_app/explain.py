@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,9 @@ from explainers.contact_sheet import contact_sheet, thumbnail
 from explainers.layers import convolutions, unknown
 from explainers.regions import THRESHOLD
 from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.console import Progress, silent
 
 ALL, TOP = "all", "top"
-
-Progress = Callable[[Iterable[Any], int | None, str], Iterable[Any]]
-"""Hands items on while it shows how many of how many are done: (items, length, label) → items."""
 
 MANIFEST = "manifest.json"
 SHEET = "contact-sheet.png"
@@ -72,7 +70,7 @@ def look(
     method: str,
     layers: Sequence[str],
     classes: Sequence[str],
-    progress: Progress = lambda items, length, label: items,
+    progress: Progress = silent,
 ) -> Maps:
     """Make the maps of a picture.
 
@@ -115,7 +113,7 @@ def write(
     made: Maps,
     colours: str,
     folder: Path,
-    progress: Progress = lambda items, length, label: items,
+    progress: Progress = silent,
 ) -> list[Path]:
     """Write maps as overlays and arrays, all of them as one contact sheet, and what they are as a manifest.
 

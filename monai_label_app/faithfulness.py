@@ -24,7 +24,8 @@ from explainers.faithfulness import (
 )
 from explainers.layers import unknown
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.explain import TOP, Progress
+from monai_label_app.console import Progress, silent
+from monai_label_app.explain import TOP
 from monai_label_app.folder import whole
 from monai_label_app.frames import UnreadableError
 from monai_label_app.pictures import PICTURE_SUFFIXES, read_picture
@@ -121,7 +122,7 @@ def evaluate(
     layer: str,
     label: str = TOP,
     steps: int = 16,
-    progress: Progress = lambda items, length, label: items,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Measure one kind of map on pictures.
 

@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
 from monai_label_app.classifier.duplicates import fingerprint, near_duplicates
-from monai_label_app.explain import Progress
+from monai_label_app.console import Progress, silent
 from monai_label_app.frames import in_one_line
 from monai_label_app.pictures import PICTURE_SUFFIXES
 from monai_label_app.study import Problem, read_frame
@@ -86,9 +86,7 @@ def find_dataset(path: Path, extra_polyps: Path | None = None) -> Dataset:
     return Dataset(classes, examples, tuple(_polyps(extra_polyps)))
 
 
-def read_dataset(
-    path: Path, extra_polyps: Path | None = None, progress: Progress = lambda items, length, label: items
-) -> Dataset:
+def read_dataset(path: Path, extra_polyps: Path | None = None, progress: Progress = silent) -> Dataset:
     """List a dataset as :func:`find_dataset` does, and open every picture.
 
     Those that cannot be read are left out. Near-duplicates get one group, whatever their classes; extra polyps that are

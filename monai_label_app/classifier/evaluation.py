@@ -24,7 +24,7 @@ from monai_label_app.classifier.metrics import (
     resample,
     summary,
 )
-from monai_label_app.explain import Progress
+from monai_label_app.console import Progress, silent
 from monai_label_app.study import Problem, read_frame
 
 _BATCH = 16
@@ -67,9 +67,7 @@ class Evaluation:
         return confusion_matrix(self.labels, self.predicted, len(self.classes))
 
 
-def evaluate(
-    examples: Sequence[Example], classifier: Classifier, progress: Progress = lambda items, length, label: items
-) -> Evaluation:
+def evaluate(examples: Sequence[Example], classifier: Classifier, progress: Progress = silent) -> Evaluation:
     """Show every example to a classifier; those that cannot be read are left out.
 
     Raises:
