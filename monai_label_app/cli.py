@@ -40,5 +40,7 @@ for command in (
     pictures.faithfulness,
     pictures.artifacts,
     learning.evaluate,
+    learning.train,
+    learning.crossval,
 ):
     main.add_command(command)

@@ -164,6 +164,15 @@ def folds(dataset: Dataset, count: int, seed: int) -> list[tuple[tuple[Example, 
     return divided
 
 
+def divide(dataset: Dataset, share: float, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Keep a share of the examples aside, of every class about as many: what is trained on, and what is kept aside.
+
+    Raises:
+        ValueError: as :func:`folds`.
+    """
+    return folds(dataset, round(1 / share), seed)[0] if share else (dataset.examples, ())
+
+
 def _in_folders(root: Path) -> Iterator[Example]:
     where: dict[str, Path] = {}
     for folder, files in _leaves(root):

@@ -30,7 +30,22 @@ def write(evaluation: Evaluation, content: dict[str, Any], command: str, folder:
     Returns:
         The files, ``metrics.json`` last.
     """
-    paths = {name: folder / name for name in ("predictions.csv", "confusion.png", "reliability.png", "report.html")}
+    files, plots = write_predictions(evaluation, folder)
+    report, metrics = folder / "report.html", folder / "metrics.json"
+    text = {"rates": RATES, "bins": BINS, "plots": plots, "problems": evaluation.problems, "command": command}
+    # A file name need not be valid text.
+    report.write_text(page("evaluation.html", content=content, **text), encoding="utf-8", errors="replace")
+    metrics.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
+    return [*files, report, metrics]
+
+
+def write_predictions(evaluation: Evaluation, folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """Write ``predictions.csv``, ``confusion.png`` and ``reliability.png``.
+
+    Returns:
+        The files, and the two plots by name as data addresses for a page.
+    """
+    paths = {name: folder / name for name in ("predictions.csv", "confusion.png", "reliability.png")}
     _predictions(evaluation, paths["predictions.csv"])
     _draw_confusion(evaluation, paths["confusion.png"])
     _draw_reliability(reliability(evaluation.labels, evaluation.probabilities), paths["reliability.png"])
@@ -38,21 +53,14 @@ def write(evaluation: Evaluation, content: dict[str, Any], command: str, folder:
         path.stem: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
         for path in (paths["confusion.png"], paths["reliability.png"])
     }
+    return list(paths.values()), plots
+
+
+def page(template: str, **values: Any) -> str:
+    """Fill in a page of this package; it is told when it was made."""
     templates = Environment(loader=PackageLoader("monai_label_app.classifier", "."), autoescape=True)
-    page = templates.get_template("evaluation.html").render(
-        content=content,
-        rates=RATES,
-        bins=BINS,
-        plots=plots,
-        problems=evaluation.problems,
-        command=command,
-        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-    )
-    # A file name need not be valid text.
-    paths["report.html"].write_text(page, encoding="utf-8", errors="replace")
-    metrics = folder / "metrics.json"
-    metrics.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
-    return [*paths.values(), metrics]
+    made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    return templates.get_template(template).render(made=made, **values)
 
 
 def _predictions(evaluation: Evaluation, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.vgg import VGG, cfgs, make_layers
+
+from explainers.layers import convolutions, unknown
 
 KVASIR_CLASSES = (
     "dyed-lifted-polyps",
@@ -132,3 +135,35 @@ def calibrate(network: nn.Module, temperature: float) -> None:
     with torch.no_grad():
         for parameter in last.parameters():
             parameter.div_(temperature)
+
+
+HEAD = "head"
+"""What :func:`split` calls the last part of any network."""
+
+
+def split(network: nn.Module, first: str) -> tuple[nn.Module, nn.Module]:
+    """Divide a network before a layer, into what comes before and the rest; both share its weights.
+
+    Args:
+        network: of torchvision.
+        first: a convolution of a VGG network, or :data:`HEAD` for the last module of any network.
+
+    Raises:
+        ValueError: no such layer, or nothing lies before it.
+    """
+    if first == HEAD:
+        *_, name = network._modules
+        before = copy.copy(network)
+        before._modules = {**network._modules, name: nn.Identity()}
+        return before, network.get_submodule(name)
+    if not isinstance(network, VGG):
+        raise ValueError(f"{type(network).__name__} can be divided before its head alone, not before {first}")
+    layers = convolutions(network)
+    if first not in layers:
+        raise unknown("layer", first, layers)
+    modules = list(network.features)
+    place = modules.index(layers[first])
+    if not place:
+        raise ValueError(f"{first} is the first layer; nothing lies before it")
+    rest = nn.Sequential(*modules[place:], network.avgpool, nn.Flatten(), network.classifier)
+    return nn.Sequential(*modules[:place]), rest

@@ -122,7 +122,7 @@ def test_the_report_needs_no_other_file_and_says_what_it_is_of(rendered, evaluat
     for words in (
         f"endolens-demo {said['model']['version']}",
         "demonstration model, not for clinical use",
-        f"endolens evaluate {rendered} --out {out}",
+        f"endolens evaluate {rendered} --json --out {out}",
         f"{said['macro_f1']:.3f}",
         "synthetic frames",
     ):

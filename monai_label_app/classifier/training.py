@@ -1,0 +1,396 @@
+"""Train a classifier on labelled pictures by MONAI's engine and, where there are masks, on where it looks.
+
+A run has a folder with its recipe, curves, TensorBoard logs and, until it ends, the state after its last epoch: started
+again after a kill it goes on from there and ends as if nothing had been.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Events
+from monai.engines import SupervisedTrainer
+from monai.handlers import TensorBoardStatsHandler
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from torchvision.models.vgg import VGG
+
+from explainers.layers import convolutions
+from monai_label_app.classifier.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Card
+from monai_label_app.classifier.data import Example
+from monai_label_app.classifier.guidance import astray
+from monai_label_app.classifier.head import bake, start
+from monai_label_app.classifier.metrics import confusion_matrix, rates, temperature
+from monai_label_app.classifier.network import build, calibrate, load_pretrained, split
+from monai_label_app.classifier.training_set import Draws, Features, TrainingSet, Views
+from monai_label_app.console import Progress, silent
+from monai_label_app.folder import whole
+
+_BATCH = 32
+_NEW = 1
+"""How much faster layers learn that have no pretrained weights."""
+
+_SMOOTHING = 0.05
+_DECAY = 0.02
+_LARGEST_GRADIENT = 5.0
+_STATE, _BEST = "state.pt", "best.pt"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        architecture, width: as in :class:`Card`.
+        size: of the input, in pixels.
+        preprocess: what is taken off a frame first.
+        weights: ``imagenet``, a safetensors file, or nothing.
+        train_from: the first layer that learns, a VGG convolution or ``head``; what comes before is frozen and run
+            only once. Nothing: all learn.
+        views: of each picture that frozen layers are shown.
+        epochs: passes over the pictures.
+        patience: epochs without a better validation loss after which it stops early.
+        rate: the highest learning rate, of pretrained layers.
+        guidance: weight of the loss on maps beside what they should show; see :mod:`.guidance`.
+        seed: of everything random.
+    """
+
+    architecture: str = "vgg19"
+    width: float = 1.0
+    size: int = 224
+    preprocess: str = "box+border"
+    weights: str = ""
+    train_from: str = ""
+    views: int = 8
+    epochs: int = 30
+    patience: int = 10
+    rate: float = 1e-4
+    guidance: float = 0.3
+    seed: int = 0
+
+
+@dataclass
+class History:
+    """What each epoch brought: losses of classes and of maps; of the pictures kept aside, loss and macro F1."""
+
+    loss: list[float] = field(default_factory=list)
+    astray: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    validation_f1: list[float] = field(default_factory=list)
+
+
+class _Learner(nn.Module):
+    """A network that returns its scores and what its target layer put out."""
+
+    def __init__(self, network: nn.Module, layer: nn.Module | None) -> None:
+        super().__init__()
+        self.network = network
+        self._kept: Tensor | None = None
+        if layer is not None:
+            layer.register_forward_hook(self._keep)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        self._kept = None
+        scores = self.network(images)
+        kept, self._kept = self._kept, None
+        return scores, kept
+
+    def _keep(self, _layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        self._kept = output
+        return output.clone()  # the ReLU that follows writes into what it is given
+
+
+class _Loss(nn.Module):
+    """Cross-entropy of the classes and, weighted, how far the maps go astray; remembers both."""
+
+    def __init__(self, weights: Tensor, guidance: float) -> None:
+        super().__init__()
+        self._weights, self._guidance = weights, guidance
+        self.parts: list[tuple[float, float]] = []
+
+    def forward(self, made: tuple[Tensor, Tensor | None], wanted: tuple[Tensor, Tensor]) -> Tensor:
+        (scores, activation), (targets, allowed) = made, wanted
+        each = functional.cross_entropy(scores, targets, reduction="none", label_smoothing=_SMOOTHING)
+        wrong = (each * self._weights.to(each)[targets]).mean()
+        lost = scores.new_zeros(())
+        if activation is not None:
+            lost = astray(scores, activation, targets, allowed)
+        self.parts.append((wrong.detach().item(), lost.detach().item()))
+        return wrong + self._guidance * lost
+
+
+class Training:
+    """One run: a network, its pictures, and how far it is."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        classes: Sequence[str],
+        examples: Sequence[Example],
+        validation: Sequence[Example],
+        masks: Mapping[str, Path],
+        folder: Path,
+        progress: Progress = silent,
+    ) -> None:
+        """Read the pictures and prepare the network; what an earlier run left in the folder is taken up.
+
+        Args:
+            recipe: how it is trained.
+            classes: one output each.
+            examples: what is trained on.
+            validation: what is kept aside for early stopping and calibration; may be empty.
+            masks: of objects, by the name of their picture without suffix; see :class:`TrainingSet`.
+            folder: of the run; exists.
+            progress: shows how far the work is.
+
+        Raises:
+            ValueError: the recipe has a mistake, the weights cannot be read, or the folder holds another run.
+        """
+        self.recipe, self.classes, self.folder, self._progress = recipe, tuple(classes), folder, progress
+        self.history = History()
+        _claim(folder, recipe, [*examples, *validation])
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.manual_seed(recipe.seed)
+        self.network = build(recipe.architecture, classes, recipe.width).to(self._device)
+        new = list(self.network.state_dict())
+        if recipe.weights:
+            new = load_pretrained(self.network, recipe.architecture, recipe.weights)
+        frozen, learning = split(self.network, recipe.train_from) if recipe.train_from else (None, self.network)
+
+        pictures = TrainingSet([*examples, *validation], classes, recipe.size, recipe.preprocess, masks, progress)
+        self.problems = pictures.problems
+        aside = set(validation)
+        training = [index for index, example in enumerate(pictures.examples) if example not in aside]
+        self._aside = [index for index, example in enumerate(pictures.examples) if example in aside]
+        self._draws = Draws(pictures.targets, training, recipe.seed)
+        seen: Any = Views(pictures, IMAGENET_MEAN, IMAGENET_STD)
+        self._kept_aside: Any = seen
+        if frozen is not None:
+            frozen.eval()
+            if self._aside:
+                self._kept_aside = Features(seen, frozen, self._aside, 1, folder / "validation.npy", progress)
+            seen = Features(seen, frozen, training, recipe.views, folder / "features.npy", progress)
+        self._loader = DataLoader(seen, _BATCH, sampler=self._draws, drop_last=len(self._draws) > _BATCH)
+
+        self.target_layer, layer = list(convolutions(self.network).items())[-1]
+        guided = recipe.guidance > 0 and layer in set(learning.modules())
+        self._learner = _Learner(learning, layer if guided else None).to(self._device)
+        if isinstance(self.network, VGG) and "classifier.0.weight" in new:
+            start(self.network, self._pooled())
+        self._optimiser = self._make_optimiser(set(new))
+        steps = recipe.epochs * len(self._loader)
+        rates = [group["lr"] for group in self._optimiser.param_groups]
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(self._optimiser, rates, total_steps=steps)
+
+    def run(self) -> Card:
+        """Train to the end, and calibrate.
+
+        Returns:
+            The card of :attr:`network`, which is in evaluation mode then.
+        """
+        loss = _Loss(self._draws.weights(), self.recipe.guidance)
+        trainer = SupervisedTrainer(
+            self._device,
+            self.recipe.epochs,
+            self._loader,
+            self._learner,
+            self._optimiser,
+            loss,
+            prepare_batch=_to_device,
+            train_handlers=[TensorBoardStatsHandler(log_dir=str(self.folder), output_transform=_loss_of)],
+            amp=self._device.type == "cuda",
+            decollate=False,
+        )
+        left = (self.recipe.epochs - self._resume(trainer)) * len(self._loader)
+        ticks = iter(self._progress(range(left), left, "Training"))
+
+        def begin() -> None:
+            # So that an epoch is the same whether or not the run was interrupted before it.
+            self._draws.epoch = trainer.state.epoch
+            torch.manual_seed(self.recipe.seed + trainer.state.epoch)
+            loss.parts.clear()
+
+        def step() -> None:
+            self._schedule.step()
+            next(ticks, None)
+
+        def end() -> None:
+            self._note(trainer, [float(np.mean(part)) for part in zip(*loss.parts, strict=True)])
+
+        trainer.add_event_handler(Events.EPOCH_STARTED, begin)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, step)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, end)
+        if left:
+            trainer.run()
+        for _ in ticks:
+            pass
+        return self._finish()
+
+    def clear(self) -> None:
+        """Remove what a finished run needs no more: the state to go on from, and what frozen layers made."""
+        for name in (_STATE, _BEST, "features.npy", "validation.npy"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _pooled(self) -> Tensor:
+        """What the fully connected head is given for some of the pictures."""
+        given: list[Tensor] = []
+        head = self.network.get_submodule("classifier")
+        hook = head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+        self._draws.epoch = 0
+        self._learner.eval()
+        with torch.no_grad():
+            for _, (images, _) in zip(range(8), self._loader, strict=False):
+                self._learner(images.to(self._device))
+        hook.remove()
+        return torch.cat(given)
+
+    def _make_optimiser(self, new: set[str]) -> torch.optim.Optimizer:
+        names = {parameter: name for name, parameter in self.network.named_parameters()}
+        groups: dict[bool, list[Tensor]] = {False: [], True: []}
+        for parameter in self._learner.parameters():
+            name = names[parameter].replace("parametrizations.", "").replace(".original", "")
+            groups[name in new].append(parameter)
+        rates = {False: self.recipe.rate, True: self.recipe.rate * _NEW}
+        chosen = [{"params": members, "lr": rates[fresh]} for fresh, members in groups.items() if members]
+        optimiser = torch.optim.AdamW(chosen, weight_decay=_DECAY)
+
+        def clip(*_: Any) -> None:
+            nn.utils.clip_grad_norm_(self._learner.parameters(), _LARGEST_GRADIENT)
+
+        optimiser.register_step_pre_hook(clip)
+        return optimiser
+
+    def _note(self, trainer: SupervisedTrainer, losses: list[float]) -> None:
+        """Keep what an epoch brought, and stop where nothing has improved for long."""
+        history = self.history
+        history.loss.append(losses[0])
+        history.astray.append(losses[1])
+        if self._aside:
+            scores, labels = self._validate()
+            history.validation_loss.append(functional.cross_entropy(scores, labels).item())
+            confusion = confusion_matrix(labels.numpy(), scores.argmax(1).numpy(), len(self.classes))
+            present = confusion.sum(1) > 0
+            history.validation_f1.append(float(rates(confusion)["f1"][present].mean()))
+            best = int(np.argmin(history.validation_loss))
+            if best == trainer.state.epoch - 1:
+                self._save(self.folder / _BEST, self._learner.state_dict())
+            elif trainer.state.epoch - 1 - best >= self.recipe.patience:
+                trainer.terminate()
+        state = {
+            "epoch": trainer.state.epoch,
+            "stopped": trainer.should_terminate,
+            "history": asdict(history),
+            "learner": self._learner.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "scaler": trainer.scaler.state_dict() if trainer.scaler else {},
+        }
+        self._save(self.folder / _STATE, state)
+        plot(history, self.folder / "curves.png")
+
+    def _resume(self, trainer: SupervisedTrainer) -> int:
+        """Take up the state of an earlier run; the number of epochs that it had done."""
+        path = self.folder / _STATE
+        if not path.is_file():
+            return 0
+        state = torch.load(path, map_location=self._device, weights_only=True)
+        self.history = History(**state["history"])
+        self._learner.load_state_dict(state["learner"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        if trainer.scaler:
+            trainer.scaler.load_state_dict(state["scaler"])
+        if state["stopped"]:
+            return self.recipe.epochs
+        epochs = {"epoch": state["epoch"], "max_epochs": self.recipe.epochs, "epoch_length": len(self._loader)}
+        trainer.load_state_dict(epochs)
+        return int(state["epoch"])
+
+    def _validate(self) -> tuple[Tensor, Tensor]:
+        """Scores (N, classes) and classes (N,) of the pictures kept aside, on the CPU."""
+        loader = DataLoader(self._kept_aside, _BATCH, sampler=[(index, 0) for index in self._aside])
+        self._learner.eval()
+        scores, labels = [], []
+        with torch.inference_mode():
+            for images, (targets, _) in loader:
+                scores.append(self._learner(images.to(self._device))[0].cpu())
+                labels.append(targets)
+        return torch.cat(scores), torch.cat(labels)
+
+    def _finish(self) -> Card:
+        found = 1.0
+        metrics: dict[str, float] = {}
+        if self._aside:
+            self._learner.load_state_dict(torch.load(self.folder / _BEST, map_location=self._device, weights_only=True))
+            scores, labels = self._validate()
+            found = temperature(labels.numpy(), scores.double().numpy())
+            best = int(np.argmin(self.history.validation_loss))
+            metrics = {"validation_macro_f1": self.history.validation_f1[best], "validation_images": len(self._aside)}
+        bake(self.network)
+        self.network.eval()
+        calibrate(self.network, found)
+        recipe = self.recipe
+        return Card(
+            name="endolens",
+            version="1.0.0",
+            architecture=recipe.architecture,
+            width=recipe.width,
+            classes=self.classes,
+            input_size=recipe.size,
+            preprocess=recipe.preprocess,
+            temperature=found,
+            target_layer=self.target_layer,
+            metrics={name: round(float(value), 4) for name, value in metrics.items()},
+        )
+
+    @staticmethod
+    def _save(path: Path, content: Any) -> None:
+        with whole(path) as partial:
+            torch.save(content, partial)
+
+
+def _claim(folder: Path, recipe: Recipe, examples: Sequence[Example]) -> None:
+    """Write into a run's folder what it is of, or refuse one that is of something else."""
+    content = json.dumps({**asdict(recipe), "pictures": [[str(one.path), one.label] for one in examples]}, indent=1)
+    path = folder / "recipe.json"
+    if path.is_file() and path.read_text(encoding="utf-8") != content:
+        raise ValueError(f"{folder} holds a run with other options or pictures; remove it, or name another folder")
+    with whole(path) as partial:
+        partial.write_text(content, encoding="utf-8")
+
+
+def _to_device(batch: Any, device: torch.device, _non_blocking: bool = False, **_: Any) -> tuple[Tensor, Any]:
+    images, (targets, allowed) = batch
+    return images.to(device), (targets.to(device), allowed.to(device))
+
+
+def _loss_of(output: Any) -> float:
+    return float(output["loss"].detach())
+
+
+def plot(history: History, path: Path) -> None:
+    """Draw how a training went, as PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    losses, quality = figure.subplots(1, 2)
+    for values, label in (
+        (history.loss, "classes"),
+        (history.astray, "maps beside what they should show"),
+        (history.validation_loss, "classes, validation"),
+    ):
+        if values:
+            losses.plot(range(1, len(values) + 1), values, label=label)
+    losses.set(title="loss", xlabel="epoch", ylim=(0, None))
+    losses.legend()
+    quality.plot(range(1, len(history.validation_f1) + 1), history.validation_f1)
+    quality.set(title="macro F1, validation", xlabel="epoch", ylim=(0, 1))
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")

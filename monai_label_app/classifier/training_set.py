@@ -1,0 +1,181 @@
+"""Pictures in memory as a network's training sees them: random views, the same again for the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.transforms import Compose
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import Dataset, Sampler
+
+from monai_label_app.classifier.artifacts import clean, find_artifacts
+from monai_label_app.classifier.augmentation import views
+from monai_label_app.classifier.data import Example
+from monai_label_app.console import Progress, silent
+from monai_label_app.masks import read_mask
+from monai_label_app.study import Problem, read_frame
+
+DARK = 24
+"""Largest grey, of 255, of what the endoscope does not show: corners, cut-outs and blacked-out boxes."""
+
+
+class TrainingSet:
+    """Pictures, cleaned and resized.
+
+    Attributes:
+        examples: those that could be read.
+        pixels: (N, 4, size, size) uint8: red, green, blue, and 255 where evidence may lie: on the object where the
+            picture has a mask, else wherever it is not black.
+        targets: (N,) indices of the classes.
+        problems: what was left out.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        classes: Sequence[str],
+        size: int,
+        variant: str,
+        masks: Mapping[str, Path],
+        progress: Progress = silent,
+    ) -> None:
+        """Read the pictures.
+
+        Args:
+            examples: what is read.
+            classes: of the network, in its order.
+            size: of the network's input, in pixels.
+            variant: what is taken away, one of :data:`monai_label_app.classifier.artifacts.VARIANTS`.
+            masks: of objects, by the name of their picture without suffix.
+            progress: shows how far it is.
+
+        Raises:
+            ValueError: a mask cannot be read or is not of its picture's size.
+        """
+        pictures, kept, self.problems = [], [], []
+        for example in progress(examples, len(examples), "Reading"):
+            try:
+                frame = read_frame(example.path)
+            except ValueError as error:
+                self.problems.append(Problem(str(example.path), str(error)))
+                continue
+            pictures.append(_square(_with_allowed(frame, masks.get(example.path.stem), variant), size))
+            kept.append(example)
+        self.examples = tuple(kept)
+        self.pixels = torch.stack(pictures)
+        self.targets = torch.tensor([classes.index(example.label) for example in kept])
+
+
+def _with_allowed(frame: NDArray[np.uint8], mask: Path | None, variant: str) -> NDArray[np.uint8]:
+    picture, (x0, y0, x1, y1) = clean(frame, find_artifacts(frame), variant)
+    allowed = picture.max(axis=2) > DARK
+    if mask is not None:
+        allowed = read_mask(mask, frame.shape[:2])[y0:y1, x0:x1]
+    return np.dstack([picture, np.where(allowed, np.uint8(255), np.uint8(0))])
+
+
+def _square(picture: NDArray[np.uint8], size: int) -> Tensor:
+    pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float()
+    resized = functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return resized[0].round().byte()
+
+
+class Views(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
+    """Random views of a training set: item (index, seed) is (image, (target, allowed)).
+
+    The image (3, size, size) is normalised; allowed is (1, size, size), 0 or 1. Seed 0 is the picture as it is.
+    """
+
+    def __init__(self, pictures: TrainingSet, mean: Sequence[float], std: Sequence[float]) -> None:
+        self._pictures = pictures
+        self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (mean, std))
+        self._views: Compose = views()
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The view."""
+        index, seed = item
+        pixels = self._pictures.pixels[index]
+        image, allowed = pixels[:3].float() / 255, (pixels[3:] > 127).float()
+        if seed:
+            made = self._views.set_random_state(seed)({"image": image, "allowed": allowed})
+            image, allowed = (torch.as_tensor(made[key]) for key in ("image", "allowed"))
+        return (image.clamp(0, 1) - self._mean) / self._std, (self._pictures.targets[index], allowed)
+
+
+class Features(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
+    """What frozen layers make of a few views of each picture, made once; its items are as those of :class:`Views`.
+
+    Kept in a file of half-precision numbers, (N · views, channels, h, w), that is read in parts.
+    """
+
+    def __init__(
+        self, source: Views, frozen: nn.Module, indices: Sequence[int], count: int, path: Path, progress: Progress
+    ) -> None:
+        self._count = count
+        self._rows = {index: row for row, index in enumerate(indices)}
+        self._targets: list[tuple[Tensor, Tensor]] = []
+        device = next(frozen.parameters()).device
+        for row, index in enumerate(progress(indices, len(indices), "Frozen layers")):
+            images, labels = zip(
+                *(source[index, view and 1 + index * count + view] for view in range(count)), strict=True
+            )
+            with torch.inference_mode():
+                made = frozen(torch.stack(images).to(device)).half().cpu().numpy()
+            if not row:
+                shape = (len(indices) * count, *made.shape[1:])
+                self._features = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+            self._features[row * count : (row + 1) * count] = made
+            self._targets += [(target, allowed.bool()) for target, allowed in labels]
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """One of the views, chosen by the seed."""
+        index, seed = item
+        row = self._rows[index] * self._count + seed % self._count
+        target, allowed = self._targets[row]
+        return torch.from_numpy(self._features[row].astype(np.float32)), (target, allowed.float())
+
+
+class Draws(Sampler[tuple[int, int]]):
+    """Which views an epoch shows: (index, seed) pairs, other ones each epoch and the same again for the same seed.
+
+    A class is drawn in proportion to the square root of its size, so that a rare one is seen often and a frequent one
+    in all its variety; :meth:`weights` makes up for the rest. An epoch is as long as the set.
+    """
+
+    def __init__(self, targets: Tensor, indices: Sequence[int], seed: int, rank: int = 0, ranks: int = 1) -> None:
+        self._indices = np.asarray(indices)
+        self._labels = targets.numpy()[self._indices]
+        self._seed, self._rank, self._ranks = seed, rank, ranks
+        self.epoch = 0
+        sizes = np.bincount(self._labels, minlength=int(targets.max()) + 1)
+        shares = np.sqrt(sizes)
+        self._counts = np.maximum(np.rint(shares / shares.sum() * len(self._indices)).astype(int), sizes > 0)
+
+    def weights(self) -> Tensor:
+        """Of each class in the loss, so that all weigh the same; their mean over an epoch is 1."""
+        drawn = self._counts > 0
+        weights = np.zeros(len(drawn), dtype=np.float32)
+        weights[drawn] = self._counts.sum() / drawn.sum() / self._counts[drawn]
+        return torch.from_numpy(weights)
+
+    def __len__(self) -> int:
+        return int(self._counts.sum()) // self._ranks
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        random = np.random.default_rng((self._seed, self.epoch))
+        drawn = np.concatenate([self._some(random, label, count) for label, count in enumerate(self._counts)])
+        random.shuffle(drawn)
+        seeds = random.integers(1, 2**31, len(drawn))
+        mine = slice(self._rank, len(self) * self._ranks, self._ranks)
+        yield from zip(drawn[mine].tolist(), seeds[mine].tolist(), strict=True)
+
+    def _some(self, random: np.random.Generator, label: int, count: int) -> NDArray[np.int64]:
+        members = self._indices[self._labels == label]
+        # Everyone once before anyone twice.
+        rounds = [random.permutation(members) for _ in range(-(-count // max(1, len(members))))]
+        return np.concatenate(rounds)[:count] if rounds else members

@@ -1,0 +1,164 @@
+"""``endolens train | crossval``: a checkpoint that other commands take, and the paper's Table I, interrupted or not."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import f1_score, precision_score, recall_score
+
+from monai_label_app.classifier.artifacts import VARIANTS
+from monai_label_app.classifier.crossval import PAPER
+from tests.monai_label_app.test_cli import ENDOLENS, assert_refused, endolens, files
+
+SMALL = ("--architecture", "vgg11", "--width", "0.0625", "--size", "64", "--epochs", "2", "--rate", "1e-3")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    """Thirty pictures of noise, of two classes and two colours, and among the classes polyps."""
+    folder, random = tmp_path_factory.mktemp("dataset"), np.random.default_rng(0)
+    for number in range(30):
+        label = ("normal-cecum", "polyps")[number % 2]
+        frame = random.integers(60, 160, (9, 11, 3))
+        frame[..., number % 2] += 60
+        (folder / label).mkdir(exist_ok=True)
+        picture = Image.fromarray(frame.astype(np.uint8)).resize((110, 90), Image.Resampling.BICUBIC)
+        picture.save(folder / label / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory) -> Path:
+    """Five polyps of another source, which look otherwise."""
+    folder, random = tmp_path_factory.mktemp("CVC") / "Original", np.random.default_rng(1)
+    folder.mkdir()
+    for number in range(5):
+        frame = random.integers(0, 255, (9, 11, 3)).astype(np.uint8)
+        Image.fromarray(frame).resize((110, 90), Image.Resampling.BICUBIC).save(folder / f"{number}.tif")
+    return folder.parent
+
+
+def test_a_trained_checkpoint_serves_the_other_commands(dataset, tmp_path):
+    out = tmp_path / "mine.safetensors"
+    result = endolens("train", dataset, "--out", out, *SMALL, "--name", "mine", "--notice", "for research")
+    assert result.exit_code == 0, result.output
+    assert files(tmp_path / "mine") >= {"curves.png", "recipe.json"}
+    assert not files(tmp_path / "mine") & {"state.pt", "best.pt"}
+    measured = endolens("evaluate", dataset, "--model", out, "--json")
+    said = json.loads(measured.stdout)
+    assert said["model"]["name"] == "mine"
+    assert said["model"]["notice"] == "for research"
+    assert said["model"]["preprocess"] == "box+border"
+    assert said["images"] == 30
+    assert "24 of " in said["model"]["training_data"]
+
+
+@pytest.mark.slow
+def test_a_training_that_is_interrupted_goes_on(dataset, tmp_path):
+    out, whole = tmp_path / "killed.safetensors", tmp_path / "whole.safetensors"
+    options = (*SMALL[:-4], "--epochs", "40", "--rate", "1e-3", "--validation", "0")
+    command = [ENDOLENS, "train", str(dataset), "--out", str(out), *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "killed" / "state.pt").is_file():
+            assert process.poll() is None, process.stderr.read()
+        process.send_signal(signal.SIGKILL)
+    assert not out.exists()
+    assert endolens(*command[1:]).exit_code == 0
+    assert endolens("train", dataset, "--out", whole, *options).exit_code == 0
+    assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def validated(dataset, others, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "table"
+    result = endolens("crossval", dataset, "--extra-polyps", others, "--out", out, *SMALL)
+    assert result.exit_code == 0, result.output
+    for head in ("(a) none", "(a) box+border", "(b) box", "the paper"):
+        assert head in result.stdout
+    return out
+
+
+def said(path: Path) -> tuple[list[str], list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [row["label"] for row in rows], [row["predicted"] for row in rows]
+
+
+@pytest.mark.slow
+def test_table_one_is_scikit_learns_of_the_predictions(validated):
+    content = json.loads((validated / "metrics.json").read_text())
+    assert set(content["table"]) == {"a", "b"}
+    for variant in VARIANTS:
+        true, predicted = said(validated / variant / "predictions.csv")
+        assert len(true) == 30
+        row = content["table"]["a"][variant]
+        # The folds are of one size and mix, so the recall of all is the mean of theirs.
+        assert row["macro_recall"] == pytest.approx(recall_score(true, predicted, average="macro"), abs=0.03)
+        scores = [np.load(validated / variant / f"fold-{fold}" / "scores.npy") for fold in (1, 2)]
+        assert sum(map(len, scores)) == 30 + 2 * 5, "the other polyps are tested on in every fold"
+        at = 0
+        figures = []
+        for each in scores:
+            labels = [("normal-cecum", "polyps").index(label) for label in true[at : at + len(each) - 5]] + [1] * 5
+            at += len(each) - 5
+            guess = each.argmax(1)
+            options = {"average": "macro", "zero_division": 0}
+            figures.append([score(labels, guess, **options) for score in (precision_score, recall_score, f1_score)])
+        names = ("macro_precision", "macro_recall", "macro_f1")
+        expected = np.mean(figures, axis=0)
+        assert [content["table"]["b"][variant][name] for name in names] == pytest.approx(expected)
+        low, high = content["table"]["b"][variant]["confidence"]["macro_f1"]
+        assert low <= content["table"]["b"][variant]["macro_f1"] <= high
+    page = (validated / "report.html").read_text(encoding="utf-8")
+    assert page.count('src="data:image/png;base64,') == 6
+    assert "0.962" not in page
+    assert "0.966" in page, "the paper's figures stand beside ours"
+
+
+@pytest.mark.slow
+def test_cross_validation_does_nothing_twice(validated, dataset, others):
+    before = {path: path.stat().st_mtime_ns for path in validated.rglob("scores.npy")}
+    assert endolens("crossval", dataset, "--extra-polyps", others, "--out", validated, *SMALL).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize("row", PAPER.values())
+def test_the_papers_figures_fit_each_other_under_their_corrected_heads(row):
+    precision, recall, specificity, accuracy, _, _ = row
+    # Eight balanced classes: one against the rest, an error of recall is spread over seven specificities.
+    if recall < 0.9:
+        assert specificity == pytest.approx(1 - (1 - recall) / 7, abs=0.006)
+        assert accuracy == pytest.approx((recall + 7 * specificity) / 8, abs=0.006)
+    assert precision < specificity
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--weights", "missing.safetensors"), "missing.safetensors"),
+        (("--train-from", "block9_conv1"), "there is no layer"),
+        (("--architecture", "resnet18", "--width", "0.5"), "width"),
+        (("--out", "model.pt"), "must end in .safetensors"),
+    ],
+)
+def test_a_mistake_is_one_sentence(dataset, tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    assert_refused(endolens("train", dataset, "--out", "model.safetensors", *SMALL, *options), words)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_class_that_cannot_be_divided_is_named(dataset, tmp_path):
+    lonely = tmp_path / "data"
+    for label in ("a", "b"):
+        (lonely / label).mkdir(parents=True)
+        for number, path in enumerate(sorted((dataset / "polyps").iterdir())[: 1 if label == "b" else 8]):
+            (lonely / label / f"{label}{number}.png").write_bytes(path.read_bytes())
+    assert_refused(endolens("train", lonely, "--out", tmp_path / "m.safetensors", *SMALL), "class b")
+    assert_refused(endolens("crossval", dataset, "--variants", "boxes", "--out", tmp_path / "o"), "did you mean box")

@@ -1,0 +1,188 @@
+"""A trained network knows its classes, looks where it is told to, and is the same whether or not it was interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision.models import resnet18
+
+from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.classifier.data import Example
+from monai_label_app.classifier.guidance import astray
+from monai_label_app.classifier.head import bake, start
+from monai_label_app.classifier.network import HEAD, build, split
+from monai_label_app.classifier.training import Recipe, Training
+from monai_label_app.console import silent
+from monai_label_app.study import read_frame
+
+CLASSES = ("green", "red")
+SMALL = Recipe("vgg11", 1 / 16, size=64, preprocess="none", epochs=4, rate=1e-3, guidance=0)
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory) -> list[Example]:
+    """Forty grey pictures with a spot of one of two colours, which lies anywhere; masks of the spots beside them."""
+    folder, random = tmp_path_factory.mktemp("spots"), np.random.default_rng(0)
+    (folder / "masks").mkdir()
+    made = []
+    for number in range(40):
+        label = CLASSES[number % 2]
+        frame = random.integers(90, 130, (80, 80, 3)).astype(np.uint8)
+        y, x = random.integers(4, 52, 2)
+        frame[y : y + 24, x : x + 24] = (40, 200, 60) if label == "green" else (210, 50, 40)
+        mask = np.zeros((80, 80), np.uint8)
+        mask[y : y + 24, x : x + 24] = 255
+        Image.fromarray(frame).save(folder / f"{number}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
+        made.append(Example(folder / f"{number}.png", label, str(number)))
+    return made
+
+
+def training(examples, recipe, folder: Path, progress=silent, aside: int = 8) -> Training:
+    folder.mkdir(exist_ok=True)
+    return Training(recipe, CLASSES, examples[aside:], examples[:aside], {}, folder, progress)
+
+
+def weights(network: nn.Module) -> torch.Tensor:
+    return torch.cat([tensor.flatten() for tensor in network.state_dict().values()])
+
+
+@pytest.mark.slow
+def test_a_network_learns_its_classes(examples, tmp_path):
+    run = training(examples, replace(SMALL, epochs=12), tmp_path / "run")
+    card = run.run()
+    classifier = Classifier(run.network, card, "", torch.device("cpu"))
+    frames = [read_frame(example.path) for example in examples[:8]]
+    said = [CLASSES[index] for index in classifier.scores(frames).argmax(1)]
+    assert said == [example.label for example in examples[:8]]
+    assert card.metrics == {"validation_macro_f1": 1.0, "validation_images": 8}
+    assert not run.network.training
+    assert (tmp_path / "run" / "curves.png").is_file()
+    assert list((tmp_path / "run").glob("events.out.tfevents.*")), "TensorBoard can show it"
+
+
+class KilledError(Exception):
+    pass
+
+
+def killed_after(batches: int):
+    def progress(items: Iterable, length: int | None, label: str) -> Iterable:
+        for done, item in enumerate(items):
+            if label == "Training" and done == batches:
+                raise KilledError
+            yield item
+
+    return progress
+
+
+@pytest.mark.parametrize("train_from", ["", "block4_conv1"])
+@pytest.mark.parametrize("batches", [2, 3])
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(examples, tmp_path, train_from, batches):
+    recipe = replace(SMALL, train_from=train_from, views=2, guidance=0.3)
+    whole = training(examples, recipe, tmp_path / "whole")
+    whole.run()
+    with pytest.raises(KilledError):
+        training(examples, recipe, tmp_path / "killed", killed_after(batches)).run()
+    resumed = training(examples, recipe, tmp_path / "killed")
+    resumed.run()
+    assert torch.equal(weights(resumed.network), weights(whole.network))
+    assert resumed.history == whole.history
+
+
+def test_the_folder_of_another_run_is_refused(examples, tmp_path):
+    training(examples, SMALL, tmp_path / "run")
+    with pytest.raises(ValueError, match="holds a run with other options or pictures"):
+        training(examples, replace(SMALL, rate=1e-2), tmp_path / "run")
+
+
+def test_training_stops_where_nothing_improves(examples, tmp_path):
+    run = training(examples, replace(SMALL, epochs=30, patience=2, rate=1e-9), tmp_path / "run")
+    run.run()
+    best = int(np.argmin(run.history.validation_loss))
+    assert len(run.history.loss) == best + 3 < 30
+
+
+def test_frozen_layers_stay_as_they_were(examples, tmp_path):
+    run = training(examples, replace(SMALL, train_from="block3_conv1", views=1, epochs=1), tmp_path / "run")
+    before = [tensor.clone() for tensor in run.network.features.state_dict().values()]
+    run.run()
+    after = run.network.features.state_dict().values()
+    assert [torch.equal(*pair) for pair in zip(before, after, strict=True)] == [True] * 4 + [False] * 12
+
+
+@pytest.mark.parametrize(("network", "first"), [(build("vgg11", CLASSES, 1 / 16), "block3_conv2"),
+                                                (build("vgg11", CLASSES, 1 / 16), HEAD),
+                                                (resnet18(num_classes=2).eval(), HEAD)])  # fmt: skip
+def test_the_two_parts_of_a_network_are_the_network(network, first):
+    before, rest = split(network, first)
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(rest(before(image).clone()), network(image))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "first", "said"),
+    [
+        ("vgg11", "block9_conv1", "there is no layer"),
+        ("vgg11", "block1_conv1", "nothing lies before"),
+        ("resnet18", "layer4", "before its head alone"),
+    ],
+)
+def test_a_network_is_divided_only_where_it_can_be(architecture, first, said):
+    with pytest.raises(ValueError, match=said):
+        split(build(architecture, CLASSES), first)
+
+
+def test_the_head_starts_alike_at_every_position_and_is_baked_as_it_is():
+    network = build("vgg11", CLASSES, 1 / 16)
+    pooled = torch.rand(64, 32 * 49) + torch.rand(32).repeat_interleave(49) * 5
+    start(network, pooled)
+    made = network.classifier[0](pooled)
+    assert torch.allclose(made.mean(0), torch.zeros(made.shape[1]), atol=1e-4)
+    assert torch.allclose(made.std(0), torch.ones(made.shape[1]), atol=1e-3)
+    shuffled = pooled.view(64, 32, 49)[..., torch.randperm(49)].flatten(1)
+    assert torch.allclose(network.classifier[0](shuffled), made, atol=1e-3)
+    before = network.classifier(pooled)
+    bake(network)
+    assert torch.equal(network.classifier(pooled), before)
+    assert network.state_dict().keys() == build("vgg11", CLASSES, 1 / 16).state_dict().keys()
+
+
+def test_a_map_goes_astray_by_minus_log_of_its_share_inside():
+    # One channel, whose mean gradient is 1: the map is the activation itself.
+    activation = torch.tensor([[[[3.0, 1.0], [0.0, 0.0]]]], requires_grad=True)
+    scores = torch.stack([activation.sum((1, 2, 3)), torch.zeros(1)], dim=1)
+    allowed = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]]]])
+    spread = torch.tensor([3.0, 1, 0, 0]).std()
+    shares = (2 * torch.tensor([3.0, 1, 0, 0]) / spread).softmax(0)
+    lost = astray(scores, activation, torch.tensor([0]), allowed)
+    assert lost.item() == pytest.approx(-torch.log(shares[0] + shares[3]).item(), rel=1e-5)
+    assert astray(scores, activation, torch.tensor([0]), torch.ones(1, 1, 2, 2)).item() == 0
+
+
+@pytest.mark.slow
+def test_guidance_moves_the_maps_onto_the_masks(examples, tmp_path):
+    masks = {path.stem: path for path in (examples[0].path.parent / "masks").iterdir()}
+
+    def share_inside(guidance: float) -> float:
+        folder = tmp_path / str(guidance)
+        folder.mkdir()
+        recipe = replace(SMALL, epochs=50, guidance=guidance)
+        run = Training(recipe, CLASSES, examples[8:], examples[:8], masks, folder)
+        classifier = Classifier(run.network, run.run(), "", torch.device("cpu"))
+        inside = []
+        for example in examples[:8]:
+            seen, (geometry,) = classifier.dissect([read_frame(example.path)])
+            found = geometry.to_source(seen.grad_cam(run.target_layer, CLASSES.index(example.label))[0])
+            mask = np.asarray(Image.open(masks[example.path.stem])) > 0
+            inside.append(found[mask].sum() / max(found.sum(), 1e-9))
+        return float(np.mean(inside))
+
+    assert share_inside(1.0) > 2 * share_inside(0.0)
