@@ -15,6 +15,7 @@ from skimage.filters import gaussian
 from torch import Tensor, nn
 
 from explainers.layers import convolutions
+from explainers.trace import run
 
 BLUR = 1 / 20
 """Standard deviation of the blur that insertion starts from, as a share of the image's shorter side."""
@@ -32,7 +33,7 @@ def pointing_game(saliency: ArrayLike, mask: ArrayLike) -> float:
         mask: (H, W), the object is where it is not zero.
 
     Raises:
-        ValueError: they are of different shapes, the mask is empty, or the map is not finite.
+        ValueError: they are of different shapes, the mask is empty, or the map has values that are no finite numbers.
 
     Source: Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016, section 4.1, without tolerance.
     """
@@ -57,14 +58,19 @@ def energy_in_mask(saliency: ArrayLike, mask: ArrayLike) -> float:
 
 
 def _pair(saliency: ArrayLike, mask: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    values, inside = np.asarray(saliency, dtype=np.float64), np.asarray(mask) != 0
+    values, inside = _finite(saliency), np.asarray(mask) != 0
     if values.shape != inside.shape:
         raise ValueError(f"a map of {values.shape} and a mask of {inside.shape} do not fit")
     if not inside.any():
         raise ValueError("the mask is empty")
+    return values, inside
+
+
+def _finite(saliency: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(saliency, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ValueError("the map has values that are not finite numbers")
-    return values, inside
+    return values
 
 
 @dataclass(frozen=True)
@@ -91,15 +97,16 @@ def deletion(network: nn.Module, image: Tensor, saliency: ArrayLike, target: int
     Pixels are set to 0, the mean colour of the training data for an image that is normalised by it.
 
     Args:
-        network: maps (N, C, H, W) to class scores (N, classes); in evaluation mode.
+        network: maps (N, C, H, W) to class scores (N, classes); run in evaluation mode whatever mode it is in.
         image: (C, H, W), prepared as the network expects it.
         saliency: (H, W), at the size of the image. Equal values go in patches, at random but the same every
             time: single pixels would destroy the image faster than any map.
         target: class index.
-        steps: how many times pixels are changed, an equal number each time.
+        steps: how many times pixels are changed, an equal number each time; at least 1.
 
     Raises:
-        ValueError: the map is of another size than the image, or there is no such class.
+        ValueError: the map is of another size than the image, there is no such class or no step, the network cannot
+            take the image, or image, map or scores are not finite numbers.
 
     Source: Petsiuk et al., RISE, BMVC 2018, section 4.1.
     """
@@ -119,9 +126,13 @@ def insertion(network: nn.Module, image: Tensor, saliency: ArrayLike, target: in
 
 
 def _curve(network: nn.Module, before: Tensor, after: Tensor, saliency: ArrayLike, target: int, steps: int) -> Curve:
-    values = np.asarray(saliency, dtype=np.float64)
-    if values.shape != tuple(before.shape[1:]):
+    values = _finite(saliency)
+    if before.ndim != 3 or values.shape != tuple(before.shape[1:]):
         raise ValueError(f"a map of {values.shape} does not fit an image of {tuple(before.shape)}")
+    if not (before.isfinite().all() and after.isfinite().all()):
+        raise ValueError("the image has values that are not finite numbers")
+    if steps < 1:
+        raise ValueError(f"a curve needs a step at least, not {steps}")
     patches = gaussian(np.random.default_rng(0).random(values.shape), BLUR * min(values.shape), mode="wrap")
     order = np.lexsort((patches.ravel(), -values.ravel()))
     rank = torch.empty(values.size, dtype=torch.long, device=before.device)
@@ -131,7 +142,7 @@ def _curve(network: nn.Module, before: Tensor, after: Tensor, saliency: ArrayLik
     for start in range(0, len(counts), _BATCH):
         changed = [rank.view(values.shape) < int(count) for count in counts[start : start + _BATCH]]
         with torch.no_grad():
-            scores = network(torch.where(torch.stack(changed)[:, None], after, before))
+            scores = run(network, torch.where(torch.stack(changed)[:, None], after, before))
         if not 0 <= target < scores.shape[1]:
             raise ValueError(f"there is no class {target}; the network has classes 0 to {scores.shape[1] - 1}")
         probabilities += scores.softmax(dim=1)[:, target].tolist()
@@ -140,22 +151,26 @@ def _curve(network: nn.Module, before: Tensor, after: Tensor, saliency: ArrayLik
 
 @dataclass(frozen=True)
 class Randomised:
-    """What became of a map when the weights of a layer and of all layers after it were shuffled.
+    """What became of the maps when the weights of a layer and of all layers after it were shuffled.
 
     Attributes:
         layer: name of the convolution, or path of another module.
-        similarity: rank correlation with the map of the real network, -1 to 1, the mean of the images. A map that is
-            all equal is unlike (0) any other, and like (1) itself.
+        similarity: rank correlation with the map of the real network, -1 to 1, the mean of the images whose map is not
+            blank; None where all are. A blank map says nothing, so it is no proof that the map depends on the weights.
+        blank: how many of the images have a map without contrast, before or after.
     """
 
     layer: str
-    similarity: float
+    similarity: float | None
+    blank: int
 
 
 def randomisation(network: nn.Module, look: Callable[[nn.Module], ArrayLike]) -> Iterator[Randomised]:
     """Shuffle the weights from the last layer to the first: a map that stays as it was does not show the network.
 
-    The network itself is not touched; a copy of it is.
+    The weights of each unit are shuffled among themselves, and the units of a layer among each other; biases and
+    normalisation stay. So each unit is about as active as before, and a shuffled network is not simply dead. The
+    network itself is not touched; a copy of it is.
 
     Args:
         network: any.
@@ -165,28 +180,30 @@ def randomisation(network: nn.Module, look: Callable[[nn.Module], ArrayLike]) ->
         One entry a module with weights, the last module first.
 
     Raises:
-        ValueError: the maps have another shape.
+        ValueError: the maps have another shape, or values that are not finite numbers.
 
     Source: Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018, section 3 (cascading randomization).
     """
-    original = np.asarray(look(network), dtype=np.float64)
+    original = _finite(look(network))
     if original.ndim != 3:
         raise ValueError(f"maps must be (N, H, W), not {original.shape}")
     shuffled = copy.deepcopy(network)
     names = {module: name for name, module in convolutions(shuffled).items()}
     generator = torch.Generator().manual_seed(0)
-    weighted = [(path, module) for path, module in shuffled.named_modules() if [*module.parameters(recurse=False)]]
-    for path, module in reversed(weighted):
-        with torch.no_grad():
-            for parameter in module.parameters(recurse=False):
-                order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
-                parameter.copy_(parameter.flatten()[order].view_as(parameter))
-        changed = np.asarray(look(shuffled), dtype=np.float64)
-        similarities = [_similarity(one, other) for one, other in zip(original, changed, strict=True)]
-        yield Randomised(names.get(module, path), float(np.mean(similarities)))
+    for path, module in reversed(list(shuffled.named_modules())):
+        weights = [parameter for parameter in module.parameters(recurse=False) if parameter.ndim > 1]
+        for weight in weights:
+            _shuffle(weight, generator)
+        if weights:
+            changed = _finite(look(shuffled))
+            pairs = [pair for pair in zip(original, changed, strict=True) if all(np.ptp(one) > 0 for one in pair)]
+            similar = [spearmanr(one.ravel(), other.ravel()).statistic for one, other in pairs]
+            blank = len(original) - len(pairs)
+            yield Randomised(names.get(module, path), float(np.mean(similar)) if similar else None, blank)
 
 
-def _similarity(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
-        return float(np.ptp(one) == np.ptp(other))
-    return float(spearmanr(one.ravel(), other.ravel()).statistic)
+def _shuffle(weight: Tensor, generator: torch.Generator) -> None:
+    units = weight.detach().flatten(1)
+    order = torch.rand(units.shape, generator=generator).argsort(dim=1).to(units.device)
+    places = torch.randperm(len(units), generator=generator).to(units.device)
+    weight.detach().copy_(units.gather(1, order)[places].view_as(weight))

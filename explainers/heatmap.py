@@ -84,8 +84,17 @@ def overlay(
 
     Where the map is zero the image shows unchanged, so a map that is all zero gives back the image itself; the
     opacity grows with the map and reaches ``opacity`` at half of the maximum.
+
+    Raises:
+        ValueError: map and image are of different sizes, the map has values that are not finite numbers, or there are
+            no such colours.
     """
-    values = np.clip(np.asarray(saliency, dtype=np.float32), 0, 1)[..., None]
+    given = np.asarray(saliency, dtype=np.float32)
+    if given.shape != image.shape[:2] or image.shape[2:] != (3,):
+        raise ValueError(f"a map of {given.shape} does not fit an image of {image.shape}")
+    if not np.isfinite(given).all():
+        raise ValueError("the map has values that are not finite numbers")
+    values = np.clip(given, 0, 1)[..., None]
     alpha = opacity * np.minimum(1, 2 * values)
     coloured = colourise(values[..., 0], colours)
     blended: NDArray[np.uint8] = np.rint((1 - alpha) * image + alpha * coloured).astype(np.uint8)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import binary_fill_holes
 from skimage.measure import approximate_polygon, find_contours, label, regionprops
 
 THRESHOLD = 0.5
@@ -28,7 +29,7 @@ class Region:
     Attributes:
         contour: (points, 2) float, closed: the last point repeats the first.
         box: (x0, y0, x1, y1), the smallest upright rectangle around the contour.
-        area: of the region, in pixels.
+        area: of what is outlined, holes included, in pixels.
     """
 
     contour: NDArray[np.float64]
@@ -39,24 +40,29 @@ class Region:
 def regions(saliency: ArrayLike, threshold: float = THRESHOLD, minimum_area: float = MINIMUM_AREA) -> list[Region]:
     """Outline where a map (H, W) is at least ``threshold`` of its maximum, the largest region first.
 
-    Holes inside a region are not outlined. An all-zero map has no region.
+    Holes are part of the region around them, with all that lies in them. An all-zero map has no region.
+
+    Raises:
+        ValueError: the map has values that are not finite numbers.
     """
     values = np.asarray(saliency, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("the map has values that are not finite numbers")
     peak = values.max(initial=0.0)
     if not peak > 0:
         return []
     # A ring of zeros closes contours that leave the image.
     padded = np.pad(values / peak, 1)
     found = []
-    components = label(padded >= threshold, connectivity=1)
+    # A region is connected by edges, so what surrounds it by corners too.
+    components = label(binary_fill_holes(padded >= threshold, np.ones((3, 3))), connectivity=1)
     for component in regionprops(components):
         if component.area < minimum_area * values.size:
             continue
-        # Only this component, its holes filled, stands above the threshold: one closed outline, or none
-        # around a pixel that barely reaches it.
+        # Only this component stands above the threshold: one closed outline, or none around a pixel that barely
+        # reaches it.
         alone = np.minimum(padded, np.nextafter(threshold, 0))
-        inside = np.zeros(padded.shape, dtype=bool)
-        inside[component.slice] = component.image_filled
+        inside = components == component.label
         alone[inside] = np.maximum(padded[inside], threshold)
         for outline in find_contours(alone, np.nextafter(threshold, 0)):
             contour = _contour(outline, values.shape)

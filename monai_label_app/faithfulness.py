@@ -27,8 +27,7 @@ from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.console import Progress, silent
 from monai_label_app.explain import TOP
 from monai_label_app.folder import whole
-from monai_label_app.frames import UnreadableError
-from monai_label_app.pictures import PICTURE_SUFFIXES, read_picture
+from monai_label_app.masks import find_masks, read_mask
 from monai_label_app.study import Problem, read_frame
 
 CENTRE, RANDOM = "centre", "random"
@@ -36,9 +35,6 @@ CENTRE, RANDOM = "centre", "random"
 
 RANDOMISED_IMAGES = 4
 """Pictures whose maps are made again for every layer that is shuffled."""
-
-_OBJECT = 128
-"""A mask's grey from which it is the object; JPEG blurs its edges."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +94,7 @@ def find_samples(pictures: Iterable[Path], masks: Path | None) -> tuple[list[Sam
     """
     if masks is None:
         return [Sample(picture, None) for picture in pictures], []
-    named: dict[str, list[Path]] = {}
-    for path in sorted(masks.iterdir()):
-        if path.suffix.lower() in PICTURE_SUFFIXES:
-            named.setdefault(path.stem, []).append(path)
+    named = find_masks(masks)
     samples, problems = [], []
     for picture in pictures:
         if masks.resolve() in picture.resolve().parents:
@@ -150,7 +143,7 @@ def evaluate(
     for sample in progress(samples, len(samples), "Measuring"):
         try:
             pixels = read_frame(sample.picture)
-            mask = None if sample.mask is None else _mask(sample.mask, pixels.shape[:2])
+            mask = None if sample.mask is None else read_mask(sample.mask, pixels.shape[:2])
         except ValueError as error:
             result.problems.append(Problem(str(sample.picture), str(error)))
             continue
@@ -168,15 +161,6 @@ def evaluate(
 
         result.randomised = list(progress(randomisation(classifier.network, look), None, "Shuffling weights"))
     return result
-
-
-def _mask(path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
-    mask: NDArray[np.bool_] = read_picture(path).pixels.max(axis=2) >= _OBJECT
-    if mask.shape != size:
-        raise UnreadableError(f"{path} is of {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}")
-    if not mask.any():
-        raise UnreadableError(f"{path} is an empty mask: no pixel reaches {_OBJECT} of 255")
-    return mask
 
 
 def _measure(
@@ -219,7 +203,8 @@ def _bell(size: tuple[int, int]) -> NDArray[np.float32]:
 def summary(result: Evaluation, method: str) -> dict[str, Any]:
     """The measures as plain numbers, means over the pictures; None where there were no masks.
 
-    ``centre`` is the pointing game of the image's middle, ``mask_area`` that of a random point.
+    ``centre`` is the pointing game of the image's middle, ``mask_area`` that of a random point. In ``randomisation``
+    ``blank`` of ``randomisation_images`` maps are left out; ``similarity`` is None where all of them are blank.
     """
     centre, random = result.scores[CENTRE].means(), result.scores[RANDOM].means()
     return {
@@ -245,16 +230,23 @@ def table(result: Evaluation) -> str:
     if not result.randomised:
         return "\n".join([*lines, "", f"All {result.blank} maps are blank."])
     first, last = result.randomised[0], result.randomised[-1]
+    images = min(result.images - result.blank, RANDOMISED_IMAGES)
     return "\n".join(
         [
             *lines,
             "",
             "A true map beats both baselines: deletion area lower, all others higher.",
-            f"Rank correlation with the map after shuffling the weights of {first.layer}: {first.similarity:.2f}; "
-            f"of all layers: {last.similarity:.2f}. It should fall to 0.",
+            "Rank correlation with the map after shuffling weights, which falls to about 0 where a map is true:",
+            f"of {first.layer}: {_similarity(first, images)}; of all layers: {_similarity(last, images)}.",
             f"Blank maps: {result.blank}.",
         ]
     )
+
+
+def _similarity(step: Randomised, images: int) -> str:
+    if step.similarity is None:
+        return "not known, for every map is blank"
+    return f"{step.similarity:.2f}" + (f" ({step.blank} of {images} maps blank, left out)" if step.blank else "")
 
 
 def plot(result: Evaluation, title: str, path: Path) -> None:
@@ -277,10 +269,12 @@ def plot(result: Evaluation, title: str, path: Path) -> None:
         if result.randomised:
             panel.legend(title="area under the curve")
     steps = result.randomised
-    panels[2].plot(range(1, len(steps) + 1), [step.similarity for step in steps], marker="o", markersize=3)
+    # Where every map is blank there is a gap.
+    similar = [np.nan if step.similarity is None else step.similarity for step in steps]
+    panels[2].plot(range(1, len(steps) + 1), similar, marker="o", markersize=3)
     panels[2].axhline(0, color="grey", linewidth=0.8)
     panels[2].set(
-        title="randomisation: should fall to 0",
+        title="randomisation: falls to about 0 where a map is true",
         xlabel=f"layers shuffled, from {steps[0].layer} back to {steps[-1].layer}" if steps else "every map is blank",
         ylabel="rank correlation with the map",
         ylim=(-1, 1),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -19,6 +20,10 @@ from monai_label_app.classifier.network import build
 
 # Commands that packages bring (dciodvfy, monailabel) are beside the interpreter, as in an activated environment.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+# A busy machine is no failure.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 REAL_IMAGES = Path(__file__).parents[2] / "shared" / "data"
 

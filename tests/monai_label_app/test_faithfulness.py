@@ -19,11 +19,23 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import auc
 
 from explainers import dissect
+from explainers.faithfulness import Curve, Randomised
 from explainers.layers import convolutions
 from monai_label_app.classifier.checkpoint import Card, save
 from monai_label_app.classifier.classifier import Classifier, open_classifier
 from monai_label_app.classifier.network import build
-from monai_label_app.faithfulness import CENTRE, RANDOM, Sample, evaluate, find_samples, summary, table
+from monai_label_app.faithfulness import (
+    CENTRE,
+    RANDOM,
+    Evaluation,
+    Sample,
+    Score,
+    evaluate,
+    find_samples,
+    plot,
+    summary,
+    table,
+)
 from tests.dicom_files import by_pillow, image
 from tests.dicom_files import write as write_dicom
 from tests.monai_label_app.test_cli import ENDOLENS, assert_refused, endolens, files, sentences
@@ -160,8 +172,21 @@ def test_weights_are_shuffled_from_the_last_layer_to_the_first_on_four_pictures(
     network = open_classifier(str(model)).network
     names = [*convolutions(network), "classifier.0", "classifier.3", "classifier.6"]
     assert [step["layer"] for step in found["randomisation"]] == names[::-1]
-    assert all(-1 <= step["similarity"] <= 1 for step in found["randomisation"])
+    for step in found["randomisation"]:
+        assert (step["similarity"] is None) == (step["blank"] == 4)
+        assert step["similarity"] is None or -1 <= step["similarity"] <= 1
     assert (found["randomisation_images"], found["images"]) == (4, 5)
+
+
+def test_blank_maps_do_not_pass_for_a_perfect_fall(tmp_path):
+    steps = [Randomised("last", 0.5, 1), Randomised("first", None, 4)]
+    result = Evaluation({"grad-cam": Score()}, images=5, randomised=steps)
+    said = table(result)
+    assert "of last: 0.50 (1 of 4 maps blank, left out)" in said
+    assert "of all layers: not known, for every map is blank" in said
+    result.scores["grad-cam"].deletion = result.scores["grad-cam"].insertion = [Curve(np.arange(2), np.arange(2))]
+    plot(result, "title", tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
 def test_the_saliency_of_a_layer_ignores_what_is_shuffled_after_it(real, model):
