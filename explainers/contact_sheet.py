@@ -11,13 +11,17 @@ from PIL import Image, ImageDraw, ImageFont
 CELL = 168
 """Longer side of a picture on the sheet, in pixels."""
 
-_GAP = 6
+_GAP, _PAD = 6, 3
 _TEXT = 13
 _INK, _PAPER = "#111111", "#ffffff"
 
 
 def contact_sheet(
-    cells: Mapping[tuple[str, str], Image.Image], rows: Sequence[str], columns: Sequence[str], caption: Sequence[str]
+    cells: Mapping[tuple[str, str], Image.Image],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    caption: Sequence[str],
+    marks: Mapping[tuple[str, str], str] | None = None,
 ) -> NDArray[np.uint8]:
     """Lay pictures out in a grid with their names.
 
@@ -26,6 +30,8 @@ def contact_sheet(
         rows: names, written to the left; an empty one takes no room.
         columns: names, written above; two lines are possible.
         caption: lines written over it all; wider ones make the sheet wider.
+        marks: (row, column) → a word that is written into the corner of its picture, such as ``blank`` for a map
+            without evidence, which looks like one of weak evidence.
 
     Returns:
         (H, W, 3) uint8.
@@ -50,6 +56,10 @@ def contact_sheet(
         for x, column in enumerate(columns):
             if (row, column) in cells:
                 sheet.paste(cells[row, column], (left + x * step, upper))
+            if marks and (row, column) in marks:
+                place, mark = (left + x * step, upper + height - line), marks[row, column]
+                draw.rectangle((*place, place[0] + font.getlength(mark) + 2 * _PAD, upper + height - 1), fill=_PAPER)
+                draw.text((place[0] + _PAD, place[1]), mark, _INK, font)
     return np.asarray(sheet)
 
 

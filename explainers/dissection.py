@@ -8,7 +8,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,6 +18,12 @@ from explainers import heatmap
 from explainers.cams import CAMS, Cam, grad_cam
 from explainers.layers import convolutions, unknown
 from explainers.trace import Traced, trace
+
+Target = int | Sequence[int] | Tensor | NDArray[np.integer]
+"""Class indices: one for all images, or one for each."""
+
+KEPT = 64
+"""Looks that a dissection remembers: maps of all layers for a class, and as many gradients."""
 
 
 class Dissection:
@@ -26,7 +34,8 @@ class Dissection:
 
     Memory, beside the network: while it lives, the output of every layer twice (the network's own copy and ours); a map
     a layer and class looked at, 0.6 MB a class for all of VGG-19 at 224 × 224; a gradient of the images' size a
-    saliency. Gradients of layers are never kept. All of it times the number of images.
+    saliency or class. Gradients of layers are never kept. All of it times the number of images. Of maps and of
+    gradients the last :data:`KEPT` looks are remembered; what was looked at before is made anew.
 
     A layer that is used more than once in a pass is seen at its last use; a layer without influence on a class has an
     all-zero map. Several threads may ask one dissection, and dissect one network.
@@ -40,7 +49,7 @@ class Dissection:
         self.images = images
         self._chosen = layers
         self._seen: Traced | None = None
-        self._maps: dict[Any, dict[str, Tensor]] = {}
+        self._maps: dict[Any, dict[str, Tensor]] = {}  # the latest look last, as in the next
         self._gradients: dict[Any, Tensor] = {}
         self._lock = threading.RLock()
 
@@ -61,19 +70,22 @@ class Dissection:
 
     @property
     def has_rectifiers(self) -> bool:
-        """Whether the network has a ReLU. If not, guided backpropagation is the plain gradient."""
+        """Whether the network has a ReLU, ReLU6 or clamp at 0; if not, guided backpropagation is the plain gradient.
+
+        Through other activations (hard swish, SiLU, GELU) the plain gradient passes, guided or not.
+        """
         return self._traced.rectifiers.count > 0
 
-    def grad_cam(self, layer: str, target: int | Sequence[int]) -> Tensor:
+    def grad_cam(self, layer: str, target: Target) -> Tensor:
         """Where in a layer the evidence for a class lies: :meth:`cam` by :func:`explainers.cams.grad_cam`."""
         return self.cam(layer, target, grad_cam)
 
-    def cam(self, layer: str, target: int | Sequence[int], method: Cam) -> Tensor:
+    def cam(self, layer: str, target: Target, method: Cam) -> Tensor:
         """The class activation map of a layer, by any function of its output and its gradient.
 
         Args:
             layer: one of :attr:`layers`.
-            target: a class index for the whole batch, or one for each image.
+            target: a class index for the whole batch, or one for each image (sequence, tensor or array).
             method: one of :data:`explainers.cams.CAMS`, or a function of your own. It is called once a layer, and
                 must not change what it is given.
 
@@ -82,14 +94,14 @@ class Dissection:
             the class.
 
         Raises:
-            ValueError: no such layer or class, or the method returned another shape.
+            ValueError: no such layer or class, the method returned another shape or worked in place, or the weights
+                have changed since the network was run.
         """
         targets = self._targets(target)
         self._activation(layer)
         with self._lock:
-            if (targets, method) not in self._maps:
-                self._maps[targets, method] = self._all_layers(targets, method)
-            return self._maps[targets, method][layer].clone()
+            maps = _remembered(self._maps, (targets, method), lambda: self._all_layers(targets, method))
+            return maps[layer].clone()
 
     def saliency(self, layer: str) -> Tensor:
         """Which pixels excite a layer, whatever the class: the paper's saliency.
@@ -107,7 +119,7 @@ class Dissection:
         activation = self._activation(layer)
         return self._guided(layer, lambda: activation.amax(dim=1).sum())
 
-    def guided_backprop(self, target: int | Sequence[int]) -> Tensor:
+    def guided_backprop(self, target: Target) -> Tensor:
         """Which pixels raise a class: the guided gradient of its score in the image.
 
         Returns:
@@ -121,14 +133,14 @@ class Dissection:
         targets = self._targets(target)
         return self._guided(targets, lambda: self._score(targets))
 
-    def guided_grad_cam(self, layer: str, target: int | Sequence[int], *, of_class: bool = False) -> Tensor:
+    def guided_grad_cam(self, layer: str, target: Target, *, of_class: bool = False) -> Tensor:
         """Which of the pixels that excite a layer lie where the evidence for a class is.
 
         The product of :meth:`grad_cam`, resized bilinearly to the images, and :meth:`saliency`.
 
         Args:
             layer: one of :attr:`layers`.
-            target: a class index for the whole batch, or one for each image.
+            target: a class index for the whole batch, or one for each image (sequence, tensor or array).
             of_class: take :meth:`guided_backprop` of the class in the place of the layer's saliency, as the authors of
                 Grad-CAM do.
 
@@ -183,8 +195,12 @@ class Dissection:
             raise unknown("layer", layer, self.layers)
         return self._traced.activations[layer]
 
-    def _targets(self, target: int | Sequence[int]) -> tuple[int, ...]:
+    def _targets(self, target: Target) -> tuple[int, ...]:
         images, classes = self.scores.shape
+        if isinstance(target, Tensor | np.ndarray):
+            target = target.tolist()
+        if isinstance(target, str):
+            raise TypeError(f"a class is given by its index, not by a name such as {target!r}")
         given = target if isinstance(target, Sequence) else (target,) * images
         targets = tuple(operator.index(index) for index in given)
         if len(targets) != images:
@@ -207,7 +223,10 @@ class Dissection:
 
             # Made as the gradient passes, so that no more than one layer's is ever held.
             def watch(gradient: Tensor, name: str = name, kept: Tensor = kept) -> None:
+                version = kept._version
                 cam = method(kept, gradient).float()
+                if kept._version != version:
+                    raise ValueError("a method must not change the layer's output that it is given")
                 if cam.shape != maps[name].shape:
                     raise ValueError(f"a map must be {tuple(maps[name].shape)}, not {tuple(cam.shape)}")
                 maps[name] = cam
@@ -215,26 +234,42 @@ class Dissection:
             handles.append(activation.register_hook(watch))
         try:
             with torch.inference_mode(False), torch.enable_grad():
-                torch.autograd.grad(self._score(targets), self._traced.sources, retain_graph=True, allow_unused=True)
+                self._backward(self._score(targets), self._traced.sources)
         finally:
             for handle in handles:
                 handle.remove()
         return maps
 
     def _guided(self, key: str | tuple[int, ...], objective: Callable[[], Tensor]) -> Tensor:
+        def make() -> Tensor:
+            rectifiers, images = self._traced.rectifiers, self._traced.images
+            rectifiers.guided = True
+            try:
+                with torch.inference_mode(False), torch.enable_grad():
+                    (gradient,) = self._backward(objective(), (images,))
+            finally:
+                rectifiers.guided = False
+            return torch.zeros_like(images) if gradient is None else gradient.float()
+
         with self._lock:
-            if key not in self._gradients:
-                rectifiers, images = self._traced.rectifiers, self._traced.images
-                rectifiers.guided = True
-                try:
-                    with torch.inference_mode(False), torch.enable_grad():
-                        (gradient,) = torch.autograd.grad(
-                            objective(), images, retain_graph=True, allow_unused=True, materialize_grads=True
-                        )
-                finally:
-                    rectifiers.guided = False
-                self._gradients[key] = gradient.float()
-            return self._gradients[key].clone()
+            return _remembered(self._gradients, key, make).clone()
+
+    @staticmethod
+    def _backward(score: Tensor, sources: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        try:
+            return torch.autograd.grad(score, sources, retain_graph=True, allow_unused=True)
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+            raise ValueError("weights or layers have changed since the network was run; dissect it anew") from error
+
+
+def _remembered(kept: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
+    """What is kept under a key, or else is made; of all others, only the latest stay."""
+    kept[key] = kept.pop(key) if key in kept else make()
+    while len(kept) > KEPT:
+        del kept[next(iter(kept))]
+    return kept[key]
 
 
 @dataclass(frozen=True)
@@ -280,14 +315,15 @@ METHODS: Mapping[str, Method] = {
 def dissect(network: nn.Module, images: Tensor, layers: Collection[str] | None = None) -> Dissection:
     """Open a network on images. Nothing is run until something is asked.
 
-    The network is not changed: no hook, no flag, no gradient is left on it. One in training mode is run in evaluation
-    mode, and put back.
+    The network is not changed: no hook, no flag, no gradient is left on it. One in training mode is in evaluation
+    mode for as long as it runs, and put back; another thread that uses the same network meanwhile, but not by
+    this package, finds it in evaluation mode.
 
     Args:
         network: maps images to class scores (N, classes) before softmax.
         images: (N, C, H, W), or (C, H, W) for one, prepared as the network expects them, on any device.
-        layers: the convolutions that may be asked for, by their names in :func:`explainers.layers.convolutions`; by
-            default all. Fewer take less memory, and less time where they lie near the output.
+        layers: the convolutions that may be asked for, by their names in :func:`explainers.layers.convolutions`, one
+            name or several; by default all. Fewer take less memory, and less time where they lie near the output.
 
     Raises:
         ValueError: the network has no convolution or not such a one; the images are of 1 × 1 pixels or not finite.
@@ -303,6 +339,8 @@ def dissect(network: nn.Module, images: Tensor, layers: Collection[str] | None =
         raise ValueError(f"images of {tuple(images.shape)} have nothing to look at")
     if not images.isfinite().all():
         raise ValueError("the images have values that are not finite numbers")
+    if isinstance(layers, str):
+        layers = [layers]
     known = convolutions(network)
     if not known:
         raise ValueError(f"{type(network).__name__} has no convolution to look at")

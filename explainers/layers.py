@@ -13,10 +13,10 @@ def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
     """Name every convolution of a network, in the order of its modules.
 
     VGG networks get the names of the literature, ``block1_conv1`` … ``block5_conv4``; any other network the module's
-    path, e.g. ``layer4.2.conv3``.
+    path, e.g. ``layer4.2.conv3``. Convolutions that share one weight are one layer, under the first name.
     """
+    names: dict[str, nn.Conv2d] = {}
     if isinstance(network, VGG):
-        names: dict[str, nn.Conv2d] = {}
         block, number = 1, 0
         for module in network.features:
             if isinstance(module, nn.MaxPool2d):
@@ -24,8 +24,12 @@ def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
             elif isinstance(module, nn.Conv2d):
                 number += 1
                 names[f"block{block}_conv{number}"] = module
-        return names
-    return {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    else:
+        names = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    first: dict[nn.Module | nn.Parameter, str] = {}
+    for name, layer in names.items():
+        first.setdefault(dict(layer.named_parameters(recurse=False)).get("weight", layer), name)
+    return {name: names[name] for name in first.values()}
 
 
 def unknown(kind: str, name: str, known: Collection[str]) -> ValueError:

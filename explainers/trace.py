@@ -17,13 +17,21 @@ from torch.overrides import TorchFunctionMode
 _RELU = (functional.relu, torch.relu, torch.Tensor.relu)
 _RELU_IN_PLACE = (torch.relu_, torch.Tensor.relu_)
 
+_CLIP = {
+    functional.hardtanh: "min_val",
+    **dict.fromkeys((torch.clamp, torch.clamp_, torch.Tensor.clamp, torch.Tensor.clamp_), "min"),
+    **dict.fromkeys((torch.clip, torch.clip_, torch.Tensor.clip, torch.Tensor.clip_), "min"),
+    **dict.fromkeys((torch.clamp_min, torch.clamp_min_, torch.Tensor.clamp_min, torch.Tensor.clamp_min_), "min"),
+}
+"""What may cut off values, and the name of its second argument, the lower limit."""
+
 _forward = threading.RLock()
 """Held while a network runs forward: one in training mode is in evaluation mode for that time."""
 
 
 @dataclass
 class Rectifiers:
-    """The ReLUs of one forward pass.
+    """The ReLUs of one forward pass, and what else cuts off what is below 0: ReLU6, hardtanh and clamp.
 
     Attributes:
         count: how many there were.
@@ -137,12 +145,24 @@ class _Watch(TorchFunctionMode):
             in_place = func in _RELU_IN_PLACE or kwargs.get("inplace", False)
             return _GuidedReLU.apply(args[0] if args else kwargs["input"], self.rectifiers, in_place)
         result = func(*args, **kwargs)
+        if _cuts_off(func, args, kwargs):
+            self.rectifiers.count += 1
+            return _Guide.apply(result, self.rectifiers)
         if func is torch.conv2d:
             name = self._names.get(id(args[1] if len(args) > 1 else kwargs["weight"]))
             if name is not None:
                 self.activations[name] = result
                 return result.clone()
         return result
+
+
+def _cuts_off(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    if func is functional.relu6:
+        return True
+    if func not in _CLIP:
+        return False
+    lower = args[1] if len(args) > 1 else kwargs.get(_CLIP[func])
+    return isinstance(lower, int | float) and lower == 0
 
 
 class _GuidedReLU(torch.autograd.Function):
@@ -167,9 +187,22 @@ class _GuidedReLU(torch.autograd.Function):
         return passed.relu_() if ctx.rectifiers.guided else passed, None, None
 
 
+class _Guide(torch.autograd.Function):
+    """The identity; while ``rectifiers.guided``, its gradient has no negative part. It guides what comes before it."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, rectifiers: Rectifiers) -> Tensor:
+        ctx.rectifiers = rectifiers
+        return tensor.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].relu() if ctx.rectifiers.guided else gradients[0], None
+
+
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Switch a network to evaluation mode, and each module back to where it was."""
+    """Switch a network to evaluation mode for all threads, and each module back to where it was."""
     with _forward:
         training = [module for module in network.modules() if module.training]
         try:

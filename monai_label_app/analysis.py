@@ -15,7 +15,7 @@ from pydicom import Dataset
 
 from explainers import Region, heatmap, regions
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.frames import Frame, UnreadableError, frames, in_one_line
+from monai_label_app.frames import Frame, UnreadableError, frames, in_one_line, require_size
 from monai_label_app.study import Instance, Problem, Study
 from report.attributes import CONVERTER
 from report.findings import Algorithm, Explanation, Finding
@@ -127,12 +127,12 @@ def see(dataset: Dataset, origin: str, classifier: Classifier, only: int | None 
     """Predict and explain every frame of an image, or ``only`` this one, a batch at a time.
 
     Raises:
-        UnreadableError: its pixels cannot be used.
+        UnreadableError: its pixels cannot be used, or it is too small.
     """
     remaining = frames(dataset, origin, only)
     while batch := list(islice(remaining, BATCH)):
         layer = classifier.card.target_layer
-        dissection, geometries = classifier.dissect([frame.pixels for frame in batch])
+        dissection, geometries = classifier.dissect([require_size(frame.pixels, origin) for frame in batch])
         top = dissection.probabilities.argmax(dim=1).tolist()
         maps = dissection.grad_cam(layer, top).cpu().numpy()
         for index, frame in enumerate(batch):

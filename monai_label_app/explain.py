@@ -150,7 +150,9 @@ def write(
         )
     if len(made.maps) > 1:
         rows, columns = (list(dict.fromkeys(key[axis] for key in cells)) for axis in (0, 1))
-        files.append(_save(contact_sheet(cells, rows, columns, _caption(classifier, method, made)), folder / SHEET))
+        blank = {(one.layer, _head(one.label, made)): "blank" for one in made.maps if not one.values.any()}
+        sheet = contact_sheet(cells, rows, columns, _caption(classifier, method, made), blank)
+        files.append(_save(sheet, folder / SHEET))
     manifest = {
         "source": picture.origin,
         "frame": picture.frame,
@@ -174,6 +176,28 @@ def write(
     # A file name need not be valid text.
     files[-1].write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
     return files
+
+
+def earlier(folder: Path) -> list[Path]:
+    """The files of an earlier run in a folder, by its manifest, which comes first; none where there is no manifest.
+
+    Raises:
+        ValueError: the manifest is not one of :func:`write`.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        return []
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8", errors="replace"))
+        names = [one[kind] for one in content["maps"] for kind in ("picture", "raw")]
+        names += [content["contact_sheet"]] if content["contact_sheet"] else []
+        if content["method"] not in METHODS or any(Path(name).suffix not in (".png", ".npy") for name in names):
+            raise ValueError
+        if any(Path(name).name != name for name in names):
+            raise ValueError
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f"{manifest} is not of maps that were written here; name another --out") from None
+    return [manifest, *(folder / name for name in names)]
 
 
 def _stems(maps: list[Map], method: str) -> list[str]:

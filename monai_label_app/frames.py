@@ -22,6 +22,10 @@ _PLUGIN = {
 }
 
 
+MIN_SIDE = 32
+"""Smallest side of a frame that is shown to a network, in pixels; enlarged to its input, less would look like more."""
+
+
 class UnreadableError(ValueError):
     """An input that cannot be used; the message is one sentence for the user."""
 
@@ -68,6 +72,18 @@ def frames(dataset: Dataset, origin: str, only: int | None = None) -> Iterator[F
         raise UnreadableError(f"{origin} {error}") from None
     except Exception as error:
         raise UnreadableError(f"{origin} has pixels that cannot be decoded: {in_one_line(error)}") from error
+
+
+def require_size(pixels: NDArray[np.uint8], origin: str) -> NDArray[np.uint8]:
+    """The frame (H, W, 3) itself.
+
+    Raises:
+        UnreadableError: it is too small to be shown to a network.
+    """
+    height, width = pixels.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise UnreadableError(f"{origin} has a frame of {width} x {height} pixels; a side needs {MIN_SIDE}")
+    return pixels
 
 
 def _require_frames(dataset: Dataset) -> None:

@@ -23,7 +23,7 @@ from pydicom.uid import (
     VLEndoscopicImageStorage,
 )
 
-from monai_label_app.frames import UnreadableError, frames, in_one_line
+from monai_label_app.frames import UnreadableError, frames, in_one_line, require_size
 from monai_label_app.pictures import PICTURE_SUFFIXES, read_picture
 from report.attributes import CONVERTER, is_own_result
 from report.endoscopic_image import Examination, endoscopic_image, study_of
@@ -152,7 +152,7 @@ def read_frame(path: Path, number: int = 1) -> NDArray[np.uint8]:
     """One frame of a picture or DICOM file, (H, W, 3) RGB; ``number`` counts from 1.
 
     Raises:
-        ValueError: it is missing, neither of the two, damaged, or has no such frame.
+        ValueError: it is missing, neither of the two, damaged, too small, or has no such frame.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
         raise UnreadableError(f"{path} is not a regular file")
@@ -160,10 +160,10 @@ def read_frame(path: Path, number: int = 1) -> NDArray[np.uint8]:
         dataset = read_dicom(path)
         if reason := Instance(str(path), dataset, lambda: dataset).refusal:
             raise UnreadableError(f"{path} {reason}")
-        return next(frames(dataset, str(path), only=number)).pixels
+        return require_size(next(frames(dataset, str(path), only=number)).pixels, str(path))
     if number != 1:
         raise UnreadableError(f"{path} has no frame {number}")
-    return read_picture(path).pixels
+    return require_size(read_picture(path).pixels, str(path))
 
 
 def find_files(paths: Iterable[Path]) -> Iterator[Path]:

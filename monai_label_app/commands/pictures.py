@@ -38,7 +38,8 @@ def explain(
     """Show what the network sees in one IMAGE (JPEG, PNG, TIFF or DICOM): any layer, any class.
 
     Writes every map as an overlay (PNG) and as raw numbers at the layer's size (float32 .npy), several of them also as
-    one contact sheet (rows layers, columns classes), and a manifest.json that says what they are.
+    one contact sheet (rows layers, columns classes), and a manifest.json that says what they are. The classes that are
+    asked for together share one scale of colours a layer. Maps of an earlier run in the same folder are removed.
 
     \b
     Example:
@@ -50,11 +51,13 @@ def explain(
     from explainers.heatmap import colourise
     from monai_label_app import folder
     from monai_label_app.classifier.classifier import open_classifier
-    from monai_label_app.explain import MANIFEST, SHEET, TOP, Picture, look, write
+    from monai_label_app.explain import TOP, Picture, earlier, look, write
     from monai_label_app.study import read_frame
 
     with explained(out):
-        colourise([[0]], colours)  # a wrong name fails now, not after the work
+        # What is wrong fails now, not after the work.
+        colourise([[0]], colours)
+        earlier(out)
         picture = Picture(str(image), frame, read_frame(image, frame))
         classifier = open_classifier(model, weights)
         notice(classifier)
@@ -74,9 +77,9 @@ def explain(
             if classes and not METHODS[method].of_class:
                 click.echo(f"{method} is of no class: --class changes nothing", err=True)
             files = write(picture, classifier, method, made, colours, staged, progress)
-            # Those of an earlier run speak of other maps.
-            for stale in (MANIFEST, SHEET):
-                (out / stale).unlink(missing_ok=True)
+            # Those of an earlier run may be of another patient.
+            for stale in earlier(out):
+                stale.unlink(missing_ok=True)
             for file in files:
                 file.replace(out / file.name)
     click.echo(f"{made.predicted} {made.probabilities[made.predicted]:.1%}; maps in {out}: {len(made.maps)}")

@@ -126,3 +126,16 @@ def test_a_thumbnail_shows_the_picture_the_right_way_up(polyp):
     small = np.asarray(thumbnail(polyp)).astype(float)
     ys, xs = (np.linspace(0, length - 1, count).round().astype(int) for length, count in zip((151, 203), small.shape))  # noqa: B905
     assert np.corrcoef(small.ravel(), polyp[ys][:, xs].ravel())[0, 1] > 0.95
+
+
+def test_a_mark_stands_in_the_corner_of_its_picture_alone():
+    cells = {("a", name): thumbnail(np.full((80, 100, 3), 120, np.uint8)) for name in ("x", "y")}
+    plain = contact_sheet(cells, ["a"], ["x", "y"], [])
+    marked = contact_sheet(cells, ["a"], ["x", "y"], [], {("a", "y"): "blank"})
+    rows, columns = (plain != marked).any(axis=2).nonzero()
+    grey = np.argwhere((plain == 120).all(axis=2))
+    (top, left), (bottom, right) = grey.min(axis=0), grey.max(axis=0)
+    assert rows.min() > (top + bottom) / 2
+    assert rows.max() <= bottom
+    assert (left + right) / 2 < columns.min()
+    assert columns.max() <= right - CELL / 2

@@ -20,7 +20,7 @@ from tests.dicom_files import write as write_dicom
 
 def noise(path: Path, seed: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, 256, (40, 48, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
 

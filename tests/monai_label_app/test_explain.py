@@ -265,13 +265,21 @@ def test_jpeg_png_and_dicom_are_read_and_a_frame_of_several_is_the_one_of_its_nu
         )
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3000, 1), (2, 700)])
+@pytest.mark.parametrize("size", [(32, 32), (3000, 40), (33, 700)])
 def test_a_picture_of_any_shape_is_explained(checkpoint, tmp_path, size):
     Image.new("RGB", size, "white").save(tmp_path / "a.png")
     result = endolens("explain", tmp_path / "a.png", "--class", "all", "--out", tmp_path / "out", "--model", checkpoint)
     assert result.exit_code == 0, result.output
     for one in manifest(tmp_path / "out")["maps"]:
         assert pixels(tmp_path / "out" / one["picture"]).shape == (size[1], size[0], 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (300, 1), (31, 700)])
+def test_a_picture_that_is_too_small_is_refused(tmp_path, size):
+    Image.new("RGB", size, "white").save(tmp_path / "a.png")
+    result = endolens("explain", tmp_path / "a.png", "--out", tmp_path / "out")
+    assert_refused(result, f"a.png has a frame of {size[0]} x {size[1]} pixels; a side needs 32")
+    assert not (tmp_path / "out").exists()
 
 
 # Regions, with a network whose map is known
@@ -452,6 +460,31 @@ def test_ending_it_leaves_nothing_half_done(ending, polyp_files, checkpoint, tmp
 
 
 @pytest.mark.slow
+def test_maps_of_an_earlier_picture_do_not_stay_beside_those_of_another(polyp_files, checkpoint, tmp_path):
+    out = tmp_path / "out"
+    for options in (("--layer", "all", "--class", "all"), ("--class", "polyps")):
+        result = endolens("explain", polyp_files[0], "--out", out, "--model", checkpoint, *options)
+        assert result.exit_code == 0, result.output
+        (out / "mine.png").write_bytes(b"of the user")
+    listed = {one[key] for one in manifest(out)["maps"] for key in ("picture", "raw")}
+    assert files(out) == {"manifest.json", "mine.png", *listed}
+    assert len(listed) == 2
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[1]", '{"maps": [{"picture": "../other.png", "raw": "mine.txt"}]}'])
+def test_a_manifest_of_something_else_is_left_alone(polyp_files, checkpoint, tmp_path, content):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "manifest.json").write_text(content)
+    (out / "mine.txt").write_text("")
+    (tmp_path / "other.png").write_text("")
+    result = endolens("explain", polyp_files[0], "--out", out, "--model", checkpoint)
+    assert_refused(result, "manifest.json is not of maps that were written here; name another --out")
+    assert (out / "manifest.json").read_text() == content
+    assert (out / "mine.txt").exists()
+    assert (tmp_path / "other.png").exists()
+
+
 def test_ending_it_leaves_the_maps_of_an_earlier_run_as_they_were(source, polyp_files, checkpoint, tmp_path):
     out = tmp_path / "out"
     assert endolens("explain", source, "--class", "all", "--out", out, "--model", checkpoint).exit_code == 0
