@@ -42,5 +42,6 @@ for command in (
     learning.evaluate,
     learning.train,
     learning.crossval,
+    learning.audit,
 ):
     main.add_command(command)

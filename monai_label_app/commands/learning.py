@@ -1,4 +1,4 @@
-"""``endolens evaluate | train | crossval``: a classifier on labelled pictures."""
+"""``endolens evaluate | train | crossval | audit``: a classifier on labelled pictures."""
 
 from __future__ import annotations
 
@@ -166,7 +166,6 @@ def train(
     Example:
       endolens train kvasir-dataset-v2 --out mine.safetensors --weights imagenet
       endolens train kvasir-dataset-v2 --out head.safetensors --weights imagenet --train-from head
-      torchrun --nproc-per-node 4 -m monai_label_app train kvasir-dataset-v2 --out mine.safetensors
     """
     from dataclasses import replace
 
@@ -245,3 +244,46 @@ def crossval(
         }
         validating.write(made, content, _command(), out)
     click.echo(f"{validating.table(content['table'])}\n\nRuns, plots and report.html in {out}")
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, not a table.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False),
+              help="Folder for audit.json, audit.csv, worst.png and report.html.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="Of which frames a box is planted on.")
+@model_option
+@weights_option
+def audit(dataset: Path, as_json: bool, out: Path | None, seed: int, model: str | None, weights: str | None) -> None:
+    """Find what fools a model on DATASET: navigation boxes, places where one was cut out, black borders.
+
+    How much of the evidence lies there, what happens to the prediction when they are taken away, and when a box is
+    planted on a clean frame.
+
+    \b
+    Example:
+      endolens audit kvasir-dataset-v2 --model mine.safetensors --out audit
+    """
+    import json
+
+    from monai_label_app import folder
+    from monai_label_app.classifier import audit as auditing
+    from monai_label_app.classifier import audit_report, evaluation
+    from monai_label_app.classifier.classifier import open_classifier
+    from monai_label_app.classifier.data import find_dataset
+
+    with explained(out or dataset):
+        found = find_dataset(dataset)
+        classifier = open_classifier(model, weights)
+        notice(classifier)
+        with folder.staging(out) if out else nullcontext() as staged:
+            result = auditing.audit(found.examples, classifier, seed, progress)
+            name_problems(result.problems)
+            about = {"model": evaluation.model(classifier), "dataset": str(dataset)}
+            content = {**auditing.summary(result), **about}
+            if out and staged:
+                for path in audit_report.write(result, classifier, content, _command(), staged):
+                    path.replace(out / path.name)
+    click.echo(json.dumps(content, indent=1) if as_json else audit_report.table(content))
+    if result.problems:
+        fail(f"{len(result.problems)} of the pictures could not be used")
