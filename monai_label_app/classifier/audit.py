@@ -286,14 +286,14 @@ def _sentences(by_class: Mapping[str, Any]) -> list[str]:
     found: list[tuple[float, str]] = []
     for name, row in by_class.items():
         for kind in ARTIFACTS:
-            evidence, removed = row["evidence"][kind], row["removed"][kind]
-            if evidence["frames"] >= FRAMES and evidence["share"] >= max(SHARE, EXCESS * evidence["area"]):
+            seen, removed = row["evidence"][kind], row["removed"][kind]
+            if seen["frames"] >= FRAMES and seen["share"] >= max(SHARE, EXCESS * seen["area"]):
                 sentence = (
-                    f"{name}: {evidence['share']:.0%} of the evidence on the {kind}, {evidence['area']:.0%} of the frame;"
-                    f" without it p goes from {removed['before']:.2f} to {removed['after']:.2f} "
-                    f"({evidence['frames']} frames)"
+                    f"{name}: {seen['share']:.0%} of the evidence on the {kind}, {seen['area']:.0%} of the frame; "
+                    f"without it p goes from {removed['before']:.2f} to {removed['after']:.2f} "
+                    f"({seen['frames']} frames)"
                 )
-                found.append((evidence["share"], sentence))
+                found.append((seen["share"], sentence))
         planted = row["planted"]
         if planted["frames"] >= FRAMES:
             move = planted["box"] - max(planted["before"], planted["control"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from torchvision.models.vgg import VGG
 from explainers.layers import convolutions
 from monai_label_app.classifier.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Card
 from monai_label_app.classifier.data import Example
-from monai_label_app.classifier.guidance import astray
 from monai_label_app.classifier.head import bake, start
+from monai_label_app.classifier.history import History, plot
+from monai_label_app.classifier.learner import Learner, Loss
 from monai_label_app.classifier.metrics import confusion_matrix, rates, temperature
 from monai_label_app.classifier.network import build, calibrate, load_pretrained, split
 from monai_label_app.classifier.training_set import Draws, Features, TrainingSet, Views
@@ -34,10 +35,6 @@ from monai_label_app.console import Progress, silent
 from monai_label_app.folder import whole
 
 _BATCH = 32
-_NEW = 1
-"""How much faster layers learn that have no pretrained weights."""
-
-_SMOOTHING = 0.05
 _DECAY = 0.02
 _LARGEST_GRADIENT = 5.0
 _STATE, _BEST = "state.pt", "best.pt"
@@ -57,7 +54,7 @@ class Recipe:
         views: of each picture that frozen layers are shown.
         epochs: passes over the pictures.
         patience: epochs without a better validation loss after which it stops early.
-        rate: the highest learning rate, of pretrained layers.
+        rate: the highest learning rate.
         guidance: weight of the loss on maps beside what they should show; see :mod:`.guidance`.
         seed: of everything random.
     """
@@ -74,56 +71,6 @@ class Recipe:
     rate: float = 1e-4
     guidance: float = 0.3
     seed: int = 0
-
-
-@dataclass
-class History:
-    """What each epoch brought: losses of classes and of maps; of the pictures kept aside, loss and macro F1."""
-
-    loss: list[float] = field(default_factory=list)
-    astray: list[float] = field(default_factory=list)
-    validation_loss: list[float] = field(default_factory=list)
-    validation_f1: list[float] = field(default_factory=list)
-
-
-class _Learner(nn.Module):
-    """A network that returns its scores and what its target layer put out."""
-
-    def __init__(self, network: nn.Module, layer: nn.Module | None) -> None:
-        super().__init__()
-        self.network = network
-        self._kept: Tensor | None = None
-        if layer is not None:
-            layer.register_forward_hook(self._keep)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        self._kept = None
-        scores = self.network(images)
-        kept, self._kept = self._kept, None
-        return scores, kept
-
-    def _keep(self, _layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        self._kept = output
-        return output.clone()  # the ReLU that follows writes into what it is given
-
-
-class _Loss(nn.Module):
-    """Cross-entropy of the classes and, weighted, how far the maps go astray; remembers both."""
-
-    def __init__(self, weights: Tensor, guidance: float) -> None:
-        super().__init__()
-        self._weights, self._guidance = weights, guidance
-        self.parts: list[tuple[float, float]] = []
-
-    def forward(self, made: tuple[Tensor, Tensor | None], wanted: tuple[Tensor, Tensor]) -> Tensor:
-        (scores, activation), (targets, allowed) = made, wanted
-        each = functional.cross_entropy(scores, targets, reduction="none", label_smoothing=_SMOOTHING)
-        wrong = (each * self._weights.to(each)[targets]).mean()
-        lost = scores.new_zeros(())
-        if activation is not None:
-            lost = astray(scores, activation, targets, allowed)
-        self.parts.append((wrong.detach().item(), lost.detach().item()))
-        return wrong + self._guidance * lost
 
 
 class Training:
@@ -181,13 +128,12 @@ class Training:
 
         self.target_layer, layer = list(convolutions(self.network).items())[-1]
         guided = recipe.guidance > 0 and layer in set(learning.modules())
-        self._learner = _Learner(learning, layer if guided else None).to(self._device)
+        self._learner = Learner(learning, layer if guided else None).to(self._device)
         if isinstance(self.network, VGG) and "classifier.0.weight" in new:
             start(self.network, self._pooled())
-        self._optimiser = self._make_optimiser(set(new))
+        self._optimiser = self._make_optimiser()
         steps = recipe.epochs * len(self._loader)
-        rates = [group["lr"] for group in self._optimiser.param_groups]
-        self._schedule = torch.optim.lr_scheduler.OneCycleLR(self._optimiser, rates, total_steps=steps)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(self._optimiser, recipe.rate, total_steps=steps)
 
     def run(self) -> Card:
         """Train to the end, and calibrate.
@@ -195,7 +141,7 @@ class Training:
         Returns:
             The card of :attr:`network`, which is in evaluation mode then.
         """
-        loss = _Loss(self._draws.weights(), self.recipe.guidance)
+        loss = Loss(self._draws.weights(), self.recipe.guidance)
         trainer = SupervisedTrainer(
             self._device,
             self.recipe.epochs,
@@ -251,15 +197,8 @@ class Training:
         hook.remove()
         return torch.cat(given)
 
-    def _make_optimiser(self, new: set[str]) -> torch.optim.Optimizer:
-        names = {parameter: name for name, parameter in self.network.named_parameters()}
-        groups: dict[bool, list[Tensor]] = {False: [], True: []}
-        for parameter in self._learner.parameters():
-            name = names[parameter].replace("parametrizations.", "").replace(".original", "")
-            groups[name in new].append(parameter)
-        rates = {False: self.recipe.rate, True: self.recipe.rate * _NEW}
-        chosen = [{"params": members, "lr": rates[fresh]} for fresh, members in groups.items() if members]
-        optimiser = torch.optim.AdamW(chosen, weight_decay=_DECAY)
+    def _make_optimiser(self) -> torch.optim.Optimizer:
+        optimiser = torch.optim.AdamW(self._learner.parameters(), lr=self.recipe.rate, weight_decay=_DECAY)
 
         def clip(*_: Any) -> None:
             nn.utils.clip_grad_norm_(self._learner.parameters(), _LARGEST_GRADIENT)
@@ -373,24 +312,3 @@ def _to_device(batch: Any, device: torch.device, _non_blocking: bool = False, **
 
 def _loss_of(output: Any) -> float:
     return float(output["loss"].detach())
-
-
-def plot(history: History, path: Path) -> None:
-    """Draw how a training went, as PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    losses, quality = figure.subplots(1, 2)
-    for values, label in (
-        (history.loss, "classes"),
-        (history.astray, "maps beside what they should show"),
-        (history.validation_loss, "classes, validation"),
-    ):
-        if values:
-            losses.plot(range(1, len(values) + 1), values, label=label)
-    losses.set(title="loss", xlabel="epoch", ylim=(0, None))
-    losses.legend()
-    quality.plot(range(1, len(history.validation_f1) + 1), history.validation_f1)
-    quality.set(title="macro F1, validation", xlabel="epoch", ylim=(0, 1))
-    with whole(path) as partial:
-        figure.savefig(partial, dpi=110, format="png")

@@ -52,7 +52,7 @@ _RECIPE = (
         type=click.IntRange(1),
         help="Epochs without a better validation loss before it stops.",
     ),
-    click.option("--rate", default=1e-4, show_default=True, help="Highest learning rate, of pretrained layers."),
+    click.option("--rate", default=1e-4, show_default=True, help="Highest learning rate."),
     click.option(
         "--guidance",
         default=0.3,

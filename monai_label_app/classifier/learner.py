@@ -1,0 +1,53 @@
+"""What a training works on: a network that shows its target layer, and the loss of its classes and its maps."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from monai_label_app.classifier.guidance import astray
+
+_SMOOTHING = 0.05
+"""Of the labels, some of which are wrong."""
+
+
+class Learner(nn.Module):
+    """A network that returns its scores and what its target layer put out."""
+
+    def __init__(self, network: nn.Module, layer: nn.Module | None) -> None:
+        super().__init__()
+        self.network = network
+        self._kept: Tensor | None = None
+        if layer is not None:
+            layer.register_forward_hook(self._keep)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scores (N, classes), and the layer's output (N, K, h, w)."""
+        self._kept = None
+        scores = self.network(images)
+        kept, self._kept = self._kept, None
+        return scores, kept
+
+    def _keep(self, _layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        self._kept = output
+        return output.clone()  # the ReLU that follows writes into what it is given
+
+
+class Loss(nn.Module):
+    """Cross-entropy of the classes and, weighted, how far the maps go astray; remembers both."""
+
+    def __init__(self, weights: Tensor, guidance: float) -> None:
+        super().__init__()
+        self._weights, self._guidance = weights, guidance
+        self.parts: list[tuple[float, float]] = []
+
+    def forward(self, made: tuple[Tensor, Tensor | None], wanted: tuple[Tensor, Tensor]) -> Tensor:
+        """The sum, of what :class:`Learner` made and (targets, allowed)."""
+        (scores, activation), (targets, allowed) = made, wanted
+        each = functional.cross_entropy(scores, targets, reduction="none", label_smoothing=_SMOOTHING)
+        wrong = (each * self._weights.to(each)[targets]).mean()
+        lost = scores.new_zeros(())
+        if activation is not None:
+            lost = astray(scores, activation, targets, allowed)
+        self.parts.append((wrong.detach().item(), lost.detach().item()))
+        return wrong + self._guidance * lost
