@@ -208,6 +208,8 @@ class Training:
 
     def _note(self, trainer: SupervisedTrainer, losses: list[float]) -> None:
         """Keep what an epoch brought, and stop where nothing has improved for long."""
+        if not np.isfinite(losses).all():
+            raise ValueError("the loss is no finite number any more; take a lower rate")
         history = self.history
         history.loss.append(losses[0])
         history.astray.append(losses[1])

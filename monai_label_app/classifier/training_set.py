@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from monai_label_app.classifier.artifacts import clean, find_artifacts
 from monai_label_app.classifier.augmentation import views
 from monai_label_app.classifier.data import Example
 from monai_label_app.console import Progress, silent
+from monai_label_app.folder import whole
 from monai_label_app.masks import read_mask
 from monai_label_app.study import Problem, read_frame
 
@@ -96,6 +98,10 @@ class Views(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
         self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (mean, std))
         self._views: Compose = views()
 
+    def target(self, index: int) -> Tensor:
+        """The class of a picture."""
+        return self._pictures.targets[index]
+
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The view."""
         index, seed = item
@@ -104,40 +110,72 @@ class Views(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
         if seed:
             made = self._views.set_random_state(seed)({"image": image, "allowed": allowed})
             image, allowed = (torch.as_tensor(made[key]) for key in ("image", "allowed"))
-        return (image.clamp(0, 1) - self._mean) / self._std, (self._pictures.targets[index], allowed)
+        return (image.clamp(0, 1) - self._mean) / self._std, (self.target(index), allowed)
 
 
 class Features(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
     """What frozen layers make of a few views of each picture, made once; its items are as those of :class:`Views`.
 
-    Kept in a file of half-precision numbers, (N · views, channels, h, w), that is read in parts.
+    Kept in a file of half-precision numbers, (N · views, channels + 1, h, w) or (N · views, channels + 1), read in
+    parts; the last channel is where evidence may lie.
     """
 
     def __init__(
         self, source: Views, frozen: nn.Module, indices: Sequence[int], count: int, path: Path, progress: Progress
     ) -> None:
-        self._count = count
+        """Make the file, or take the one that is there.
+
+        Args:
+            source: of the views.
+            frozen: the layers.
+            indices: of the pictures.
+            count: of views of each; the first is the picture as it is.
+            path: of the file.
+            progress: shows how far it is.
+
+        Raises:
+            ValueError: the disk has no room for it.
+        """
+        self._source, self._count = source, count
         self._rows = {index: row for row, index in enumerate(indices)}
-        self._targets: list[tuple[Tensor, Tensor]] = []
-        device = next(frozen.parameters()).device
+        if not path.is_file():
+            with whole(path) as partial:
+                self._make(frozen, indices, partial, progress)
+        self._features = np.load(path, mmap_mode="r")
+
+    def _make(self, frozen: nn.Module, indices: Sequence[int], path: Path, progress: Progress) -> None:
+        device, count = next(frozen.parameters()).device, self._count
         for row, index in enumerate(progress(indices, len(indices), "Frozen layers")):
-            images, labels = zip(
-                *(source[index, view and 1 + index * count + view] for view in range(count)), strict=True
-            )
+            views = [self._source[index, view and 1 + index * count + view] for view in range(count)]
             with torch.inference_mode():
-                made = frozen(torch.stack(images).to(device)).half().cpu().numpy()
+                made = frozen(torch.stack([image for image, _ in views]).to(device)).cpu()
+            allowed = torch.stack([allowed for _, (_, allowed) in views])
+            last = functional.adaptive_max_pool2d(allowed, made.shape[2:]) if made.ndim == 4 else torch.ones(count, 1)
+            content = torch.cat([made, last], dim=1).half().numpy()
             if not row:
-                shape = (len(indices) * count, *made.shape[1:])
-                self._features = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-            self._features[row * count : (row + 1) * count] = made
-            self._targets += [(target, allowed.bool()) for target, allowed in labels]
+                _require_room(path, len(indices) * content.nbytes)
+                shape = (len(indices) * count, *content.shape[1:])
+                file = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+            file[row * count : (row + 1) * count] = content
+        file.flush()
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """One of the views, chosen by the seed."""
         index, seed = item
-        row = self._rows[index] * self._count + seed % self._count
-        target, allowed = self._targets[row]
-        return torch.from_numpy(self._features[row].astype(np.float32)), (target, allowed.float())
+        content = torch.from_numpy(
+            self._features[self._rows[index] * self._count + seed % self._count].astype(np.float32)
+        )
+        allowed = content[-1:] if content.ndim == 3 else torch.ones(1, 1, 1)
+        return content[:-1], (self._source.target(index), allowed)
+
+
+def _require_room(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise ValueError(
+            f"{path.parent} has {free / 1e9:.1f} GB free, and what frozen layers make needs {needed / 1e9:.1f} GB; "
+            f"take fewer views, or a later layer"
+        )
 
 
 class Draws(Sampler[tuple[int, int]]):

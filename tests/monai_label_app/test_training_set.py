@@ -79,7 +79,26 @@ def test_frozen_layers_give_what_they_would_have_given(pictures, tmp_path):
         expected = frozen(source[9, 0][0][None])[0]
     assert torch.allclose(made, expected, atol=0.01, rtol=1e-3), "but for half precision"
     assert target == 1
+    _, (_, allowed) = features[2, 0]
+    assert allowed.shape == (1, 30, 30)
+    again = Features(source, nn.Conv2d(3, 4, 3), [2, 5, 9], 3, tmp_path / "features.npy", silent)
+    assert torch.equal(again[9, 0][0], made), "what is there is not made again"
     assert len({float(features[5, seed][0].sum()) for seed in range(30)}) == 3, "as many views as were asked for"
+
+
+def test_a_disk_without_room_is_noticed_before_the_work(pictures, tmp_path):
+    source = Views(pictures, IMAGENET_MEAN, IMAGENET_STD)
+    made = []
+
+    class Large(nn.Conv2d):
+        def forward(self, images):
+            made.append(1)
+            return torch.zeros(1, 1, 1, 1).expand(len(images), 3, 1000, 2000)
+
+    with pytest.raises(ValueError, match="take fewer views, or a later layer"):
+        Features(source, Large(3, 1, 1), [0] * 3_000_000, 1, tmp_path / "features.npy", silent)
+    assert len(made) == 1
+    assert not list(tmp_path.glob("*.npy"))
 
 
 @given(sizes=st.lists(st.integers(1, 300), min_size=2, max_size=6), seed=st.integers(0, 99))
