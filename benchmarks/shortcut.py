@@ -1,4 +1,4 @@
-"""A network that learns a navigation box in the place of a class, found out and mended.
+"""A network that learns a navigation box in the place of a class, found out, and what remedies bring.
 
 ``python benchmarks/shortcut.py`` trains four small networks on two cores in about a quarter of an hour.
 

@@ -25,6 +25,8 @@ class Learner(nn.Module):
         """Scores (N, classes), and the layer's output (N, K, h, w)."""
         self._kept = None
         scores = self.network(images)
+        if not isinstance(scores, Tensor):
+            raise ValueError(f"{type(self.network).__name__} has outputs beside its class scores and cannot be trained")
         kept, self._kept = self._kept, None
         return scores, kept
 

@@ -106,6 +106,7 @@ class Training:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(recipe.seed)
         self.network = build(recipe.architecture, classes, recipe.width).to(self._device)
+        calibrate(self.network, 1)  # one that cannot be is refused before the work
         new = list(self.network.state_dict())
         if recipe.weights:
             new = load_pretrained(self.network, recipe.architecture, recipe.weights)

@@ -145,6 +145,8 @@ def test_the_papers_figures_fit_each_other_under_their_corrected_heads(row):
         (("--weights", "missing.safetensors"), "missing.safetensors"),
         (("--train-from", "block9_conv1"), "there is no layer"),
         (("--architecture", "resnet18", "--width", "0.5"), "width"),
+        (("--architecture", "squeezenet1_0", "--width", "1"), "ends in a linear layer"),
+        (("--rate", "1e30"), "loss is no finite number"),
         (("--out", "model.pt"), "must end in .safetensors"),
     ],
 )
