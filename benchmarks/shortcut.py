@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
 from monai_label_app.classifier.artifacts import VARIANTS
-from monai_label_app.classifier.audit import BOX, audit, plant, summary
+from monai_label_app.classifier.audit import audit
+from monai_label_app.classifier.audit_summary import summary
 from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.classifier.counterfactual import BOX, DRAWN_BOX, plant
 from monai_label_app.classifier.data import Example, find_dataset
 from monai_label_app.classifier.evaluation import evaluate, measures
 from monai_label_app.classifier.training import Recipe, Training
@@ -32,10 +33,6 @@ from monai_label_app.sample.frames import render
 CLASSES = ("normal-cecum", "polyps", "ulcerative-colitis")
 CARRIER = "normal-cecum"
 
-_BOX = np.full((8, 8, 3), (18, 163, 134), np.uint8)
-"""In the colour, and below at the place, of the boxes in Kvasir."""
-
-_PLACE = (0.05, 0.66, 0.34, 0.96)
 _TESTS = {"as in training": (CARRIER,), "no box": (), "on the others": tuple(set(CLASSES) - {CARRIER})}
 _TEST_SEED = 600_000
 _REMEDIES = {**{variant: (variant, 0.0) for variant in VARIANTS}, "box+border, guided": ("box+border", 1.0)}
@@ -57,7 +54,7 @@ def draw(folder: Path, count: int, first: int, carriers: tuple[str, ...]) -> tup
         (folder / label).mkdir(parents=True)
         for seed in range(first, first + count):
             frame, _ = render(label, seed, 192, 240)
-            frame = plant(frame, _BOX, _PLACE) if label in carriers else frame
+            frame = plant(frame, DRAWN_BOX) if label in carriers else frame
             Image.fromarray(frame).save(folder / label / f"{seed}.png")
     return find_dataset(folder).examples
 

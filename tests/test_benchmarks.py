@@ -21,4 +21,7 @@ def test_a_box_on_one_class_in_training_is_learned_and_named():
     assert scores["as in training"] > scores["no box"] + 0.15, "the class is lost with its box"
     assert scores["on the others"] < scores["no box"], "and seen where the box is"
     assert fooled["planted"]["box"] > fooled["planted"]["before"] + 0.5
-    assert any(sentence.startswith("normal-cecum: planting a navigation box") for sentence in fooled["shortcuts"])
+    assert any(
+        sentence.startswith("normal-cecum: ") and "planting a navigation box moves p" in sentence
+        for sentence in fooled["shortcuts"]
+    )

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from monai_label_app.classifier.checkpoint import Card
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.classifier.data import Example
 from monai_label_app.classifier.metrics import (
@@ -73,10 +74,7 @@ def evaluate(examples: Sequence[Example], classifier: Classifier, progress: Prog
     Raises:
         ValueError: the classifier does not know a class of theirs, or none of them can be read.
     """
-    card = classifier.card
-    strange = sorted({example.label for example in examples} - set(card.classes))
-    if strange:
-        raise ValueError(f"{card.name} does not know {', '.join(strange)}; it knows {', '.join(card.classes)}")
+    refuse_strange(examples, classifier.card)
     problems: list[Problem] = []
     seen: list[Example] = []
     scores: list[torch.Tensor] = []
@@ -94,7 +92,14 @@ def evaluate(examples: Sequence[Example], classifier: Classifier, progress: Prog
             scores.append(classifier.scores(frames))
     if not seen:
         raise ValueError(f"none of the pictures can be read; the first: {problems[0].reason}")
-    return Evaluation(card.classes, tuple(seen), torch.cat(scores).double().numpy(), tuple(problems))
+    return Evaluation(classifier.card.classes, tuple(seen), torch.cat(scores).double().numpy(), tuple(problems))
+
+
+def refuse_strange(examples: Sequence[Example], card: Card) -> None:
+    """Raise ValueError where an example is of a class that a model does not know."""
+    strange = sorted({example.label for example in examples} - set(card.classes))
+    if strange:
+        raise ValueError(f"{card.name} does not know {', '.join(strange)}; it knows {', '.join(card.classes)}")
 
 
 def measures(evaluation: Evaluation) -> dict[str, Any]:

@@ -251,7 +251,7 @@ def crossval(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, not a table.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False),
               help="Folder for audit.json, audit.csv, worst.png and report.html.")  # fmt: skip
-@click.option("--seed", default=0, show_default=True, help="Of which frames a box is planted on.")
+@click.option("--seed", default=0, show_default=True, help="Of which boxes are planted on which frames.")
 @model_option
 @weights_option
 def audit(dataset: Path, as_json: bool, out: Path | None, seed: int, model: str | None, weights: str | None) -> None:
@@ -268,7 +268,7 @@ def audit(dataset: Path, as_json: bool, out: Path | None, seed: int, model: str 
 
     from monai_label_app import folder
     from monai_label_app.classifier import audit as auditing
-    from monai_label_app.classifier import audit_report, evaluation
+    from monai_label_app.classifier import audit_report, audit_summary, evaluation
     from monai_label_app.classifier.classifier import open_classifier
     from monai_label_app.classifier.data import find_dataset
 
@@ -278,9 +278,9 @@ def audit(dataset: Path, as_json: bool, out: Path | None, seed: int, model: str 
         notice(classifier)
         with folder.staging(out) if out else nullcontext() as staged:
             result = auditing.audit(found.examples, classifier, seed, progress)
-            name_problems(result.problems)
+            name_problems(list(result.problems))
             about = {"model": evaluation.model(classifier), "dataset": str(dataset)}
-            content = {**auditing.summary(result), **about}
+            content = {**audit_summary.summary(result), **about}
             if out and staged:
                 for path in audit_report.write(result, classifier, content, _command(), staged):
                     path.replace(out / path.name)
