@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch.nn import functional
 from explainers import heatmap
 from explainers.cams import CAMS, Cam, grad_cam
 from explainers.layers import convolutions, unknown
-from explainers.trace import Traced, trace
+from explainers.trace import Traced, class_index, trace
 
 Target = int | Sequence[int] | Tensor | NDArray[np.integer]
 """Class indices: one for all images, or one for each."""
@@ -199,16 +198,10 @@ class Dissection:
         images, classes = self.scores.shape
         if isinstance(target, Tensor | np.ndarray):
             target = target.tolist()
-        if isinstance(target, str):
-            raise TypeError(f"a class is given by its index, not by a name such as {target!r}")
-        given = target if isinstance(target, Sequence) else (target,) * images
-        targets = tuple(operator.index(index) for index in given)
-        if len(targets) != images:
-            raise ValueError(f"{len(targets)} targets for {images} images")
-        for index in targets:
-            if not 0 <= index < classes:
-                raise ValueError(f"there is no class {index}; the network has classes 0 to {classes - 1}")
-        return targets
+        given = target if isinstance(target, Sequence) and not isinstance(target, str | bytes) else (target,) * images
+        if len(given) != images:
+            raise ValueError(f"{len(given)} targets for {images} images")
+        return tuple(class_index(index, classes) for index in given)
 
     def _score(self, targets: tuple[int, ...]) -> Tensor:
         # In evaluation mode no image touches another, so the sum's gradient is each image's own.
@@ -223,13 +216,15 @@ class Dissection:
 
             # Made as the gradient passes, so that no more than one layer's is ever held.
             def watch(gradient: Tensor, name: str = name, kept: Tensor = kept) -> None:
-                version = kept._version
-                cam = method(kept, gradient).float()
-                if kept._version != version:
-                    raise ValueError("a method must not change the layer's output that it is given")
-                if cam.shape != maps[name].shape:
-                    raise ValueError(f"a map must be {tuple(maps[name].shape)}, not {tuple(cam.shape)}")
-                maps[name] = cam
+                versions = kept._version, gradient._version
+                cam = method(kept, gradient)
+                if (kept._version, gradient._version) != versions:
+                    raise ValueError("a method must not change the layer's output or gradient that it is given")
+                if not isinstance(cam, Tensor) or cam.shape != maps[name].shape:
+                    returned = tuple(cam.shape) if isinstance(cam, Tensor) else type(cam).__name__
+                    raise ValueError(f"a map must be a tensor of {tuple(maps[name].shape)}, not {returned}")
+                # A copy: a view would keep the gradient.
+                maps[name] = cam.detach().to(torch.float32, copy=True)
 
             handles.append(activation.register_hook(watch))
         try:
@@ -254,12 +249,13 @@ class Dissection:
         with self._lock:
             return _remembered(self._gradients, key, make).clone()
 
-    @staticmethod
-    def _backward(score: Tensor, sources: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    def _backward(self, score: Tensor, sources: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         try:
             return torch.autograd.grad(score, sources, retain_graph=True, allow_unused=True)
         except RuntimeError as error:
-            if "modified by an inplace operation" not in str(error):
+            weight = next(self._network.parameters())
+            moved = (weight.dtype, weight.device) != (self.images.dtype, self.images.device)
+            if not moved and "modified by an inplace operation" not in str(error):
                 raise
             raise ValueError("weights or layers have changed since the network was run; dissect it anew") from error
 
@@ -335,12 +331,16 @@ def dissect(network: nn.Module, images: Tensor, layers: Collection[str] | None =
     if not (isinstance(images, Tensor) and images.is_floating_point() and images.ndim in (3, 4)):
         what = f"{tuple(images.shape)} of {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
         raise TypeError(f"images must be a floating-point tensor (N, C, H, W), not {what}")
+    if images.layout is not torch.strided or images.is_meta:
+        raise TypeError("images must be a dense tensor with values, neither sparse nor on the meta device")
     if images.numel() == 0 or images.shape[-2] * images.shape[-1] < 2:
         raise ValueError(f"images of {tuple(images.shape)} have nothing to look at")
     if not images.isfinite().all():
         raise ValueError("the images have values that are not finite numbers")
-    if isinstance(layers, str):
-        layers = [layers]
+    if any(parameter.is_inference() for parameter in network.parameters()):
+        raise ValueError("the network was made under torch.inference_mode, which keeps no gradients; make it outside")
+    if layers is not None:
+        layers = [layers] if isinstance(layers, str) else list(layers)
     known = convolutions(network)
     if not known:
         raise ValueError(f"{type(network).__name__} has no convolution to look at")

@@ -14,8 +14,9 @@ from scipy.stats import spearmanr
 from skimage.filters import gaussian
 from torch import Tensor, nn
 
+from explainers.heatmap import finite
 from explainers.layers import convolutions
-from explainers.trace import run
+from explainers.trace import class_index, run
 
 BLUR = 1 / 20
 """Standard deviation of the blur that insertion starts from, as a share of the image's shorter side."""
@@ -53,24 +54,19 @@ def energy_in_mask(saliency: ArrayLike, mask: ArrayLike) -> float:
     """
     values, inside = _pair(saliency, mask)
     positive = np.maximum(values, 0)
-    total = positive.sum()
-    return float(positive[inside].sum() / total) if total > 0 else 0.0
+    if not positive.any():
+        return 0.0
+    positive /= positive.max()  # so that no sum overflows
+    return float(positive[inside].sum() / positive.sum())
 
 
 def _pair(saliency: ArrayLike, mask: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    values, inside = _finite(saliency), np.asarray(mask) != 0
+    values, inside = finite(saliency), np.asarray(mask) != 0
     if values.shape != inside.shape:
         raise ValueError(f"a map of {values.shape} and a mask of {inside.shape} do not fit")
     if not inside.any():
         raise ValueError("the mask is empty")
     return values, inside
-
-
-def _finite(saliency: ArrayLike) -> NDArray[np.float64]:
-    values = np.asarray(saliency, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("the map has values that are not finite numbers")
-    return values
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ def deletion(network: nn.Module, image: Tensor, saliency: ArrayLike, target: int
 
     Source: Petsiuk et al., RISE, BMVC 2018, section 4.1.
     """
-    return _curve(network, image, torch.zeros_like(image), saliency, target, steps)
+    return _curve(network, image, lambda image: (image, torch.zeros_like(image)), saliency, target, steps)
 
 
 def insertion(network: nn.Module, image: Tensor, saliency: ArrayLike, target: int, steps: int = 16) -> Curve:
@@ -120,19 +116,31 @@ def insertion(network: nn.Module, image: Tensor, saliency: ArrayLike, target: in
 
     Args, Raises, Source: as :func:`deletion`.
     """
-    sigma = BLUR * min(image.shape[1:])
-    blurred = torch.from_numpy(gaussian(image.cpu().numpy(), sigma, channel_axis=0, mode="nearest"))
-    return _curve(network, blurred.to(image), image, saliency, target, steps)
+    return _curve(network, image, lambda image: (_blurred(image), image), saliency, target, steps)
 
 
-def _curve(network: nn.Module, before: Tensor, after: Tensor, saliency: ArrayLike, target: int, steps: int) -> Curve:
-    values = _finite(saliency)
-    if before.ndim != 3 or values.shape != tuple(before.shape[1:]):
-        raise ValueError(f"a map of {values.shape} does not fit an image of {tuple(before.shape)}")
-    if not (before.isfinite().all() and after.isfinite().all()):
+def _blurred(image: Tensor) -> Tensor:
+    pixels = image.double().numpy(force=True)
+    return torch.from_numpy(gaussian(pixels, BLUR * min(pixels.shape[1:]), channel_axis=0, mode="nearest")).to(image)
+
+
+def _curve(
+    network: nn.Module,
+    image: Tensor,
+    change: Callable[[Tensor], tuple[Tensor, Tensor]],
+    saliency: ArrayLike,
+    target: int,
+    steps: int,
+) -> Curve:
+    values = finite(saliency)
+    if image.ndim != 3 or values.shape != tuple(image.shape[1:]):
+        raise ValueError(f"a map of {values.shape} does not fit an image of {tuple(image.shape)}")
+    if not image.isfinite().all():
         raise ValueError("the image has values that are not finite numbers")
     if steps < 1:
         raise ValueError(f"a curve needs a step at least, not {steps}")
+    image = image.detach().to(next(network.parameters(), image))
+    before, after = change(image)
     patches = gaussian(np.random.default_rng(0).random(values.shape), BLUR * min(values.shape), mode="wrap")
     order = np.lexsort((patches.ravel(), -values.ravel()))
     rank = torch.empty(values.size, dtype=torch.long, device=before.device)
@@ -143,15 +151,13 @@ def _curve(network: nn.Module, before: Tensor, after: Tensor, saliency: ArrayLik
         changed = [rank.view(values.shape) < int(count) for count in counts[start : start + _BATCH]]
         with torch.no_grad():
             scores = run(network, torch.where(torch.stack(changed)[:, None], after, before))
-        if not 0 <= target < scores.shape[1]:
-            raise ValueError(f"there is no class {target}; the network has classes 0 to {scores.shape[1] - 1}")
-        probabilities += scores.softmax(dim=1)[:, target].tolist()
+        probabilities += scores.softmax(dim=1)[:, class_index(target, scores.shape[1])].tolist()
     return Curve(counts / values.size, np.array(probabilities))
 
 
 @dataclass(frozen=True)
 class Randomised:
-    """What became of the maps when the weights of a layer and of all layers after it were shuffled.
+    """What became of the maps when the weights of a layer and of all layers after it were drawn anew.
 
     Attributes:
         layer: name of the convolution, or path of another module.
@@ -166,44 +172,51 @@ class Randomised:
 
 
 def randomisation(network: nn.Module, look: Callable[[nn.Module], ArrayLike]) -> Iterator[Randomised]:
-    """Shuffle the weights from the last layer to the first: a map that stays as it was does not show the network.
+    """Draw the weights anew from the last layer to the first: a map that stays as it was does not show the network.
 
-    The weights of each unit are shuffled among themselves, and the units of a layer among each other; biases and
-    normalisation stay. So each unit is about as active as before, and a shuffled network is not simply dead. The
-    network itself is not touched; a copy of it is.
+    Weights, all that has two or more dimensions, become normal noise of mean 0 and their own mean square; the biases
+    beside them become 0, and norms stay. So the network stays alive. With its own weights in another order a trained
+    network often falls silent, and every map goes blank.
+
+    The network itself is not touched; a copy of it is.
 
     Args:
-        network: any.
+        network: any that can be copied.
         look: makes the maps (N, H, W) of a network, of the same images and classes each time.
 
     Yields:
         One entry a module with weights, the last module first.
 
     Raises:
-        ValueError: the maps have another shape, or values that are not finite numbers.
+        ValueError: the maps have another shape or values that are not finite numbers, or the network's weights are
+            made at each pass, by pruning or an old weight_norm, which cannot be copied.
 
     Source: Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018, section 3 (cascading randomization).
     """
-    original = _finite(look(network))
-    if original.ndim != 3:
-        raise ValueError(f"maps must be (N, H, W), not {original.shape}")
-    shuffled = copy.deepcopy(network)
-    names = {module: name for name, module in convolutions(shuffled).items()}
+    original = finite(look(network), 3)
+    try:
+        redrawn = copy.deepcopy(network)
+    except RuntimeError as error:
+        raise ValueError("the network cannot be copied; make its pruning or weight_norm permanent first") from error
+    names = {module: name for name, module in convolutions(redrawn).items()}
     generator = torch.Generator().manual_seed(0)
-    for path, module in reversed(list(shuffled.named_modules())):
-        weights = [parameter for parameter in module.parameters(recurse=False) if parameter.ndim > 1]
-        for weight in weights:
-            _shuffle(weight, generator)
-        if weights:
-            changed = _finite(look(shuffled))
+    for path, module in reversed(list(redrawn.named_modules())):
+        if any(parameter.ndim > 1 for parameter in module.parameters(recurse=False)):
+            _redraw(module, generator)
+            changed = finite(look(redrawn), 3)
+            if changed.shape != original.shape:
+                raise ValueError(f"the maps were of {original.shape} and are now of {changed.shape}")
             pairs = [pair for pair in zip(original, changed, strict=True) if all(np.ptp(one) > 0 for one in pair)]
             similar = [spearmanr(one.ravel(), other.ravel()).statistic for one, other in pairs]
             blank = len(original) - len(pairs)
             yield Randomised(names.get(module, path), float(np.mean(similar)) if similar else None, blank)
 
 
-def _shuffle(weight: Tensor, generator: torch.Generator) -> None:
-    units = weight.detach().flatten(1)
-    order = torch.rand(units.shape, generator=generator).argsort(dim=1).to(units.device)
-    places = torch.randperm(len(units), generator=generator).to(units.device)
-    weight.detach().copy_(units.gather(1, order)[places].view_as(weight))
+@torch.no_grad()
+def _redraw(module: nn.Module, generator: torch.Generator) -> None:
+    for parameter in module.parameters(recurse=False):
+        if parameter.ndim > 1:
+            scale = parameter.float().norm().item() / parameter.numel() ** 0.5
+            parameter.copy_(torch.normal(0.0, scale, parameter.shape, generator=generator))
+        else:
+            parameter.zero_()

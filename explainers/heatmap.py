@@ -16,6 +16,22 @@ GRADIENT_PERCENTILE = 99.5
 """Share of a gradient's pixels, in percent, that are shown below full colour."""
 
 
+def finite(saliency: ArrayLike | Tensor, dimensions: int = 2) -> NDArray[np.float64]:
+    """A map, or several, as an array.
+
+    Raises:
+        ValueError: it has not this many dimensions, or values that are not finite numbers.
+    """
+    if isinstance(saliency, Tensor):
+        saliency = saliency.double().numpy(force=True)
+    values = np.asarray(saliency, dtype=np.float64)
+    if values.ndim != dimensions:
+        raise ValueError(f"a map of {values.shape} does not have {dimensions} dimensions")
+    if not np.isfinite(values).all():
+        raise ValueError("the map has values that are not finite numbers")
+    return values
+
+
 def resize(saliency: ArrayLike, size: tuple[int, int]) -> NDArray[np.float32]:
     """Resize a map (h, w) to ``size`` (H, W) bilinearly, pixel areas aligned, values kept."""
     tensor = torch.as_tensor(np.asarray(saliency), dtype=torch.float32)[None, None]
@@ -89,12 +105,10 @@ def overlay(
         ValueError: map and image are of different sizes, the map has values that are not finite numbers, or there are
             no such colours.
     """
-    given = np.asarray(saliency, dtype=np.float32)
+    given = finite(saliency)
     if given.shape != image.shape[:2] or image.shape[2:] != (3,):
         raise ValueError(f"a map of {given.shape} does not fit an image of {image.shape}")
-    if not np.isfinite(given).all():
-        raise ValueError("the map has values that are not finite numbers")
-    values = np.clip(given, 0, 1)[..., None]
+    values = np.clip(given, 0, 1, dtype=np.float32)[..., None]
     alpha = opacity * np.minimum(1, 2 * values)
     coloured = colourise(values[..., 0], colours)
     blended: NDArray[np.uint8] = np.rint((1 - alpha) * image + alpha * coloured).astype(np.uint8)

@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_fill_holes
 from skimage.measure import approximate_polygon, find_contours, label, regionprops
 
+from explainers.heatmap import finite
+
 THRESHOLD = 0.5
 """A region is where the map reaches this share of its own maximum."""
 
@@ -43,11 +45,12 @@ def regions(saliency: ArrayLike, threshold: float = THRESHOLD, minimum_area: flo
     Holes are part of the region around them, with all that lies in them. An all-zero map has no region.
 
     Raises:
-        ValueError: the map has values that are not finite numbers.
+        ValueError: the map has other than two dimensions or values that are not finite numbers, or the threshold is not
+            above 0 and at most 1.
     """
-    values = np.asarray(saliency, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("the map has values that are not finite numbers")
+    if not 0 < threshold <= 1:
+        raise ValueError(f"a threshold is a share of the map's maximum, above 0 and at most 1, not {threshold}")
+    values = finite(saliency)
     peak = values.max(initial=0.0)
     if not peak > 0:
         return []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -121,19 +123,34 @@ def _sources(activations: Collection[Tensor]) -> tuple[Tensor, ...]:
     return tuple(activation for activation in activations if not is_fed(activation))
 
 
+def class_index(target: Any, classes: int) -> int:
+    """A class given by its index, as a plain int.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: there is no such class.
+    """
+    if isinstance(target, bool | np.bool_) or not hasattr(target, "__index__"):
+        raise TypeError(f"a class is given by its index, an integer, and not by {target!r}")
+    index = operator.index(target)
+    if not 0 <= index < classes:
+        raise ValueError(f"there is no class {index}; the network has classes 0 to {classes - 1}")
+    return index
+
+
 class _Watch(TorchFunctionMode):
     """Sees the torch calls of a forward pass, in this thread only.
 
-    A convolution is known by the identity of its weight, so modules need no hook and nothing is left to remove. The
-    network goes on with a copy of what is kept: an activation that works in place, as torchvision's do, would overwrite
-    it. Every ReLU is run by one whose gradient can be guided. The scores are bit for bit those of the plain network.
+    A convolution is known by its weight, so modules need no hook and nothing is left to remove. The network goes on
+    with a copy of what is kept: an activation that works in place, as torchvision's do, would overwrite it. Every ReLU
+    is run by one whose gradient can be guided. The scores are bit for bit those of the plain network.
     """
 
     def __init__(self, layers: Mapping[str, nn.Conv2d]) -> None:
         super().__init__()
         self.activations: dict[str, Tensor] = {}
         self.rectifiers = Rectifiers()
-        self._names = {id(layer.weight): name for name, layer in layers.items()}
+        self._layers = layers
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -149,7 +166,9 @@ class _Watch(TorchFunctionMode):
             self.rectifiers.count += 1
             return _Guide.apply(result, self.rectifiers)
         if func is torch.conv2d:
-            name = self._names.get(id(args[1] if len(args) > 1 else kwargs["weight"]))
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
+            # Asked at the call itself: pruning and weight_norm put another tensor there before each pass.
+            name = next((name for name, layer in self._layers.items() if layer.weight is weight), None)
             if name is not None:
                 self.activations[name] = result
                 return result.clone()

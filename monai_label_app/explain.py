@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from explainers.layers import convolutions, unknown
 from explainers.regions import THRESHOLD
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.console import Progress, silent
+from monai_label_app.pictures import is_own, write_own
 
 ALL, TOP = "all", "top"
 
@@ -91,7 +93,11 @@ def look(
     for label in classes:
         if label not in (*labels, ALL, TOP):
             raise unknown("class", label, labels)
-    chosen = list(convolutions(classifier.network) if ALL in layers else dict.fromkeys(layers))
+    known = convolutions(classifier.network)
+    for layer in layers:
+        if layer not in (*known, ALL):
+            raise unknown("layer", layer, known)
+    chosen = list(known if ALL in layers else dict.fromkeys(layers))
     dissection, (geometry,) = classifier.dissect([picture.pixels], chosen)
     probabilities = dissection.probabilities[0].tolist()
     predicted = labels[int(np.argmax(probabilities))]
@@ -132,7 +138,8 @@ def write(
         cells[one.layer, _head(one.label, made)] = thumbnail(overlay)
         raw = folder / f"{stem}.npy"
         np.save(raw, one.values)
-        files += [raw, _save(overlay, folder / f"{stem}.png")]
+        files += [raw, folder / f"{stem}.png"]
+        write_own(overlay, files[-1])
         entries.append(
             {
                 "layer": one.layer or None,
@@ -152,7 +159,8 @@ def write(
         rows, columns = (list(dict.fromkeys(key[axis] for key in cells)) for axis in (0, 1))
         blank = {(one.layer, _head(one.label, made)): "blank" for one in made.maps if not one.values.any()}
         sheet = contact_sheet(cells, rows, columns, _caption(classifier, method, made), blank)
-        files.append(_save(sheet, folder / SHEET))
+        files.append(folder / SHEET)
+        write_own(sheet, files[-1])
     manifest = {
         "source": picture.origin,
         "frame": picture.frame,
@@ -195,9 +203,28 @@ def earlier(folder: Path) -> list[Path]:
             raise ValueError
         if any(Path(name).name != name for name in names):
             raise ValueError
-    except (ValueError, TypeError, KeyError):
+        if not all(is_own(folder / name) for name in names if name.endswith(".png") and (folder / name).exists()):
+            raise ValueError
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise ValueError(f"{manifest} is not of maps that were written here; name another --out") from None
     return [manifest, *(folder / name for name in names)]
+
+
+def deliver(files: Sequence[Path], folder: Path) -> None:
+    """Move maps to a folder, the manifest last, in the place of those of an earlier run, maybe of another patient.
+
+    Raises:
+        ValueError: as :func:`earlier`, or a file of the same name is there that is of no earlier run.
+    """
+    stale = earlier(folder)
+    for file in files:
+        place = folder / file.name
+        if os.path.lexists(place) and place not in stale:
+            raise ValueError(f"{place} is there and is not of maps that were written here; name another --out")
+    for path in stale:
+        path.unlink(missing_ok=True)
+    for file in files:
+        file.replace(folder / file.name)
 
 
 def _stems(maps: list[Map], method: str) -> list[str]:
@@ -230,8 +257,3 @@ def _caption(classifier: Classifier, method: str, made: Maps) -> list[str]:
     card = classifier.card
     lines = [f"{method} by {card.name} {classifier.version}", f"full colour: {_scale_in_words(method)}"]
     return [*lines, card.notice] if card.notice else lines
-
-
-def _save(pixels: NDArray[np.uint8], path: Path) -> Path:
-    Image.fromarray(pixels).save(path, compress_level=3)
-    return path

@@ -28,13 +28,14 @@ from monai_label_app.console import Progress, silent
 from monai_label_app.explain import TOP
 from monai_label_app.folder import whole
 from monai_label_app.masks import find_masks, read_mask
+from monai_label_app.pictures import write_plot
 from monai_label_app.study import Problem, read_frame
 
 CENTRE, RANDOM = "centre", "random"
 """Baselines: a bell at the middle of the image, where a lesion often is, and noise of the map's own resolution."""
 
 RANDOMISED_IMAGES = 4
-"""Pictures whose maps are made again for every layer that is shuffled."""
+"""Pictures whose maps are made again for every layer whose weights are drawn anew."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def evaluate(
         def look(network: nn.Module) -> Tensor:
             return METHODS[method].look(dissect(network, images, [layer]), layer, targets).cpu()
 
-        result.randomised = list(progress(randomisation(classifier.network, look), None, "Shuffling weights"))
+        result.randomised = list(progress(randomisation(classifier.network, look), None, "Drawing weights anew"))
     return result
 
 
@@ -236,7 +237,7 @@ def table(result: Evaluation) -> str:
             *lines,
             "",
             "A true map beats both baselines: deletion area lower, all others higher.",
-            "Rank correlation with the map after shuffling weights, which falls to about 0 where a map is true:",
+            "Rank correlation with the map after drawing weights anew, which falls to about 0 where a map is true:",
             f"of {first.layer}: {_similarity(first, images)}; of all layers: {_similarity(last, images)}.",
             f"Blank maps: {result.blank}.",
         ]
@@ -275,13 +276,13 @@ def plot(result: Evaluation, title: str, path: Path) -> None:
     panels[2].axhline(0, color="grey", linewidth=0.8)
     panels[2].set(
         title="randomisation: falls to about 0 where a map is true",
-        xlabel=f"layers shuffled, from {steps[0].layer} back to {steps[-1].layer}" if steps else "every map is blank",
+        xlabel=f"layers drawn anew, from {steps[0].layer} back to {steps[-1].layer}" if steps else "every map is blank",
         ylabel="rank correlation with the map",
         ylim=(-1, 1),
     )
     panels[2].xaxis.get_major_locator().set_params(integer=True)
     with whole(path) as partial:
-        figure.savefig(partial, dpi=110, format="png")
+        write_plot(figure, partial)
 
 
 def _mean(values: list[float]) -> float | None:

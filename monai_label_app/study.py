@@ -24,7 +24,7 @@ from pydicom.uid import (
 )
 
 from monai_label_app.frames import UnreadableError, frames, in_one_line, require_size
-from monai_label_app.pictures import PICTURE_SUFFIXES, read_picture
+from monai_label_app.pictures import PICTURE_SUFFIXES, is_own, read_picture
 from report.attributes import CONVERTER, is_own_result
 from report.endoscopic_image import Examination, endoscopic_image, study_of
 
@@ -167,7 +167,7 @@ def read_frame(path: Path, number: int = 1) -> NDArray[np.uint8]:
 
 
 def find_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Every file under the given files and folders, sorted, without hidden files and bookkeeping.
+    """Every file under the given files and folders, sorted, without hidden files, bookkeeping, and maps made here.
 
     Raises:
         UnreadableError: a path does not exist.
@@ -179,7 +179,7 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
                 place = file.relative_to(path).parts
                 hidden = any(part.startswith(".") for part in place)
                 label = datastore and place[0] == "labels"
-                if file.is_file() and not hidden and not label and file.name not in _BOOKKEEPING:
+                if file.is_file() and not hidden and not label and file.name not in _BOOKKEEPING and not is_own(file):
                     yield file
         elif path.is_file():
             yield path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,8 @@ from monai_label_app.classifier.audit import ELSEWHERE, Audit, Look, evidence
 from monai_label_app.classifier.audit_summary import MOMENTS, NO_SHORTCUT
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.classifier.counterfactual import ARTIFACTS
-from monai_label_app.classifier.evaluation_report import page
+from monai_label_app.classifier.page import data_address, write_page
+from monai_label_app.pictures import write_own
 from monai_label_app.study import read_frame
 
 _WORST, _COLUMNS = 12, 4
@@ -71,18 +71,18 @@ def write(result: Audit, classifier: Classifier, content: dict[str, Any], comman
     rows, worst, report, numbers = paths
     _write_rows(result, rows)
     looks = sorted(result.looks, key=lambda look: look.on_artifacts, reverse=True)[:_WORST]
-    Image.fromarray(_sheet(looks, classifier)).save(worst)
+    write_own(_sheet(looks, classifier), worst)
     values = {
         "content": content,
         "artifacts": ARTIFACTS,
         "elsewhere": ELSEWHERE,
         "moments": MOMENTS,
         "no_shortcut": NO_SHORTCUT,
-        "worst": f"data:image/png;base64,{base64.b64encode(worst.read_bytes()).decode()}",
+        "worst": data_address(worst),
         "command": command,
     }
+    write_page("audit.html", report, problems=result.problems, **values)
     # A file name need not be valid text.
-    report.write_text(page("audit.html", problems=result.problems, **values), encoding="utf-8", errors="replace")
     numbers.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
     return paths
 

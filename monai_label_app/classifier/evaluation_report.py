@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
 from monai_label_app.classifier.evaluation import Evaluation
 from monai_label_app.classifier.metrics import BINS, RATES, Reliability, reliability
+from monai_label_app.classifier.page import data_address, write_page
+from monai_label_app.pictures import write_plot
 
 
 def write(evaluation: Evaluation, content: dict[str, Any], command: str, folder: Path) -> list[Path]:
@@ -33,8 +32,8 @@ def write(evaluation: Evaluation, content: dict[str, Any], command: str, folder:
     files, plots = write_predictions(evaluation, folder)
     report, metrics = folder / "report.html", folder / "metrics.json"
     text = {"rates": RATES, "bins": BINS, "plots": plots, "problems": evaluation.problems, "command": command}
+    write_page("evaluation.html", report, content=content, **text)
     # A file name need not be valid text.
-    report.write_text(page("evaluation.html", content=content, **text), encoding="utf-8", errors="replace")
     metrics.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
     return [*files, report, metrics]
 
@@ -49,18 +48,8 @@ def write_predictions(evaluation: Evaluation, folder: Path) -> tuple[list[Path],
     _predictions(evaluation, paths["predictions.csv"])
     _draw_confusion(evaluation, paths["confusion.png"])
     _draw_reliability(reliability(evaluation.labels, evaluation.probabilities), paths["reliability.png"])
-    plots = {
-        path.stem: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-        for path in (paths["confusion.png"], paths["reliability.png"])
-    }
+    plots = {path.stem: data_address(path) for path in (paths["confusion.png"], paths["reliability.png"])}
     return list(paths.values()), plots
-
-
-def page(template: str, **values: Any) -> str:
-    """Fill in a page of this package; it is told when it was made."""
-    templates = Environment(loader=PackageLoader("monai_label_app.classifier", "."), autoescape=True)
-    made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    return templates.get_template(template).render(made=made, **values)
 
 
 def _predictions(evaluation: Evaluation, path: Path) -> None:
@@ -89,7 +78,7 @@ def _draw_confusion(evaluation: Evaluation, path: Path) -> None:
     panel.set_xticks(ticks, evaluation.classes, rotation=45, ha="right")
     panel.set_yticks(ticks, evaluation.classes)
     panel.set(xlabel="predicted", ylabel="true")
-    figure.savefig(path, format="png", dpi=110)
+    write_plot(figure, path)
 
 
 def _draw_reliability(found: Reliability, path: Path) -> None:
@@ -104,4 +93,4 @@ def _draw_reliability(found: Reliability, path: Path) -> None:
     panel.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the predicted class", ylabel="share that is right")
     panel.set_title(f"expected calibration error {found.error:.3f}")
     panel.legend(loc="upper left")
-    figure.savefig(path, format="png", dpi=110)
+    write_plot(figure, path)

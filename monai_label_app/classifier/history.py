@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_label_app.folder import whole
+from monai_label_app.pictures import write_plot
 
 
 @dataclass
@@ -36,4 +37,4 @@ def plot(history: History, path: Path) -> None:
     quality.plot(range(1, len(history.validation_f1) + 1), history.validation_f1)
     quality.set(title="macro F1, validation", xlabel="epoch", ylim=(0, 1))
     with whole(path) as partial:
-        figure.savefig(partial, dpi=110, format="png")
+        write_plot(figure, partial)

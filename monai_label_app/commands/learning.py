@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from monai_label_app.commands.options import model_option, weights_option
+from monai_label_app.commands.options import model_option, result_file, result_folder, weights_option
 from monai_label_app.console import explained, fail, name_problems, notice, progress
 
 
@@ -83,7 +83,7 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--extra-polyps", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Pictures of another source, all of class polyps: CVC-ClinicDB, CVC-ColonDB.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, not a table.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False),
+@click.option("--out", type=result_folder,
               help="Folder for predictions.csv, metrics.json, two plots and report.html.")  # fmt: skip
 @model_option
 @weights_option
@@ -131,9 +131,7 @@ def evaluate(
 
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The checkpoint, .safetensors."
-)
+@click.option("--out", required=True, type=result_file, help="The checkpoint, .safetensors.")
 @click.option("--polyps", type=click.Path(path_type=Path), metavar="FOLDER",
               help="More pictures, all of class polyps: Kvasir-SEG, CVC.")  # fmt: skip
 @click.option("--masks", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
@@ -141,7 +139,7 @@ def evaluate(
 @click.option("--preprocess", type=click.Choice(["none", "box", "box+border"]), default="box+border",
               show_default=True, help="What is taken off a frame first.")  # fmt: skip
 @_recipe_options
-@click.option("--run", type=click.Path(path_type=Path, file_okay=False),
+@click.option("--run", type=result_folder,
               help="Folder for curves, logs and the state. [default: --out without its suffix]")  # fmt: skip
 @click.option("--name", default="endolens", show_default=True, help="Of the model, on its card.")
 @click.option("--version", default="1.0.0", show_default=True, help="Of the model, on its card.")
@@ -196,7 +194,7 @@ def train(
 
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("crossval"), show_default=True,
+@click.option("--out", type=result_folder, default=Path("crossval"), show_default=True,
               help="Folder for every run, metrics.json and report.html.")  # fmt: skip
 @click.option("--extra-polyps", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Pictures of another source, all of class polyps, to test on, such as CVC-ClinicDB.")  # fmt: skip
@@ -249,7 +247,7 @@ def crossval(
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, not a table.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False),
+@click.option("--out", type=result_folder,
               help="Folder for audit.json, audit.csv, worst.png and report.html.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Of which boxes are planted on which frames.")
 @model_option

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
+
+
+class _Result(click.Path):
+    """A path that is written to. An empty one, often a shell variable that is not set, is no name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the name is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+result_folder = _Result(path_type=Path, file_okay=False)
+result_file = _Result(path_type=Path, dir_okay=False)
 
 model_option = click.option(
     "--model",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from monai_label_app.commands.options import method_option, model_option, weights_option
+from monai_label_app.commands.options import method_option, model_option, result_file, result_folder, weights_option
 from monai_label_app.console import explained, fail, name_problems, notice, progress
 
 
@@ -20,7 +20,7 @@ from monai_label_app.console import explained, fail, name_problems, notice, prog
 @click.option(
     "--colours", default="blue-red", show_default=True, help="Or a matplotlib colour map: viridis, inferno, …"
 )
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("endolens-maps"),
+@click.option("--out", type=result_folder, default=Path("endolens-maps"),
               show_default=True, help="Folder for the maps and manifest.json.")  # fmt: skip
 @model_option
 @weights_option
@@ -51,7 +51,7 @@ def explain(
     from explainers.heatmap import colourise
     from monai_label_app import folder
     from monai_label_app.classifier.classifier import open_classifier
-    from monai_label_app.explain import TOP, Picture, earlier, look, write
+    from monai_label_app.explain import TOP, Picture, deliver, earlier, look, write
     from monai_label_app.study import read_frame
 
     with explained(out):
@@ -77,11 +77,7 @@ def explain(
             if classes and not METHODS[method].of_class:
                 click.echo(f"{method} is of no class: --class changes nothing", err=True)
             files = write(picture, classifier, method, made, colours, staged, progress)
-            # Those of an earlier run may be of another patient.
-            for stale in earlier(out):
-                stale.unlink(missing_ok=True)
-            for file in files:
-                file.replace(out / file.name)
+            deliver(files, out)
     click.echo(f"{made.predicted} {made.probabilities[made.predicted]:.1%}; maps in {out}: {len(made.maps)}")
 
 
@@ -96,7 +92,7 @@ def explain(
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Take N of the pictures, spread over the folder.")
 @click.option("--steps", default=16, show_default=True, type=click.IntRange(2, 1000), help="Of deletion and insertion.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("faithfulness.png"),
+@click.option("--out", type=result_file, default=Path("faithfulness.png"),
               show_default=True, help="The plot.")  # fmt: skip
 @model_option
 @weights_option
@@ -155,7 +151,7 @@ def faithfulness(
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False),
+@click.option("--out", type=result_folder,
               help="Folder for the cleaned images, PNG; folders below IMAGES are kept.")  # fmt: skip
 @click.option("--variant", type=click.Choice(["box", "box+border"]), default="box+border", show_default=True,
               help="Black out the navigation box, and crop the border.")  # fmt: skip

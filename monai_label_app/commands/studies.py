@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from monai_label_app.commands.options import model_option, weights_option
+from monai_label_app.commands.options import model_option, result_folder, weights_option
 from monai_label_app.console import explained, fail, name_problems, notice
 from report.endoscopic_image import Examination
 
@@ -38,7 +38,7 @@ def _examination_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.argument("inputs", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("endolens-results"), show_default=True,
+    "--out", type=result_folder, default=Path("endolens-results"), show_default=True,
     help="Folder for the results and summary.json; with --pacs, for summary.json alone.",
 )  # fmt: skip
 @click.option("--pacs", metavar="URL", help="DICOMweb address of a PACS: fetch from there, store back to there.")
@@ -100,7 +100,7 @@ def analyze(
 
 @click.command()
 @click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the study.")
+@click.option("--out", required=True, type=result_folder, help="Folder for the study.")
 @_examination_options
 def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
     """Make a VL Endoscopic study of JPEG, PNG or TIFF pictures, for scopes that write no DICOM.
@@ -154,7 +154,7 @@ def serve(studies: str, host: str, port: int, ohif: Path | None, model: str | No
 
 
 @click.command()
-@click.option("--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"), show_default=True,
+@click.option("--folder", type=result_folder, default=Path("demo"), show_default=True,
               help="Gets the sample study and its results.")  # fmt: skip
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--rebuild", is_flag=True, help="First make the sample model and study anew (20 minutes on two cores).")

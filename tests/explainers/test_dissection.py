@@ -559,7 +559,7 @@ def badly(shape: tuple[int, ...]):
 def test_a_method_that_returns_another_shape_is_refused_and_does_no_harm(network, images, method):
     dissection = dissect(network, images)
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"a map must be \(2, 6, 5\), not"):
+        with pytest.raises(ValueError, match=r"a map must be a tensor of \(2, 6, 5\), not"):
             dissection.cam("tail", 0, method)
     assert torch.equal(dissection.grad_cam("left", 0), dissect(network, images).grad_cam("left", 0))
 

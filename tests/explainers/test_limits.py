@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize, prune
 
 from explainers import dissect
 from explainers.cams import grad_cam
@@ -55,10 +59,73 @@ def test_weights_that_change_between_two_looks_are_noticed(network):
         look(dissect(network, IMAGES))
 
 
-def test_a_method_that_works_in_place_is_refused(network):
+def test_a_network_that_is_moved_between_two_looks_is_noticed(network):
     dissection = dissect(network, IMAGES)
-    with pytest.raises(ValueError, match="must not change the layer's output"):
-        dissection.cam("0", 1, lambda activation, gradient: activation.mul_(gradient).sum(1))
+    dissection.grad_cam("0", 0)
+    network.double()
+    with pytest.raises(ValueError, match="have changed since the network was run; dissect it anew"):
+        dissection.grad_cam("0", 1)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda activation, gradient: activation.mul_(gradient).sum(1),
+        lambda activation, gradient: gradient.mul_(activation).sum(1),
+        lambda activation, gradient: (gradient.relu_() * activation).sum(1),
+    ],
+)
+def test_a_method_that_works_in_place_is_refused(network, method):
+    dissection = dissect(network, IMAGES)
+    with pytest.raises(ValueError, match="must not change the layer's output or gradient"):
+        dissection.cam("0", 1, method)
+
+
+def test_a_method_that_returns_a_part_of_the_gradient_does_not_keep_the_rest(network):
+    gradients = []
+
+    def method(activation, gradient):
+        gradients.append(weakref.ref(gradient))
+        return gradient[:, 0]
+
+    made = dissect(network, IMAGES).cam("0", 1, method)
+    assert made._base is None
+    assert len(gradients) == 2
+    assert not [gradient for gradient in gradients if gradient() is not None]
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"), [(None, "NoneType"), (np.zeros((2, 6, 6)), "ndarray"), (torch.zeros(2, 5, 5), "(2, 5, 5)")]
+)
+def test_a_method_that_returns_no_map_is_refused(network, returned, said):
+    with pytest.raises(ValueError, match=f"a map must be a tensor of .*, not {re.escape(said)}"):
+        dissect(network, IMAGES).cam("0", 1, lambda activation, gradient: returned)
+
+
+@pytest.mark.parametrize(
+    ("change", "settle"),
+    [
+        (lambda layer: prune.l1_unstructured(layer, "weight", 0.3), lambda layer: prune.remove(layer, "weight")),
+        (nn.utils.weight_norm, nn.utils.remove_weight_norm),
+        (nn.utils.spectral_norm, nn.utils.remove_spectral_norm),
+        (nn.utils.parametrizations.weight_norm, lambda layer: parametrize.remove_parametrizations(layer, "weight")),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_layers_whose_weights_are_made_at_each_pass_are_seen(network, change, settle):
+    network.eval()
+    for layer in (network[0], network[2]):
+        change(layer)
+
+    def look(name):
+        return dissect(network, IMAGES).cam(name, 1, lambda activation, gradient: (activation * gradient).sum(1))
+
+    found = {name: look(name) for name in ("0", "2")}
+    for layer in (network[0], network[2]):
+        settle(layer)
+    for name, made in found.items():
+        assert made.any()
+        torch.testing.assert_close(made, look(name))
 
 
 @pytest.mark.parametrize("given", [torch.tensor([2, 0]), np.array([2, 0]), (2, 0), [np.int64(2), torch.tensor(0)]])
@@ -70,15 +137,30 @@ def test_classes_may_be_a_sequence_a_tensor_or_an_array(network, given):
     assert torch.equal(dissection.grad_cam("2", torch.tensor(1)), dissection.grad_cam("2", 1))
 
 
-def test_a_class_by_name_is_refused_in_words(network):
-    with pytest.raises(TypeError, match="by its index, not by a name such as 'polyps'"):
-        dissect(network, IMAGES).grad_cam("0", "polyps")
+def test_a_class_that_is_no_index_is_refused_in_words(network):
+    for given in ("polyps", b"polyps", True, [True, False], torch.tensor([True, False]), 1.0, torch.tensor([0.0, 1])):
+        with pytest.raises(TypeError, match="by its index, an integer, and not by"):
+            dissect(network, IMAGES).grad_cam("0", given)
 
 
 def test_one_layer_may_be_given_by_its_name(network):
     assert dissect(network, IMAGES, "2").layers == ("2",)
     with pytest.raises(ValueError, match="there is no layer 'conv'"):
         dissect(network, IMAGES, "conv")
+
+
+def test_layers_may_come_one_by_one(network):
+    assert dissect(network, IMAGES, (name for name in ("0", "2"))).layers == ("0", "2")
+
+
+def test_images_without_values_and_networks_without_gradients_are_refused_in_words(network):
+    for images in (IMAGES.to_sparse(), IMAGES.to("meta")):
+        with pytest.raises(TypeError, match="neither sparse nor on the meta device"):
+            dissect(network, images)
+    with torch.inference_mode():
+        made = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    with pytest.raises(ValueError, match=r"made under torch\.inference_mode"):
+        dissect(made, IMAGES)
 
 
 def test_convolutions_of_one_weight_are_one_layer(network):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -173,3 +174,22 @@ def test_any_map_gives_a_well_formed_region_for_every_component_that_stands_out(
         assert len(clear) <= len(found) <= components.max()
     else:
         assert not found
+
+
+@pytest.mark.parametrize("saliency", [1.0, [0, 1], [[[0, 1]]]])
+def test_what_is_no_map_is_refused(saliency):
+    with pytest.raises(ValueError, match="2 dimensions"):
+        regions(saliency)
+
+
+@pytest.mark.parametrize("threshold", [0, -0.5, 1.5, float("nan")])
+def test_a_threshold_is_a_share(threshold):
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        regions([[0, 1]], threshold)
+
+
+def test_a_tensor_that_carries_gradients_is_a_map_too():
+    saliency = torch.zeros(20, 20)
+    saliency[5:15, 5:15] = 1
+    (found,) = regions(saliency.requires_grad_())
+    assert found.area == 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import struct
 import time
@@ -141,7 +142,12 @@ def test_the_contact_sheet_has_every_picture_in_its_layers_row_and_its_classs_co
     for row, layer in enumerate(LAYERS):
         for column, label in enumerate(KVASIR_CLASSES):
             x, y = left + column * (right - left), top + row * (below - top)
-            assert (sheet[y : y + height, x : x + width] == cells[layer, label]).all(), (layer, label)
+            same = (sheet[y : y + height, x : x + width] == cells[layer, label]).all(axis=2)
+            if np.load(everything / f"{layer}_{label}_grad-cam.npy").any():
+                assert same.all(), (layer, label)
+            else:  # "blank" is written into the lower left corner
+                assert same[: height // 2].all() and same[:, width // 2 :].all(), (layer, label)
+                assert not same[-10:, :10].any(), (layer, label)
 
 
 def test_a_repeated_run_writes_the_same_files(everything, source, checkpoint, tmp_path):
@@ -483,6 +489,55 @@ def test_a_manifest_of_something_else_is_left_alone(polyp_files, checkpoint, tmp
     assert (out / "manifest.json").read_text() == content
     assert (out / "mine.txt").exists()
     assert (tmp_path / "other.png").exists()
+
+
+def test_a_manifest_nested_without_end_is_refused_in_a_sentence(polyp_files, checkpoint, tmp_path):
+    (tmp_path / "manifest.json").write_text("[" * 100_000)
+    result = endolens("explain", polyp_files[0], "--out", tmp_path, "--model", checkpoint)
+    assert_refused(result, "manifest.json is not of maps that were written here")
+
+
+def test_a_file_of_the_user_is_never_written_over(polyp_files, checkpoint, tmp_path):
+    out, choice = tmp_path / "out", ["--layer", "block1_conv1", "--class", "polyps", "--model", checkpoint]
+    mine = out / "block1_conv1_polyps_grad-cam.png"
+    out.mkdir()
+    mine.write_bytes(b"of the user")
+    result = endolens("explain", polyp_files[0], "--out", out, *choice)
+    assert_refused(result, f"{mine} is there and is not of maps that were written here; name another --out")
+    assert files(out) == {mine.name}
+    mine.unlink()
+    assert endolens("explain", polyp_files[0], "--out", out, *choice).exit_code == 0
+    mine.write_bytes(b"of the user, at last")
+    result = endolens("explain", polyp_files[0], "--out", out, "--class", "all", "--model", checkpoint)
+    assert_refused(result, "not of maps that were written here")
+    assert mine.read_bytes() == b"of the user, at last"
+
+
+def test_a_map_is_never_taken_for_a_picture_of_a_patient(polyp_files, checkpoint, tmp_path):
+    study, out = tmp_path / "stills", tmp_path / "stills" / "maps"
+    study.mkdir()
+    shutil.copy(polyp_files[0], study)
+    assert endolens("explain", polyp_files[0], "--class", "all", "--out", out, "--model", checkpoint).exit_code == 0
+    before = content(out)
+    one = next(out.glob("*polyps*.png"))
+    result = endolens("explain", one, "--out", out, "--model", checkpoint)
+    assert_refused(result, f"{one} is a map or plot made by EndoLens, no picture of a patient")
+    assert content(out) == before
+    left_out = endolens("dicomize", study, "--out", tmp_path / "dicom").stderr
+    assert ".npy" in left_out
+    assert ".png" not in left_out
+    assert len(list((tmp_path / "dicom").rglob("*.dcm"))) == 1
+
+
+def test_a_typo_beside_all_layers_is_named(source, checkpoint, tmp_path):
+    choice = ["--layer", "all", "--layer", "block5_conv9", "--out", tmp_path / "out", "--model", checkpoint]
+    assert_refused(endolens("explain", source, *choice), "no layer 'block5_conv9'")
+
+
+def test_an_empty_name_is_not_the_current_folder(source, checkpoint):
+    result = endolens("explain", source, "--out", "", "--model", checkpoint)
+    assert result.exit_code == 2
+    assert "the name is empty" in result.stderr
 
 
 def test_ending_it_leaves_the_maps_of_an_earlier_run_as_they_were(source, polyp_files, checkpoint, tmp_path):

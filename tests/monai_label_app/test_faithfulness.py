@@ -156,6 +156,15 @@ def test_the_areas_are_those_of_the_definitions_on_real_polyps(real, model):
     assert found["insertion_auc"] == pytest.approx(np.mean(areas[1::2]), abs=1e-3)
 
 
+def test_its_own_plot_is_no_picture(real, model, tmp_path):
+    folder = tmp_path / "stills"
+    shutil.copytree(real / "images", folder)
+    for _ in range(2):
+        choice = ["--limit", "9", "--model", model, "--steps", "2", "--json", "--out", folder / "plot.png"]
+        assert json.loads(endolens("faithfulness", folder, *choice).stdout)["images"] == 5
+    assert (folder / "plot.png").exists()
+
+
 def test_without_masks_the_rest_is_measured_with_the_same_numbers(real, measured, on_polyps):
     without = measured(real / "images", "--class", "polyps")
     assert set(without) == set(on_polyps)
