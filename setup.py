@@ -16,7 +16,6 @@ setup(
     package_data={
         "monai_label_app": [
             "classifier/*.html",
-            "classifier/*.css",
             "sample/*.safetensors",
             "sample/study/*.dcm",
             "web/templates/*",

@@ -35,8 +35,8 @@ _BOX_FILL = 0.8
 _BOX_SPREAD = 10
 """Median deviation from the median colour inside a box, at most: it is painted, tissue under green light is not."""
 
-_BLACK = 20
-"""Grey up to which a pixel may be border; compression spreads light into black."""
+BLACK = 20
+"""Largest grey, of 255, of what the endoscope does not show, borders for one; compression spreads light into it."""
 
 _CONTENT = 0.1
 """Share of the frame that the content covers at least; a frame with less light is taken as it is."""
@@ -78,7 +78,7 @@ class Artifacts:
 def find_artifacts(frame: Frame) -> Artifacts:
     """Find the navigation box and the black border of a frame."""
     box = _navigation_box(frame)
-    lit = np.maximum(np.maximum(frame[..., 0], frame[..., 1]), frame[..., 2]) > _BLACK
+    lit = np.maximum(np.maximum(frame[..., 0], frame[..., 1]), frame[..., 2]) > BLACK
     content = _content(lit, box)
     return Artifacts(box, None if box else _blacked_out(lit, content), content)
 

@@ -18,7 +18,7 @@ from explainers.faithfulness import energy_in_mask
 from monai_label_app.classifier.artifacts import Artifacts, Box, Frame, find_artifacts
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.classifier.counterfactual import DRAWN_BOX, cover, cut, masks, plant, without
-from monai_label_app.classifier.data import Example
+from monai_label_app.classifier.data import Example, read_examples
 from monai_label_app.classifier.evaluation import refuse_strange
 from monai_label_app.console import Progress, silent
 from monai_label_app.study import Problem, read_frame
@@ -113,12 +113,7 @@ def audit(examples: Sequence[Example], classifier: Classifier, seed: int = 0, pr
     problems: list[Problem] = []
     boxes: list[tuple[Path, Box]] = []
     clean: list[Example] = []
-    for example in progress(examples, len(examples), "Looking"):
-        try:
-            frame = read_frame(example.path)
-        except ValueError as error:
-            problems.append(Problem(str(example.path), str(error)))
-            continue
+    for example, frame in read_examples(progress(examples, len(examples), "Looking"), problems):
         found = find_artifacts(frame)
         looks.append(_look(example, frame, found, classifier))
         if found.navigation_box:

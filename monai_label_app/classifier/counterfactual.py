@@ -9,15 +9,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import label
 from skimage.transform import resize
 
-from monai_label_app.classifier.artifacts import Artifacts, Box, Frame
+from monai_label_app.classifier.artifacts import BLACK, Artifacts, Box, Frame
 
 BOX, CUT_OUT, BORDER = ARTIFACTS = ("navigation box", "cut-out", "border")
 
 Mask = NDArray[np.bool_]
 """(H, W), true inside."""
-
-_DARK = 24
-"""Largest grey of what the endoscope does not show."""
 
 _BORDER = 0.01
 """Share of the frame from which what is black up to its edge is a border, and no shadow."""
@@ -42,7 +39,7 @@ def masks(frame: Frame, found: Artifacts) -> dict[str, Mask]:
     """
     boxes = {BOX: found.navigation_box, CUT_OUT: found.blacked_out}
     made = {name: _inside(frame, box) for name, box in boxes.items() if box}
-    regions, _ = label(frame.max(axis=2) <= _DARK)
+    regions, _ = label(frame.max(axis=2) <= BLACK)
     edges = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
     border = np.isin(regions, np.unique(edges[edges > 0]))
     for mask in made.values():
@@ -80,7 +77,7 @@ def cover(frame: Frame, patch: Patch) -> Frame:
 
 def _painted(frame: Frame, mask: Mask) -> Frame:
     # In the frame's own colour: tissue of another would bring the colours of its class.
-    lit = ~mask & (frame.max(axis=2) > _DARK)
+    lit = ~mask & (frame.max(axis=2) > BLACK)
     painted = frame.copy()
     painted[mask] = np.median(frame[lit], axis=0) if lit.any() else 0
     return painted

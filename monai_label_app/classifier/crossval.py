@@ -14,8 +14,9 @@ import torch
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.classifier.data import Dataset, Example, divide, folds
 from monai_label_app.classifier.evaluation import Evaluation, evaluate
-from monai_label_app.classifier.evaluation_report import page, write_predictions
+from monai_label_app.classifier.evaluation_report import write_predictions
 from monai_label_app.classifier.metrics import interval, resample, summary
+from monai_label_app.classifier.page import write_page
 from monai_label_app.classifier.training import Recipe, Training
 from monai_label_app.console import Progress, silent
 from monai_label_app.folder import whole
@@ -175,9 +176,8 @@ def write(made: Sequence[Variant], content: dict[str, Any], command: str, folder
         folder: that :func:`crossval` was given.
     """
     plots = {variant.name: write_predictions(variant.pooled(), folder / variant.name)[1] for variant in made}
-    text = page(
-        "crossval.html", content=content, plots=plots, paper=PAPER, columns=COLUMNS, remark=REMARK, command=command
-    )
-    for name, written in (("metrics.json", json.dumps(content, indent=1, ensure_ascii=False)), ("report.html", text)):
-        with whole(folder / name) as partial:
-            partial.write_text(written, encoding="utf-8", errors="replace")
+    with whole(folder / "metrics.json") as partial:
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
+    values = {"content": content, "plots": plots, "paper": PAPER, "columns": COLUMNS, "remark": REMARK}
+    with whole(folder / "report.html") as partial:
+        write_page("crossval.html", partial, command=command, **values)

@@ -11,11 +11,12 @@ Three layouts are known:
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from monai_label_app.classifier.duplicates import fingerprint, near_duplicates
@@ -100,13 +101,9 @@ def read_dataset(path: Path, extra_polyps: Path | None = None, progress: Progres
     readable: list[Example] = []
     fingerprints = []
     every = (*found.examples, *found.extra)
-    for example in progress(every, len(every), "Reading"):
-        try:
-            fingerprints.append(fingerprint(read_frame(example.path)))
-        except ValueError as error:
-            problems.append(Problem(str(example.path), str(error)))
-        else:
-            readable.append(example)
+    for example, frame in read_examples(progress(every, len(every), "Reading"), problems):
+        fingerprints.append(fingerprint(frame))
+        readable.append(example)
     missing = set(found.classes) - {example.label for example in readable}
     if missing:
         raise ValueError(f"{path} has no picture of {', '.join(sorted(missing))} that can be read")
@@ -122,6 +119,17 @@ def read_dataset(path: Path, extra_polyps: Path | None = None, progress: Progres
         elif example.path in others:
             extra.append(example)
     return Dataset(found.classes, examples, tuple(extra), tuple(problems))
+
+
+def read_examples(examples: Iterable[Example], problems: list[Problem]) -> Iterator[tuple[Example, NDArray[np.uint8]]]:
+    """Examples with their frames (H, W, 3); those that cannot be read are added to ``problems``."""
+    for example in examples:
+        try:
+            frame = read_frame(example.path)
+        except ValueError as error:
+            problems.append(Problem(str(example.path), str(error)))
+        else:
+            yield example, frame
 
 
 def folds(dataset: Dataset, count: int, seed: int) -> list[tuple[tuple[Example, ...], tuple[Example, ...]]]:

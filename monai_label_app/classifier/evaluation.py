@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from monai_label_app.classifier.checkpoint import Card
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.classifier.data import Example
+from monai_label_app.classifier.data import Example, read_examples
 from monai_label_app.classifier.metrics import (
     RATES,
     RESAMPLES,
@@ -26,7 +26,7 @@ from monai_label_app.classifier.metrics import (
     summary,
 )
 from monai_label_app.console import Progress, silent
-from monai_label_app.study import Problem, read_frame
+from monai_label_app.study import Problem
 
 _BATCH = 16
 
@@ -78,18 +78,10 @@ def evaluate(examples: Sequence[Example], classifier: Classifier, progress: Prog
     problems: list[Problem] = []
     seen: list[Example] = []
     scores: list[torch.Tensor] = []
-    waiting = iter(progress(examples, len(examples), "Evaluating"))
-    while batch := list(islice(waiting, _BATCH)):
-        frames = []
-        for example in batch:
-            try:
-                frames.append(read_frame(example.path))
-            except ValueError as error:
-                problems.append(Problem(str(example.path), str(error)))
-            else:
-                seen.append(example)
-        if frames:
-            scores.append(classifier.scores(frames))
+    readable = read_examples(progress(examples, len(examples), "Evaluating"), problems)
+    while batch := list(islice(readable, _BATCH)):
+        seen += [example for example, _ in batch]
+        scores.append(classifier.scores([frame for _, frame in batch]))
     if not seen:
         raise ValueError(f"none of the pictures can be read; the first: {problems[0].reason}")
     return Evaluation(classifier.card.classes, tuple(seen), torch.cat(scores).double().numpy(), tuple(problems))

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 def astray(scores: Tensor, activation: Tensor, targets: Tensor, allowed: Tensor) -> Tensor:
-    """How far the Grad-CAM maps of the true classes lie beside where they may: mean of -log of the share inside.
+    """How far the Grad-CAM maps of the true classes lie beside where they may: -log of the share inside.
 
     The maps before their ReLU, in units of their own spread, are made a distribution over space by softmax; its part
     inside counts. Where everything is allowed, or nothing, a map counts as right.
@@ -20,7 +20,7 @@ def astray(scores: Tensor, activation: Tensor, targets: Tensor, allowed: Tensor)
         allowed: (N, 1, H, W) at any size, 1 where evidence may lie, else 0.
 
     Returns:
-        A scalar >= 0.
+        (N,), >= 0.
 
     Source: after Ross et al., Right for the Right Reasons, IJCAI 2017, with Grad-CAM in the place of the gradient.
     """
@@ -30,5 +30,6 @@ def astray(scores: Tensor, activation: Tensor, targets: Tensor, allowed: Tensor)
     maps = (gradient.mean((2, 3), keepdim=True) * activation).sum(1).flatten(1)
     shares = (2 * maps / maps.std(1, keepdim=True).clamp_min(1e-6)).log_softmax(1)
     limited = inside.any(1) & ~inside.all(1)
-    outside = shares[limited].masked_fill(~inside[limited], -torch.inf)
-    return -outside.logsumexp(1).sum() / len(maps)
+    # Where nothing is allowed there is nothing to sum over.
+    within = shares.masked_fill(~inside & limited[:, None], -torch.inf).logsumexp(1)
+    return torch.where(limited, -within, 0)

@@ -50,6 +50,6 @@ class Loss(nn.Module):
         wrong = (each * self._weights.to(each)[targets]).mean()
         lost = scores.new_zeros(())
         if activation is not None:
-            lost = astray(scores, activation, targets, allowed)
+            lost = astray(scores, activation, targets, allowed).mean()
         self.parts.append((wrong.detach().item(), lost.detach().item()))
         return wrong + self._guidance * lost

@@ -32,7 +32,11 @@ def prepare(
     content = (0, 0, width, height)
     if variant != "none":
         frame, content = clean(frame, find_artifacts(frame), variant)
-    pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 255
-    resized = functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
-    normalised = (resized - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    normalised = (square(frame, size) - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     return normalised, Geometry(height, width, content)
+
+
+def square(picture: NDArray[np.uint8], size: int) -> Tensor:
+    """Resize a whole picture (H, W, channels) to (channels, size, size), 0 to 1."""
+    pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float() / 255
+    return functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)[0]

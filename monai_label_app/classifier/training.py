@@ -28,7 +28,7 @@ from monai_label_app.classifier.data import Example
 from monai_label_app.classifier.head import bake, start
 from monai_label_app.classifier.history import History, plot
 from monai_label_app.classifier.learner import Learner, Loss
-from monai_label_app.classifier.metrics import confusion_matrix, rates, temperature
+from monai_label_app.classifier.metrics import confusion_matrix, summary, temperature
 from monai_label_app.classifier.network import build, calibrate, load_pretrained, split
 from monai_label_app.classifier.training_set import Draws, Features, TrainingSet, Views
 from monai_label_app.console import Progress, silent
@@ -218,8 +218,7 @@ class Training:
             scores, labels = self._validate()
             history.validation_loss.append(functional.cross_entropy(scores, labels).item())
             confusion = confusion_matrix(labels.numpy(), scores.argmax(1).numpy(), len(self.classes))
-            present = confusion.sum(1) > 0
-            history.validation_f1.append(float(rates(confusion)["f1"][present].mean()))
+            history.validation_f1.append(float(summary(confusion)["macro_f1"]))
             best = int(np.argmin(history.validation_loss))
             if best == trainer.state.epoch - 1:
                 self._save(self.folder / _BEST, self._learner.state_dict())

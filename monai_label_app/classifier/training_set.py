@@ -14,16 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
 
-from monai_label_app.classifier.artifacts import clean, find_artifacts
+from monai_label_app.classifier.artifacts import BLACK, clean, find_artifacts
 from monai_label_app.classifier.augmentation import views
-from monai_label_app.classifier.data import Example
+from monai_label_app.classifier.data import Example, read_examples
+from monai_label_app.classifier.prepare import square
 from monai_label_app.console import Progress, silent
 from monai_label_app.folder import whole
 from monai_label_app.masks import read_mask
-from monai_label_app.study import Problem, read_frame
-
-DARK = 24
-"""Largest grey, of 255, of what the endoscope does not show: corners, cut-outs and blacked-out boxes."""
+from monai_label_app.study import Problem
 
 
 class TrainingSet:
@@ -59,14 +57,11 @@ class TrainingSet:
         Raises:
             ValueError: a mask cannot be read or is not of its picture's size.
         """
-        pictures, kept, self.problems = [], [], []
-        for example in progress(examples, len(examples), "Reading"):
-            try:
-                frame = read_frame(example.path)
-            except ValueError as error:
-                self.problems.append(Problem(str(example.path), str(error)))
-                continue
-            pictures.append(_square(_with_allowed(frame, masks.get(example.path.stem), variant), size))
+        self.problems: list[Problem] = []
+        pictures, kept = [], []
+        for example, frame in read_examples(progress(examples, len(examples), "Reading"), self.problems):
+            squared = square(_with_allowed(frame, masks.get(example.path.stem), variant), size)
+            pictures.append((squared * 255).round().byte())
             kept.append(example)
         self.examples = tuple(kept)
         self.pixels = torch.stack(pictures)
@@ -75,16 +70,10 @@ class TrainingSet:
 
 def _with_allowed(frame: NDArray[np.uint8], mask: Path | None, variant: str) -> NDArray[np.uint8]:
     picture, (x0, y0, x1, y1) = clean(frame, find_artifacts(frame), variant)
-    allowed = picture.max(axis=2) > DARK
+    allowed = picture.max(axis=2) > BLACK
     if mask is not None:
         allowed = read_mask(mask, frame.shape[:2])[y0:y1, x0:x1]
     return np.dstack([picture, np.where(allowed, np.uint8(255), np.uint8(0))])
-
-
-def _square(picture: NDArray[np.uint8], size: int) -> Tensor:
-    pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float()
-    resized = functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    return resized[0].round().byte()
 
 
 class Views(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):

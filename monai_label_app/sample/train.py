@@ -29,7 +29,9 @@ from torchvision.models import VGG
 
 from explainers.layers import convolutions
 from monai_label_app.classifier.checkpoint import Card, load, save
+from monai_label_app.classifier.guidance import astray
 from monai_label_app.classifier.network import KVASIR_CLASSES, build
+from monai_label_app.classifier.prepare import square
 from monai_label_app.sample import MODEL
 from monai_label_app.sample.frames import render, render_bare
 
@@ -91,9 +93,9 @@ def train(out: Path, seed: int = 0, progress: Callable[[str], None] = print) -> 
     # This layout halves the time on a CPU: its channels are few.
     network.to(memory_format=torch.channels_last)
     for stage in _STAGES:
-        for epoch, (wrong, astray) in enumerate(_fit(network, images, targets, stage), 1):
+        for epoch, (wrong, lost) in enumerate(_fit(network, images, targets, stage), 1):
             passed = f"{time.monotonic() - started:.0f} s"
-            progress(f"{stage.side} px, epoch {epoch}/{stage.epochs}: losses {wrong:.3f}, {astray:.3f} ({passed})")
+            progress(f"{stage.side} px, epoch {epoch}/{stage.epochs}: losses {wrong:.3f}, {lost:.3f} ({passed})")
     folded = _fold(network)
     card = replace(_CARD, metrics=evaluate(folded, _CARD))
     save(out, folded, card)
@@ -153,7 +155,7 @@ def point(network: nn.Module, card: Card, frame: NDArray[np.uint8]) -> tuple[str
 
     hook = convolutions(network)[card.target_layer].register_forward_hook(keep)
     try:
-        logits = network(_normalised(_square(frame, card.input_size)[None], card))[0]
+        logits = network(_normalised(square(frame, card.input_size)[None], card))[0]
     finally:
         hook.remove()
     predicted = int(logits.argmax())
@@ -177,12 +179,6 @@ def _render(
             yield name, frame, mask
 
 
-def _square(frame: NDArray[np.uint8], side: int) -> Tensor:
-    """Resize a whole frame (H, W, channels) to a square: (channels, side, side), 0 to 1."""
-    pixels = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
-    return F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True, align_corners=False)[0]
-
-
 def _normalised(pixels: Tensor, card: Card) -> Tensor:
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (card.mean, card.std))
     return (pixels - mean) / std
@@ -201,7 +197,7 @@ def _training_set() -> tuple[Tensor, Tensor]:
     for seed in range(_BARE_FRAMES):
         images.append(np.pad(render_bare(seed, 240, 288), ((0, 0), (0, 0), (0, 1))))
         targets.append(torch.full((len(KVASIR_CLASSES),), 1 / len(KVASIR_CLASSES)))
-    squares = [(_square(image, _CARD.input_size) * 255).round().byte() for image in images]
+    squares = [(square(image, _CARD.input_size) * 255).round().byte() for image in images]
     return torch.stack(squares), torch.stack(targets)
 
 
@@ -220,24 +216,14 @@ def _fit(network: VGG, images: Tensor, targets: Tensor, stage: _Stage) -> Iterat
             activation = network.features[:-2](inputs)
             logits = network.classifier(network.avgpool(network.features[-2:](activation.clone())).flatten(1))
             wrong = F.cross_entropy(logits, targets[chosen])
-            astray = _astray(logits, activation, targets[chosen], masks)
+            lost = astray(logits, activation, targets[chosen].argmax(1), masks)
+            lost = lost[lost > 0].mean()
             optimiser.zero_grad()
-            (wrong + _GUIDANCE * astray).backward()
+            (wrong + _GUIDANCE * lost).backward()
             optimiser.step()
             schedule.step()
-            losses.append((wrong.item(), astray.item()))
+            losses.append((wrong.item(), lost.item()))
         yield float(np.mean([pair[0] for pair in losses])), float(np.mean([pair[1] for pair in losses]))
-
-
-def _astray(logits: Tensor, activation: Tensor, targets: Tensor, masks: Tensor) -> Tensor:
-    """How far the Grad-CAM maps of the true classes lie beside the findings: mean of -log of the share inside."""
-    inside = F.adaptive_max_pool2d(masks, activation.shape[2:]).flatten(1) > 0.5
-    score = logits.gather(1, targets.argmax(1, keepdim=True)).sum()
-    (gradient,) = torch.autograd.grad(score, activation, create_graph=True)
-    maps = (gradient.mean((2, 3), keepdim=True) * activation).sum(1).flatten(1)
-    shares = (2 * maps / maps.std(1, keepdim=True).clamp_min(1e-6)).log_softmax(1)
-    found = inside.any(1)
-    return -shares[found].masked_fill(~inside[found], -torch.inf).logsumexp(1).mean()
 
 
 def _augmented(images: Tensor) -> tuple[Tensor, Tensor]:
