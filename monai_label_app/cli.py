@@ -8,7 +8,7 @@ import warnings
 
 import click
 
-from monai_label_app.commands import learning, pictures, studies
+from monai_label_app.commands import learning, models, pictures, studies
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,5 +43,6 @@ for command in (
     learning.train,
     learning.crossval,
     learning.audit,
+    models.models,
 ):
     main.add_command(command)

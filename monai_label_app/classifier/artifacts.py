@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter
 from skimage.measure import label, regionprops
 from skimage.morphology import closing, opening
+from skimage.transform import resize
 
 from explainers.layers import unknown
 
@@ -20,8 +22,13 @@ Box = tuple[int, int, int, int]
 Frame = NDArray[np.uint8]
 """RGB (H, W, 3)."""
 
-VARIANTS = ("none", "box", "box+border")
-"""What :func:`clean` takes away, as in the paper's Table I."""
+Mask = NDArray[np.bool_]
+"""(H, W), true inside."""
+
+BOX, CUT_OUT, BORDER = ARTIFACTS = ("navigation box", "cut-out", "border")
+
+VARIANTS = ("none", "box", "box+border", "inpaint")
+"""What :func:`clean` takes away: as in the paper's Table I, and so that nothing black stays in its place."""
 
 _COARSE = 120
 """Pixels of the shorter side at which objects are searched for, before their edges are found in full."""
@@ -38,11 +45,17 @@ _BOX_SPREAD = 10
 BLACK = 20
 """Largest grey, of 255, of what the endoscope does not show, borders for one; compression spreads light into it."""
 
+_BORDER = 0.01
+"""Share of the frame from which what is black up to its edge is a border, and no shadow."""
+
 _CONTENT = 0.1
 """Share of the frame that the content covers at least; a frame with less light is taken as it is."""
 
 _RIM = 0.03
 """Share of the most lit column, or row, that the first one of the content is lit to."""
+
+_BLUR = 2
+"""Standard deviation of the blur of what is filled, in pixels of the coarse frame."""
 
 _EDGE = 2
 """Pixels by which a straight edge may waver."""
@@ -169,7 +182,8 @@ def clean(frame: Frame, found: Artifacts, variant: str) -> tuple[Frame, Box]:
     Args:
         frame: is not changed.
         found: of this frame.
-        variant: one of :data:`VARIANTS`: nothing, the navigation box blacked out, or that and the border cropped.
+        variant: one of :data:`VARIANTS`: nothing, the navigation box blacked out, that and the border cropped, or the
+            border cropped and all that shows no tissue filled with the colours of the nearest tissue, blurred.
 
     Returns:
         The picture, and which part of the frame it is.
@@ -180,11 +194,51 @@ def clean(frame: Frame, found: Artifacts, variant: str) -> tuple[Frame, Box]:
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
     height, width = frame.shape[:2]
-    content = found.content if variant == "box+border" else (0, 0, width, height)
+    content = found.content if variant in ("box+border", "inpaint") else (0, 0, width, height)
+    x0, y0, x1, y1 = content
+    if variant == "inpaint":
+        hidden = np.any([np.zeros(frame.shape[:2], bool), *masks(frame, found).values()], axis=0)
+        return _filled(frame[y0:y1, x0:x1], hidden[y0:y1, x0:x1]), content
     cleaned = frame.copy()
     if found.navigation_box and variant != "none":
-        x0, y0, x1, y1 = found.navigation_box
+        left, top, right, bottom = found.navigation_box
         # Compression blurs the box over its edges.
-        cleaned[max(0, y0 - _EDGE) : y1 + _EDGE, max(0, x0 - _EDGE) : x1 + _EDGE] = 0
-    x0, y0, x1, y1 = content
+        cleaned[max(0, top - _EDGE) : bottom + _EDGE, max(0, left - _EDGE) : right + _EDGE] = 0
     return cleaned[y0:y1, x0:x1], content
+
+
+def masks(frame: Frame, found: Artifacts) -> dict[str, Mask]:
+    """Where the artifacts of a frame lie: artifact → mask, of those that it carries. No two share a pixel.
+
+    The border is what is black up to the edge of the frame and belongs to no box or cut-out.
+    """
+    boxes = {BOX: found.navigation_box, CUT_OUT: found.blacked_out}
+    made = {name: inside(frame, box) for name, box in boxes.items() if box}
+    regions = label(frame.max(axis=2) <= BLACK, connectivity=1)
+    edges = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
+    border = np.isin(regions, np.unique(edges[edges > 0]))
+    for mask in made.values():
+        border &= ~mask
+    return {**made, BORDER: border} if border.mean() >= _BORDER else made
+
+
+def _filled(frame: Frame, hidden: Mask) -> Frame:
+    if not hidden.any() or hidden.all():
+        return frame.copy()
+    hidden = binary_dilation(hidden, iterations=_EDGE)
+    # What is blurred need not be made in full.
+    step = max(1, min(hidden.shape) // _COARSE)
+    nearest = distance_transform_edt(hidden[::step, ::step], return_distances=False, return_indices=True)
+    colours = frame[::step, ::step][tuple(nearest)].astype(np.float32)
+    blurred = gaussian_filter(colours, (_BLUR, _BLUR, 0), mode="nearest")
+    made = resize(blurred, frame.shape, order=1, preserve_range=True)
+    return np.where(hidden[..., None], np.rint(made).astype(np.uint8), frame)
+
+
+def inside(frame: Frame, box: Box | None) -> Mask:
+    """Where a box lies on a frame; nowhere if there is none."""
+    mask = np.zeros(frame.shape[:2], dtype=bool)
+    if box:
+        x0, y0, x1, y1 = box
+        mask[y0:y1, x0:x1] = True
+    return mask

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from explainers.faithfulness import energy_in_mask
-from monai_label_app.classifier.artifacts import Artifacts, Box, Frame, find_artifacts
+from monai_label_app.classifier.artifacts import Artifacts, Box, Frame, find_artifacts, masks
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.classifier.counterfactual import DRAWN_BOX, cover, cut, masks, plant, without
+from monai_label_app.classifier.counterfactual import DRAWN_BOX, cover, cut, plant, without
 from monai_label_app.classifier.data import Example, read_examples
 from monai_label_app.classifier.evaluation import refuse_strange
 from monai_label_app.console import Progress, silent

@@ -14,11 +14,10 @@ from PIL import Image, ImageDraw, ImageOps
 
 from explainers import heatmap
 from explainers.contact_sheet import CELL, contact_sheet
-from monai_label_app.classifier.artifacts import find_artifacts
+from monai_label_app.classifier.artifacts import ARTIFACTS, find_artifacts
 from monai_label_app.classifier.audit import ELSEWHERE, Audit, Look, evidence
 from monai_label_app.classifier.audit_summary import MOMENTS, NO_SHORTCUT
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.classifier.counterfactual import ARTIFACTS
 from monai_label_app.classifier.page import data_address, write_page
 from monai_label_app.pictures import write_own
 from monai_label_app.study import read_frame

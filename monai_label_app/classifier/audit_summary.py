@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from monai_label_app.classifier.artifacts import ARTIFACTS, BOX
 from monai_label_app.classifier.audit import ELSEWHERE, Audit, Look
-from monai_label_app.classifier.counterfactual import ARTIFACTS, BOX
 
 SHARE, EXCESS, MOVE, FRAMES = 0.1, 2.0, 0.1, 3
 

@@ -20,6 +20,7 @@ from monai_label_app.classifier import checkpoint
 from monai_label_app.classifier.checkpoint import Card
 from monai_label_app.classifier.network import build, load_pretrained
 from monai_label_app.classifier.prepare import prepare
+from monai_label_app.classifier.registry import Registry
 from monai_label_app.sample import MODEL
 
 
@@ -70,18 +71,23 @@ class Classifier:
         return images, [geometry for _, geometry in prepared]
 
 
-@lru_cache(maxsize=1)
 def open_classifier(model: str | None = None, weights: str | None = None) -> Classifier:
     """Open a classifier as the command line names it; the last one stays loaded.
 
     Args:
-        model: a checkpoint (``.safetensors`` with a card), the name of a torchvision network, or nothing for the
-            demonstration model.
+        model: a checkpoint (``.safetensors`` with a card), a folder of checkpoints of which one is active, the name of
+            a torchvision network, or nothing for the demonstration model.
         weights: for a network by name: ``imagenet``, a safetensors file, or nothing for random weights.
 
     Raises:
         ValueError: the model or the weights do not exist, cannot be read or do not fit.
     """
+    # Asked each time, so that a server uses what is active now.
+    return _open(str(Registry(Path(model)).path()) if model and Path(model).is_dir() else model, weights)
+
+
+@lru_cache(maxsize=1)
+def _open(model: str | None, weights: str | None) -> Classifier:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     path = Path(model) if model else MODEL
     if path.suffix == ".safetensors":

@@ -5,19 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.ndimage import label
 from skimage.transform import resize
 
-from monai_label_app.classifier.artifacts import BLACK, Artifacts, Box, Frame
-
-BOX, CUT_OUT, BORDER = ARTIFACTS = ("navigation box", "cut-out", "border")
-
-Mask = NDArray[np.bool_]
-"""(H, W), true inside."""
-
-_BORDER = 0.01
-"""Share of the frame from which what is black up to its edge is a border, and no shadow."""
+from monai_label_app.classifier.artifacts import BLACK, BORDER, BOX, Artifacts, Box, Frame, Mask, inside
 
 
 @dataclass(frozen=True)
@@ -32,27 +22,12 @@ DRAWN_BOX = Patch(np.full((8, 8, 3), (18, 163, 134), np.uint8), (0.05, 0.66, 0.3
 """A box in the colour and at the place of Kvasir's, for data that has none."""
 
 
-def masks(frame: Frame, found: Artifacts) -> dict[str, Mask]:
-    """Where the artifacts of a frame lie: artifact → mask, of those that it carries. No two share a pixel.
-
-    The border is what is black up to the edge of the frame and belongs to no box or cut-out.
-    """
-    boxes = {BOX: found.navigation_box, CUT_OUT: found.blacked_out}
-    made = {name: _inside(frame, box) for name, box in boxes.items() if box}
-    regions, _ = label(frame.max(axis=2) <= BLACK)
-    edges = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
-    border = np.isin(regions, np.unique(edges[edges > 0]))
-    for mask in made.values():
-        border &= ~mask
-    return {**made, BORDER: border} if border.mean() >= _BORDER else made
-
-
 def without(frame: Frame, found: Artifacts, artifact: str) -> Frame:
     """A frame with one of its artifacts taken away: a border is cropped, another is painted over."""
     if artifact == BORDER:
         x0, y0, x1, y1 = found.content
         return frame[y0:y1, x0:x1]
-    return _painted(frame, _inside(frame, found.navigation_box if artifact == BOX else found.blacked_out))
+    return _painted(frame, inside(frame, found.navigation_box if artifact == BOX else found.blacked_out))
 
 
 def cut(frame: Frame, box: Box) -> Patch:
@@ -72,7 +47,7 @@ def plant(frame: Frame, patch: Patch) -> Frame:
 
 def cover(frame: Frame, patch: Patch) -> Frame:
     """A frame painted over where :func:`plant` puts a patch: it hides as much, and shows nothing new."""
-    return _painted(frame, _inside(frame, _fitted(frame, patch)))
+    return _painted(frame, inside(frame, _fitted(frame, patch)))
 
 
 def _painted(frame: Frame, mask: Mask) -> Frame:
@@ -89,11 +64,3 @@ def _fitted(frame: Frame, patch: Patch) -> Box:
     x0, y0, x1, y1 = np.rint(np.array(patch.place) * (width, height, width, height)).astype(int).tolist()
     x0, y0 = min(x0, width - 1), min(y0, height - 1)
     return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
-
-
-def _inside(frame: Frame, box: Box | None) -> Mask:
-    mask = np.zeros(frame.shape[:2], dtype=bool)
-    if box:
-        x0, y0, x1, y1 = box
-        mask[y0:y1, x0:x1] = True
-    return mask

@@ -69,8 +69,10 @@ class TrainingSet:
 
 
 def _with_allowed(frame: NDArray[np.uint8], mask: Path | None, variant: str) -> NDArray[np.uint8]:
-    picture, (x0, y0, x1, y1) = clean(frame, find_artifacts(frame), variant)
-    allowed = picture.max(axis=2) > BLACK
+    found = find_artifacts(frame)
+    picture, (x0, y0, x1, y1) = clean(frame, found, variant)
+    # What was filled is no tissue either.
+    allowed = clean(frame, found, "box+border" if variant == "inpaint" else variant)[0].max(axis=2) > BLACK
     if mask is not None:
         allowed = read_mask(mask, frame.shape[:2])[y0:y1, x0:x1]
     return np.dstack([picture, np.where(allowed, np.uint8(255), np.uint8(0))])

@@ -136,7 +136,7 @@ def evaluate(
               help="More pictures, all of class polyps: Kvasir-SEG, CVC.")  # fmt: skip
 @click.option("--masks", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
               help="Masks of what the network should look at, PNG or JPEG of the pictures' names.")  # fmt: skip
-@click.option("--preprocess", type=click.Choice(["none", "box", "box+border"]), default="box+border",
+@click.option("--preprocess", type=click.Choice(["none", "box", "box+border", "inpaint"]), default="box+border",
               show_default=True, help="What is taken off a frame first.")  # fmt: skip
 @_recipe_options
 @click.option("--run", type=result_folder,

@@ -23,7 +23,8 @@ result_file = _Result(path_type=Path, dir_okay=False)
 model_option = click.option(
     "--model",
     metavar="FILE|NAME",
-    help="A checkpoint (.safetensors with a card) or a torchvision network by name. "
+    help="A checkpoint (.safetensors with a card), a folder of them (see endolens models), or a torchvision network "
+    "by name. "
     "[default: the demonstration model, not for clinical use]",
 )
 method_option = click.option(

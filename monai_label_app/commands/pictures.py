@@ -153,8 +153,9 @@ def faithfulness(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option("--out", type=result_folder,
               help="Folder for the cleaned images, PNG; folders below IMAGES are kept.")  # fmt: skip
-@click.option("--variant", type=click.Choice(["box", "box+border"]), default="box+border", show_default=True,
-              help="Black out the navigation box, and crop the border.")  # fmt: skip
+@click.option("--variant", type=click.Choice(["box", "box+border", "inpaint"]), default="box+border",
+              show_default=True,
+              help="Black out the box; crop the border, too; or fill both with the colours beside them.")  # fmt: skip
 def artifacts(images: tuple[Path, ...], as_json: bool, out: Path | None, variant: str) -> None:
     """Find navigation boxes, places where one was cut out, and black borders in IMAGES, which fool networks.
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from scipy.ndimage import binary_dilation
 from skimage.draw import disk
 
-from monai_label_app.classifier.artifacts import VARIANTS, Artifacts, Box, clean, find_artifacts
+from monai_label_app.classifier.artifacts import VARIANTS, Artifacts, Box, clean, find_artifacts, masks
 from tests.dicom_files import image, write
 from tests.monai_label_app.test_cli import assert_refused, endolens, files
 
@@ -111,12 +112,36 @@ def test_cleaning_blacks_the_box_and_crops_the_border_and_leaves_the_frame_alone
     for variant in VARIANTS:
         cleaned, (left, top, right, bottom) = clean(source, found, variant)
         assert cleaned.shape == (bottom - top, right - left, 3)
-        assert (left, top, right, bottom) == (found.content if variant == "box+border" else (0, 0, 720, 576))
+        cropped = variant in ("box+border", "inpaint")
+        assert (left, top, right, bottom) == (found.content if cropped else (0, 0, 720, 576))
+        if variant == "inpaint":
+            continue
         box = cleaned[max(0, y0 - top) : y1 - top, max(0, x0 - left) : x1 - left]
         assert box.any() == (variant == "none")
         changed = (cleaned != source[top:bottom, left:right]).any(axis=2)
         assert changed.sum() <= (variant != "none") * (x1 - x0 + 4) * (y1 - y0 + 4)
     assert (source == before).all()
+
+
+def test_inpainting_leaves_tissue_as_it_is_and_nothing_black_or_green_in_its_place(boxes):
+    for name, box in boxes.items():
+        source = frame(name)
+        found = find_artifacts(source)
+        filled, (left, top, right, bottom) = clean(source, found, "inpaint")
+        kept = source[top:bottom, left:right]
+        hidden = np.any(list(masks(source, found).values()), axis=0)[top:bottom, left:right]
+        assert hidden.any()
+        far = ~binary_dilation(hidden, iterations=4)
+        assert np.array_equal(filled[far], kept[far])
+        x0, y0, x1, y1 = (max(0, side - start) for side, start in zip(box, (left, top) * 2, strict=True))
+        patch, tissue = filled[y0:y1, x0:x1].reshape(-1, 3), kept[far]
+        # Of the colours that are there.
+        for colour in range(3):
+            assert (
+                tissue[:, colour].min() <= patch[:, colour].min() <= patch[:, colour].max() <= tissue[:, colour].max()
+            )
+        assert find_artifacts(filled).navigation_box is None
+        assert find_artifacts(filled).blacked_out is None
 
 
 def test_an_unknown_variant_is_refused(polyp):

@@ -12,12 +12,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from monai_label_app.classifier.artifacts import find_artifacts
+from monai_label_app.classifier.artifacts import BORDER, BOX, CUT_OUT, find_artifacts
 from monai_label_app.classifier.audit import ELSEWHERE, audit
 from monai_label_app.classifier.audit_summary import summary
 from monai_label_app.classifier.checkpoint import Card
 from monai_label_app.classifier.classifier import Classifier, open_classifier
-from monai_label_app.classifier.counterfactual import BORDER, BOX, CUT_OUT
 from monai_label_app.classifier.data import Example, find_dataset
 from monai_label_app.study import read_frame
 from tests.monai_label_app.test_cli import assert_refused, endolens, files

@@ -5,19 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monai_label_app.classifier.artifacts import Artifacts, find_artifacts
-from monai_label_app.classifier.counterfactual import (
-    BORDER,
-    BOX,
-    CUT_OUT,
-    DRAWN_BOX,
-    Patch,
-    cover,
-    cut,
-    masks,
-    plant,
-    without,
-)
+from monai_label_app.classifier.artifacts import BORDER, BOX, CUT_OUT, Artifacts, find_artifacts, masks
+from monai_label_app.classifier.counterfactual import DRAWN_BOX, Patch, cover, cut, plant, without
 from tests.monai_label_app.test_audit import TISSUE, frame_of
 
 

@@ -49,7 +49,9 @@ def test_a_blob_on_a_coarse_map_comes_back_within_two_pixels_of_its_centre(varia
     frame[:12], frame[-7:], frame[:, :25], frame[:, -31:] = 0, 0, 0, 0
     frame[205:285, 10:120] = (18, 163, 134)
     tensor, geometry = prepare(frame, 224, (GREY / 255,) * 3, (1, 1, 1), variant)
-    assert geometry.content == ((25, 12, width - 31, height - 7) if variant == "box+border" else (0, 0, width, height))
+    assert geometry.content == (
+        (25, 12, width - 31, height - 7) if variant in ("box+border", "inpaint") else (0, 0, width, height)
+    )
     coarse = functional.avg_pool2d(tensor[None, :1].clip(0), 8)[0, 0].numpy()  # 28 x 28, as a late layer is
     back = heatmap.normalise(geometry.to_source(coarse).clip(0))
     centre = (back * columns).sum() / back.sum(), (back * rows).sum() / back.sum()

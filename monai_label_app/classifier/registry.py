@@ -1,0 +1,135 @@
+"""Versions of a model in one folder: which there are, which is active, and what became active when, and why."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_label_app import journal
+from monai_label_app.classifier import checkpoint
+from monai_label_app.folder import whole
+
+_JOURNAL = "journal.jsonl"
+
+ADD, ACTIVATE, ROLLBACK = "add", "activate", "rollback"
+
+
+class Registry:
+    """A folder of checkpoints, and a journal to which every act is added.
+
+    Nothing is ever removed or written over, so each version that was once active can be so again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def versions(self) -> list[str]:
+        """What there is, as ``name-version+fingerprint``, in alphabetical order."""
+        return sorted(path.name.removesuffix(".safetensors") for path in self.folder.glob("*.safetensors"))
+
+    @property
+    def acts(self) -> list[dict[str, Any]]:
+        """What was done, the oldest first: ``at``, ``by``, ``act``, ``version`` and, of an activation, its reasons."""
+        return list(journal.read(self.folder / _JOURNAL))
+
+    @property
+    def active(self) -> str | None:
+        """The version that is used; None if none was activated."""
+        stack = self._stack()
+        return stack[-1] if stack else None
+
+    def path(self, version: str | None = None) -> Path:
+        """The checkpoint of a version, by default of the active one.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if version is None and self.active is None:
+            raise ValueError(f"{self.folder} has no active model; see endolens models --help")
+        return self.folder / f"{self.find(version or str(self.active))}.safetensors"
+
+    def find(self, name: str) -> str:
+        """The one version of this name, or that ends in it, such as its fingerprint.
+
+        Raises:
+            ValueError: there is none, or several.
+        """
+        found = [version for version in self.versions if version == name] or [
+            version for version in self.versions if name and version.endswith(name)
+        ]
+        if len(found) != 1:
+            what = "several versions" if found else "no version"
+            there = ", ".join(found or self.versions) or "none at all"
+            raise ValueError(f"{self.folder} has {what} {name!r}; there are {there}")
+        return found[0]
+
+    def add(self, file: Path, by: str) -> str:
+        """Copy a checkpoint here, once, however often it is added.
+
+        Raises:
+            ValueError: it is no checkpoint of ours.
+        """
+        _, card, fingerprint = checkpoint.load(file)
+        version = f"{card.name}-{card.version}+{fingerprint[:8]}".replace("/", "-").replace(" ", "-")
+        place = self.folder / f"{version}.safetensors"
+        if not place.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with whole(place) as partial:
+                shutil.copyfile(file, partial)
+            journal.append(self.folder / _JOURNAL, {"by": by, "act": ADD, "version": version})
+        return version
+
+    def activate(self, version: str, by: str, comparison: Mapping[str, Any], reason: str = "") -> None:
+        """Use a version from now on.
+
+        Args:
+            version: by :meth:`find`.
+            by: who wants it.
+            comparison: with the active one, by :func:`monai_label_app.classifier.comparison.compare`.
+            reason: why, where it did worse.
+
+        Raises:
+            ValueError: it did worse than the active one, and there is no reason; or it is the active one.
+        """
+        if version == self.active:
+            raise ValueError(f"{version} is the active model already")
+        if comparison["worse"] and not reason:
+            raise ValueError(f"{in_words(comparison)}; it stays as it is, unless you give a --reason")
+        content = {"by": by, "act": ACTIVATE, "version": version, "comparison": comparison, "reason": reason}
+        journal.append(self.folder / _JOURNAL, content)
+
+    def rollback(self, by: str) -> str:
+        """Go back to the version that was active before; again, further back.
+
+        Raises:
+            ValueError: there was none.
+        """
+        if len(self._stack()) < 2:
+            raise ValueError(f"{self.folder} has no model that was active before")
+        version = self._stack()[-2]
+        journal.append(self.folder / _JOURNAL, {"by": by, "act": ROLLBACK, "version": version})
+        return version
+
+    def _stack(self) -> list[str]:
+        stack: list[str] = []
+        for act in self.acts:
+            if act["act"] == ACTIVATE:
+                stack.append(act["version"])
+            elif act["act"] == ROLLBACK:
+                stack.pop()
+        return stack
+
+
+def in_words(comparison: Mapping[str, Any]) -> str:
+    """A comparison as a sentence."""
+    new, old = comparison["candidate"], comparison["active"]
+    if old is None:
+        return f"macro F1 {new['macro_f1']:.3f} on {comparison['pictures']} pictures; no model was active before"
+    return (
+        f"macro F1 {new['macro_f1']:.3f}, of the active model {old['macro_f1']:.3f}, on {comparison['pictures']} "
+        f"pictures: {comparison['only_candidate']} only it gets right, {comparison['only_active']} only the active one "
+        f"(p = {comparison['p']:.2g})"
+    )
