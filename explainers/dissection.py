@@ -75,6 +75,14 @@ class Dissection:
         """
         return self._traced.rectifiers.count > 0
 
+    def activation(self, layer: str) -> Tensor:
+        """What a layer put out, (N, K, h, w), detached.
+
+        Raises:
+            ValueError: no such layer.
+        """
+        return self._activation(layer).detach().clone()
+
     def grad_cam(self, layer: str, target: Target) -> Tensor:
         """Where in a layer the evidence for a class lies: :meth:`cam` by :func:`explainers.cams.grad_cam`."""
         return self.cam(layer, target, grad_cam)

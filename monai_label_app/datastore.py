@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
-from monailabel.interfaces.exception import ImageNotFoundException
+from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException
 
+from monai_label_app.classifier.data import Example
+from monai_label_app.corrections import Corrections, parse
 from monai_label_app.folder import whole
 from monai_label_app.library import FolderLibrary, Library
 from monai_label_app.study import Instance
 
 IMAGES = ".endolens/images"
+CORRECTIONS = ".endolens/corrections.jsonl"
 
 
 class StudyDatastore(LocalDatastore):
@@ -23,11 +30,14 @@ class StudyDatastore(LocalDatastore):
 
     Args:
         library: where the images are.
-        folder: gets ``labels/`` and, hidden, the images that were asked for.
+        folder: gets ``labels/`` and, hidden, the corrections and the images that were asked for.
+        classes: of which a correction may be, asked for at each.
     """
 
-    def __init__(self, library: Library, folder: Path) -> None:
-        self._library = library
+    def __init__(self, library: Library, folder: Path, classes: Callable[[], Sequence[str]] = tuple) -> None:
+        self._library, self._classes = library, classes
+        self._saving = threading.Lock()
+        self.corrections = Corrections(folder / CORRECTIONS)
         super().__init__(str(folder), images_dir=IMAGES, extensions=["*.dcm", "*.json"], auto_reload=False)
 
     def list_images(self) -> list[str]:
@@ -83,6 +93,18 @@ class StudyDatastore(LocalDatastore):
             "Modality": str(header.get("Modality", "")),
         }
 
+    def corrected(self) -> list[Example]:
+        """What doctors corrected, as examples to train on; frames of one study are one group.
+
+        Those whose image is no longer in the library are left out.
+        """
+        examples = []
+        for one in self.corrections.current():
+            with suppress(ImageNotFoundException):
+                path, study = Path(self.get_image_uri(one.image)), self._library.instance(one.image).header
+                examples.append(Example(path, one.label, str(study.StudyInstanceUID), one.frame, one.region))
+        return examples
+
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Refuse: images come from the folder or the PACS, which MONAI Label must not change."""
         raise ImageNotFoundException("images are added to the studies folder or the PACS itself")
@@ -92,21 +114,44 @@ class StudyDatastore(LocalDatastore):
         raise ImageNotFoundException("images are removed from the studies folder or the PACS itself")
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Keep a label of an image.
+        """Keep a label of an image. A final one that is JSON is a correction, which is added to those before it.
 
         Raises:
             ImageNotFoundException: there is no such image, or no such tag.
+            MONAILabelException: the correction has a mistake.
         """
         if label_tag not in {tag.value for tag in DefaultLabelTag}:
             raise ImageNotFoundException(f"there is no label tag {label_tag!r}")
         self.get_image_uri(image_id)
+        if label_tag == DefaultLabelTag.FINAL.value and Path(label_filename).suffix == ".json":
+            return self._save_correction(image_id, Path(label_filename), label_info)
         label: str = super().save_label(image_id, label_filename, label_tag, label_info)
         return label
 
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Take a label away; corrections stay in the file as withdrawn."""
+        if label_tag == DefaultLabelTag.FINAL.value:
+            self.corrections.withdraw(label_id)
+        super().remove_label(label_id, label_tag)
 
-def open_datastore(library: Library, studies: str) -> StudyDatastore:
+    def _save_correction(self, image_id: str, sent: Path, label_info: dict[str, Any]) -> str:
+        try:
+            correction = parse(sent.read_bytes(), self._library.instance(image_id).header, self._classes())
+        except ValueError as error:
+            raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(error)) from error
+        with self._saving, tempfile.TemporaryDirectory() as folder:
+            self.corrections.add(correction)
+            # MONAI Label keeps one file an image: all that was said of it.
+            history = Path(folder) / f"{image_id}.json"
+            history.write_text(self.corrections.history(image_id), encoding="utf-8")
+            info = {**label_info, "class": correction.label, "by": correction.by}
+            label: str = super().save_label(image_id, str(history), DefaultLabelTag.FINAL.value, info)
+        return label
+
+
+def open_datastore(library: Library, studies: str, classes: Callable[[], Sequence[str]] = tuple) -> StudyDatastore:
     """The datastore of a library: beside a folder's studies, or in the cache for a PACS."""
     if isinstance(library, FolderLibrary):
-        return StudyDatastore(library, library.folder)
+        return StudyDatastore(library, library.folder, classes)
     cache = os.environ.get("MONAI_LABEL_DICOMWEB_CACHE_PATH") or Path.home() / ".cache" / "endolens"
-    return StudyDatastore(library, Path(cache) / hashlib.sha256(studies.encode()).hexdigest()[:16])
+    return StudyDatastore(library, Path(cache) / hashlib.sha256(studies.encode()).hexdigest()[:16], classes)

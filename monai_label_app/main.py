@@ -15,14 +15,20 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.tasks.activelearning.random import Random
 from pydicom import Dataset
 
 from monai_label_app.analysis import Seen, capture_of, see
-from monai_label_app.classifier.classifier import open_classifier
+from monai_label_app.classifier.classifier import Classifier, open_classifier
+from monai_label_app.classifier.registry import Registry
 from monai_label_app.datastore import open_datastore
 from monai_label_app.frames import Frame
 from monai_label_app.library import open_library
+from monai_label_app.strategies import Diversity, Uncertainty
 from monai_label_app.study import read_dicom
+from monai_label_app.trainer import Learn
 
 
 class EndoscopyInfer(InferTask):
@@ -37,8 +43,8 @@ class EndoscopyInfer(InferTask):
         """True: the model was checked when the app started."""
         return True
 
-    def _look(self, request: dict[str, Any]) -> tuple[Dataset, Frame, Seen, dict[str, Any]]:
-        """The image, the frame that was asked for, what was seen there, and that as JSON."""
+    def _look(self, request: dict[str, Any]) -> tuple[Dataset, Frame, Seen, Classifier, dict[str, Any]]:
+        """The image, the frame that was asked for, what was seen there and by whom, and that as JSON."""
         classifier = open_classifier(self._model)
         try:
             number = int(request.get("frame", 1))
@@ -54,7 +60,7 @@ class EndoscopyInfer(InferTask):
             "model": f"{classifier.card.name} {classifier.version}",
             "notice": classifier.card.notice,
         }
-        return dataset, frame, seen, prediction
+        return dataset, frame, seen, classifier, prediction
 
 
 class Classify(EndoscopyInfer):
@@ -70,8 +76,8 @@ class GradCam(EndoscopyInfer):
 
     def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """Path of a DICOM file, which MONAI Label removes after use, and the prediction."""
-        dataset, frame, seen, prediction = self._look(request)
-        capture = capture_of(dataset, frame, seen, open_classifier(self._model), instance_number=frame.number)
+        dataset, frame, seen, classifier, prediction = self._look(request)
+        capture = capture_of(dataset, frame, seen, classifier, instance_number=frame.number)
         with tempfile.NamedTemporaryFile(suffix=".dcm", delete=False) as file:
             capture.save_as(file, enforce_file_format=True)
         return file.name, prediction
@@ -80,11 +86,12 @@ class GradCam(EndoscopyInfer):
 class EndoLensApp(MONAILabelApp):
     """EndoLens as MONAI Label sees it.
 
-    ``conf`` takes ``model``: a checkpoint or a network's name, as ``endolens analyze --model``.
+    ``conf`` takes ``model``: a checkpoint, a folder of them or a network's name, as ``endolens analyze --model``; and
+    ``dataset``: labelled pictures that are learned again with the doctors' corrections.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
-        self._model = (conf or {}).get("model")
+        self._model, self._dataset = ((conf or {}).get(name) for name in ("model", "dataset"))
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -96,7 +103,10 @@ class EndoLensApp(MONAILabelApp):
 
     def init_datastore(self) -> Datastore:
         """Folder or PACS, as ``studies`` says."""
-        return open_datastore(open_library(self.studies), self.studies)
+        return open_datastore(open_library(self.studies), self.studies, self._classes)
+
+    def _classes(self) -> tuple[str, ...]:
+        return open_classifier(self._model).card.classes
 
     def init_infers(self) -> dict[str, InferTask]:
         """``classify`` and ``grad_cam``."""
@@ -104,6 +114,16 @@ class EndoLensApp(MONAILabelApp):
             "classify": Classify(self._model, "Class probabilities of an endoscopy frame"),
             "grad_cam": GradCam(self._model, "Grad-CAM of the predicted class, as DICOM Secondary Capture"),
         }
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """``learn``, where the model is one of a folder of versions."""
+        if not (self._model and Path(self._model).is_dir()):
+            return {}
+        return {"learn": Learn(Registry(Path(self._model)), Path(self._dataset) if self._dataset else None)}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """``random``, ``uncertainty`` and ``diversity``."""
+        return {"random": Random(), "uncertainty": Uncertainty(self._model), "diversity": Diversity(self._model)}
 
     def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """As MONAI Label's own, which divides by the number of GPUs unless told that there is none."""

@@ -21,7 +21,7 @@ OHIF_VARIABLE = "ENDOLENS_OHIF"
 """Environment variable: folder of a built OHIF to serve in place of the bundled one."""
 
 
-def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None) -> None:
+def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None, dataset: Path | None = None) -> None:
     """Serve until interrupted.
 
     Args:
@@ -29,6 +29,7 @@ def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None
         host, port: to listen on.
         model: as ``endolens analyze --model``.
         ohif: a built OHIF, or None for the bundled one.
+        dataset: labelled pictures that are learned again with the doctors' corrections.
 
     Raises:
         ValueError: studies, model or OHIF are not what they should be, the port is taken, or the host is not this
@@ -44,7 +45,8 @@ def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None
     os.environ["MONAI_LABEL_APP_DIR"] = str(Path(__file__).parent)
     os.environ["MONAI_LABEL_STUDIES"] = studies
     os.environ["MONAI_LABEL_SERVER_PORT"] = str(port)
-    os.environ["MONAI_LABEL_APP_CONF"] = json.dumps({"model": model} if model else {})
+    named = {"model": model, "dataset": str(dataset.resolve()) if dataset else None}
+    os.environ["MONAI_LABEL_APP_CONF"] = json.dumps({name: value for name, value in named.items() if value})
     # MONAI Label's background tasks expect the variable to exist.
     os.environ.setdefault("PYTHONPATH", "")
     if ohif:

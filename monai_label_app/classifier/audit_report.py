@@ -111,7 +111,7 @@ def _sheet(looks: Sequence[Look], classifier: Classifier) -> NDArray[np.uint8]:
     cells, marks = {}, {}
     for number, look in enumerate(looks):
         place = (rows[number // _COLUMNS], columns[number % _COLUMNS])
-        frame = read_frame(look.example.path)
+        frame = read_frame(look.example.path, look.example.frame)
         picture = Image.fromarray(heatmap.overlay(frame, heatmap.normalise(evidence(frame, classifier)[1])))
         found = find_artifacts(frame)
         for box in (found.navigation_box, found.blacked_out):

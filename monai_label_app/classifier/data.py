@@ -34,11 +34,18 @@ _MASKS = frozenset({"ground truth", "groundtruth", "ground_truth", "masks", "mas
 
 @dataclass(frozen=True)
 class Example:
-    """A picture, its class, and the group that may not be divided between training and test."""
+    """A picture, its class, and the group that may not be divided between training and test.
+
+    Attributes:
+        frame: its number, from 1, where ``path`` has several.
+        region: polygon (x, y) in pixels around what the class is about; empty where that is not known.
+    """
 
     path: Path
     label: str
     group: str
+    frame: int = 1
+    region: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ def read_examples(examples: Iterable[Example], problems: list[Problem]) -> Itera
     """Examples with their frames (H, W, 3); those that cannot be read are added to ``problems``."""
     for example in examples:
         try:
-            frame = read_frame(example.path)
+            frame = read_frame(example.path, example.frame)
         except ValueError as error:
             problems.append(Problem(str(example.path), str(error)))
         else:

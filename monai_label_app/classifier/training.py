@@ -39,6 +39,9 @@ _DECAY = 0.02
 _LARGEST_GRADIENT = 5.0
 _STATE, _BEST = "state.pt", "best.pt"
 
+HISTORY = "history.json"
+"""Of a run's folder: how far it is, and the numbers behind its curves."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -234,6 +237,9 @@ class Training:
             "scaler": trainer.scaler.state_dict() if trainer.scaler else {},
         }
         self._save(self.folder / _STATE, state)
+        with whole(self.folder / HISTORY) as partial:
+            numbers = {"epoch": trainer.state.epoch, "epochs": self.recipe.epochs, **asdict(history)}
+            partial.write_text(json.dumps(numbers), encoding="utf-8")
         plot(history, self.folder / "curves.png")
 
     def _resume(self, trainer: SupervisedTrainer) -> int:
@@ -297,9 +303,15 @@ class Training:
             torch.save(content, partial)
 
 
+def contents(recipe: Recipe, examples: Sequence[Example]) -> str:
+    """What a run is of, as JSON."""
+    pictures = [[str(one.path), one.frame, one.label, one.region] for one in examples]
+    return json.dumps({**asdict(recipe), "pictures": pictures}, indent=1)
+
+
 def _claim(folder: Path, recipe: Recipe, examples: Sequence[Example]) -> None:
     """Write into a run's folder what it is of, or refuse one that is of something else."""
-    content = json.dumps({**asdict(recipe), "pictures": [[str(one.path), one.label] for one in examples]}, indent=1)
+    content = contents(recipe, examples)
     path = folder / "recipe.json"
     if path.is_file() and path.read_text(encoding="utf-8") != content:
         raise ValueError(f"{folder} holds a run with other options or pictures; remove it, or name another folder")

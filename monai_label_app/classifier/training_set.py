@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from monai.transforms import Compose
 from numpy.typing import NDArray
+from skimage.draw import polygon2mask
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
@@ -51,7 +52,7 @@ class TrainingSet:
             classes: of the network, in its order.
             size: of the network's input, in pixels.
             variant: what is taken away, one of :data:`monai_label_app.classifier.artifacts.VARIANTS`.
-            masks: of objects, by the name of their picture without suffix.
+            masks: of objects, by the name of their picture without suffix; an example's own region comes first.
             progress: shows how far it is.
 
         Raises:
@@ -60,7 +61,11 @@ class TrainingSet:
         self.problems: list[Problem] = []
         pictures, kept = [], []
         for example, frame in read_examples(progress(examples, len(examples), "Reading"), self.problems):
-            squared = square(_with_allowed(frame, masks.get(example.path.stem), variant), size)
+            mask = masks.get(example.path.stem)
+            shown = read_mask(mask, frame.shape[:2]) if mask else None
+            if example.region:
+                shown = polygon2mask(frame.shape[:2], np.array(example.region)[:, ::-1])
+            squared = square(_with_allowed(frame, shown, variant), size)
             pictures.append((squared * 255).round().byte())
             kept.append(example)
         self.examples = tuple(kept)
@@ -68,13 +73,13 @@ class TrainingSet:
         self.targets = torch.tensor([classes.index(example.label) for example in kept])
 
 
-def _with_allowed(frame: NDArray[np.uint8], mask: Path | None, variant: str) -> NDArray[np.uint8]:
+def _with_allowed(frame: NDArray[np.uint8], shown: NDArray[np.bool_] | None, variant: str) -> NDArray[np.uint8]:
     found = find_artifacts(frame)
     picture, (x0, y0, x1, y1) = clean(frame, found, variant)
     # What was filled is no tissue either.
     allowed = clean(frame, found, "box+border" if variant == "inpaint" else variant)[0].max(axis=2) > BLACK
-    if mask is not None:
-        allowed = read_mask(mask, frame.shape[:2])[y0:y1, x0:x1]
+    if shown is not None:
+        allowed = shown[y0:y1, x0:x1]
     return np.dstack([picture, np.where(allowed, np.uint8(255), np.uint8(0))])
 
 

@@ -138,19 +138,24 @@ def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--ohif", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
               help="A built OHIF to serve in place of the bundled one.")  # fmt: skip
+@click.option("--dataset", type=click.Path(path_type=Path, exists=True), metavar="DIR|CSV",
+              help="Labelled pictures, learned again with the doctors' labels: nothing is forgotten.")  # fmt: skip
 @model_option
-def serve(studies: str, host: str, port: int, ohif: Path | None, model: str | None) -> None:
+def serve(studies: str, host: str, port: int, ohif: Path | None, dataset: Path | None, model: str | None) -> None:
     """Serve studies: MONAI Label's API, OHIF and the EndoLens page, in one process.
+
+    With a folder of versions as --model, the server also trains on the labels that doctors save.
 
     \b
     Example:
       endolens serve --studies results
+      endolens serve --studies results --model endolens-models --dataset kvasir-dataset-v2
       endolens serve --studies http://localhost:8042/dicom-web --port 8001
     """
     from monai_label_app import server
 
     with explained(Path(studies)):
-        server.run(studies, host, port, model, ohif)
+        server.run(studies, host, port, model, ohif, dataset)
 
 
 @click.command()
