@@ -1,0 +1,94 @@
+"""What MONAI Label's train task makes of corrections and a dataset, and how it says no."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from monailabel.interfaces.exception import MONAILabelException
+from PIL import Image
+
+from monai_label_app.classifier.checkpoint import load
+from monai_label_app.classifier.network import KVASIR_CLASSES
+from monai_label_app.classifier.registry import Registry
+from monai_label_app.corrections import Correction
+from monai_label_app.datastore import StudyDatastore, open_datastore
+from monai_label_app.library import FolderLibrary
+from monai_label_app.sample import STUDY
+from monai_label_app.trainer import Learn
+
+
+@pytest.fixture
+def datastore(tmp_path) -> StudyDatastore:
+    shutil.copytree(STUDY, tmp_path / "studies" / "study")
+    library = FolderLibrary(tmp_path / "studies")
+    return open_datastore(library, str(tmp_path / "studies"), lambda: KVASIR_CLASSES)
+
+
+@pytest.fixture
+def registry(tmp_path, checkpoint) -> Registry:
+    registry = Registry(tmp_path / "models")
+    registry.activate(registry.add(checkpoint, "test"), "test", {"worse": False})
+    return registry
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    folder, random = tmp_path_factory.mktemp("dataset"), np.random.default_rng(0)
+    for number in range(10):
+        for label, colour in (("polyps", (200, 90, 60)), ("esophagitis", (90, 60, 200))):
+            (folder / label).mkdir(exist_ok=True)
+            pixels = np.clip(random.normal(colour, 30, (64, 64, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{number}.png")
+    return folder
+
+
+def test_dataset_and_corrections_are_learned_together_and_a_part_is_kept_aside(datastore, registry, dataset):
+    images = datastore.list_images()
+    for frame, image in enumerate(images[:3]):
+        region = ((10.0, 10.0), (90.0, 10.0), (90.0, 90.0)) if frame else ()
+        datastore.corrections.add(Correction(image, "polyps", "Ada" if frame else "Bo", region=region))
+    task = Learn(registry, dataset)
+    assert task.stats() == {}
+    answer = task({"epochs": 2}, datastore)
+    assert answer["version"] != answer["active"] == registry.active
+    assert answer["corrections"] == 3
+    card = load(registry.path(answer["version"]))[1]
+    assert card.classes == KVASIR_CLASSES
+    assert card.version == "0.1.1"
+    assert card.training_data == "none; 3 corrections by 2 readers"
+    assert card.metrics["validation_images"] == 4
+    assert (task.stats()["epoch"], task.stats()["total_epochs"], len(task.stats()["eval"]["macro_f1"])) == (2, 2, 2)
+    (recipe,) = (registry.folder / "runs").glob("*/recipe.json")
+    pictures = json.loads(recipe.read_text())["pictures"]
+    assert len(pictures) == 23
+    assert not list(recipe.parent.glob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({"epochs": 0}, "epochs 0 is not a number from 1 to 1000"),
+        ({"epochs": "many"}, "epochs 'many' is not a number"),
+        ({"epochs": True}, "epochs True is not a number"),
+        ({"rate": 0}, "rate 0 is not a number"),
+        ({"rate": float("nan")}, "rate nan is not a number"),
+        ({"train_from": "block9"}, "no layer 'block9'"),
+    ],
+)
+def test_a_request_with_a_mistake_is_one_sentence(datastore, registry, request_, said):
+    datastore.corrections.add(Correction(datastore.list_images()[0], "polyps", "Ada"))
+    with pytest.raises(MONAILabelException) as error:
+        Learn(registry, None)(request_, datastore)
+    assert said in error.value.msg
+    assert len(registry.versions) == 1
+
+
+def test_without_a_correction_there_is_nothing_to_learn(datastore, registry, dataset):
+    datastore.corrections.add(Correction("1.2.3", "polyps", "Ada"))  # whose image has gone
+    with pytest.raises(MONAILabelException) as error:
+        Learn(registry, dataset)({}, datastore)
+    assert "there is no correction to learn from" in error.value.msg
