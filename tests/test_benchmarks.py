@@ -13,7 +13,7 @@ SHORTCUT = Path(__file__).parents[1] / "benchmarks" / "shortcut.py"
 
 
 @pytest.mark.slow
-def test_a_box_on_one_class_in_training_is_learned_and_named():
+def test_a_box_on_one_class_in_training_is_learned_and_named_and_inpainting_takes_it_away():
     command = [sys.executable, SHORTCUT, "--frames", "32", "--tested", "8", "--epochs", "16", "--json"]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     fooled = found["none"]
@@ -25,3 +25,7 @@ def test_a_box_on_one_class_in_training_is_learned_and_named():
         sentence.startswith("normal-cecum: ") and "planting a navigation box moves p" in sentence
         for sentence in fooled["shortcuts"]
     )
+    mended = found["inpaint"]
+    assert abs(mended["planted"]["box"] - mended["planted"]["before"]) < 0.1
+    assert mended["macro_f1"]["on the others"] > scores["on the others"] + 0.15
+    assert not any("navigation box" in sentence for sentence in mended["shortcuts"])

@@ -19,12 +19,14 @@ from monai.engines import SupervisedTrainer
 from monai.handlers import TensorBoardStatsHandler
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from torchvision.models.vgg import VGG
 
 from explainers.layers import convolutions
 from monai_label_app.classifier.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Card
 from monai_label_app.classifier.data import Example
+from monai_label_app.classifier.distributed import device, leader_first, leads, rank, ranks
 from monai_label_app.classifier.head import bake, start
 from monai_label_app.classifier.history import History, plot
 from monai_label_app.classifier.learner import Learner, Loss
@@ -105,8 +107,9 @@ class Training:
         """
         self.recipe, self.classes, self.folder, self._progress = recipe, tuple(classes), folder, progress
         self.history = History()
-        _claim(folder, recipe, [*examples, *validation])
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with leader_first():
+            _claim(folder, recipe, [*examples, *validation])
+        self._device = device()
         torch.manual_seed(recipe.seed)
         self.network = build(recipe.architecture, classes, recipe.width).to(self._device)
         calibrate(self.network, 1)  # one that cannot be is refused before the work
@@ -120,15 +123,17 @@ class Training:
         aside = set(validation)
         training = [index for index, example in enumerate(pictures.examples) if example not in aside]
         self._aside = [index for index, example in enumerate(pictures.examples) if example in aside]
-        self._draws = Draws(pictures.targets, training, recipe.seed)
+        self._draws = Draws(pictures.targets, training, recipe.seed, rank(), ranks())
         seen: Any = Views(pictures, IMAGENET_MEAN, IMAGENET_STD)
         self._kept_aside: Any = seen
         if frozen is not None:
             frozen.eval()
-            if self._aside:
-                self._kept_aside = Features(seen, frozen, self._aside, 1, folder / "validation.npy", progress)
-            seen = Features(seen, frozen, training, recipe.views, folder / "features.npy", progress)
-        self._loader = DataLoader(seen, _BATCH, sampler=self._draws, drop_last=len(self._draws) > _BATCH)
+            with leader_first():
+                if self._aside:
+                    self._kept_aside = Features(seen, frozen, self._aside, 1, folder / "validation.npy", progress)
+                seen = Features(seen, frozen, training, recipe.views, folder / "features.npy", progress)
+        batch = max(1, _BATCH // ranks())
+        self._loader = DataLoader(seen, batch, sampler=self._draws, drop_last=len(self._draws) > batch)
 
         self.target_layer, layer = list(convolutions(self.network).items())[-1]
         guided = recipe.guidance > 0 and layer in set(learning.modules())
@@ -146,15 +151,16 @@ class Training:
             The card of :attr:`network`, which is in evaluation mode then.
         """
         loss = Loss(self._draws.weights(), self.recipe.guidance)
+        handlers = [TensorBoardStatsHandler(log_dir=str(self.folder), output_transform=_loss_of)] if leads() else []
         trainer = SupervisedTrainer(
             self._device,
             self.recipe.epochs,
             self._loader,
-            self._learner,
+            DistributedDataParallel(self._learner) if ranks() > 1 else self._learner,
             self._optimiser,
             loss,
             prepare_batch=_to_device,
-            train_handlers=[TensorBoardStatsHandler(log_dir=str(self.folder), output_transform=_loss_of)],
+            train_handlers=handlers,
             amp=self._device.type == "cuda",
             decollate=False,
         )
@@ -224,9 +230,12 @@ class Training:
             history.validation_f1.append(float(summary(confusion)["macro_f1"]))
             best = int(np.argmin(history.validation_loss))
             if best == trainer.state.epoch - 1:
-                self._save(self.folder / _BEST, self._learner.state_dict())
+                with leader_first():
+                    self._save(self.folder / _BEST, self._learner.state_dict())
             elif trainer.state.epoch - 1 - best >= self.recipe.patience:
                 trainer.terminate()
+        if not leads():
+            return
         state = {
             "epoch": trainer.state.epoch,
             "stopped": trainer.should_terminate,
@@ -299,8 +308,9 @@ class Training:
 
     @staticmethod
     def _save(path: Path, content: Any) -> None:
-        with whole(path) as partial:
-            torch.save(content, partial)
+        if leads():
+            with whole(path) as partial:
+                torch.save(content, partial)
 
 
 def contents(recipe: Recipe, examples: Sequence[Example]) -> str:
@@ -315,8 +325,9 @@ def _claim(folder: Path, recipe: Recipe, examples: Sequence[Example]) -> None:
     path = folder / "recipe.json"
     if path.is_file() and path.read_text(encoding="utf-8") != content:
         raise ValueError(f"{folder} holds a run with other options or pictures; remove it, or name another folder")
-    with whole(path) as partial:
-        partial.write_text(content, encoding="utf-8")
+    if leads():
+        with whole(path) as partial:
+            partial.write_text(content, encoding="utf-8")
 
 
 def _to_device(batch: Any, device: torch.device, _non_blocking: bool = False, **_: Any) -> tuple[Tensor, Any]:

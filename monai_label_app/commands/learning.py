@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from monai_label_app.commands.options import model_option, result_file, result_folder, weights_option
-from monai_label_app.console import explained, fail, name_problems, notice, progress
+from monai_label_app.console import explained, fail, name_problems, notice, progress, silent
 
 
 def _command() -> str:
@@ -158,32 +158,42 @@ def train(
 ) -> None:
     """Train a network on DATASET, a folder with a folder a class or a CSV file, and calibrate it.
 
-    Started again after an interruption it goes on where it was.
+    Started again after an interruption it goes on where it was. torchrun starts it on several GPUs.
 
     \b
     Example:
       endolens train kvasir-dataset-v2 --out mine.safetensors --weights imagenet
       endolens train kvasir-dataset-v2 --out head.safetensors --weights imagenet --train-from head
+      torchrun --nproc-per-node 4 --no-python endolens train kvasir-dataset-v2 --out mine.safetensors
     """
     from dataclasses import replace
 
     from monai_label_app.classifier.checkpoint import save
     from monai_label_app.classifier.data import Dataset, divide, read_dataset
+    from monai_label_app.classifier.distributed import group, leads
     from monai_label_app.classifier.training import Recipe, Training
     from monai_label_app.masks import find_masks
 
     if out.suffix != ".safetensors":
         fail(f"--out {out} must end in .safetensors")
     folder = run or out.with_suffix("")
-    with explained(folder):
-        found = read_dataset(dataset, polyps, progress)
-        name_problems(list(found.problems))
+    shown = progress if leads() else silent
+    with explained(folder), group():
+        found = read_dataset(dataset, polyps, shown)
+        if leads():
+            name_problems(list(found.problems))
         everything = Dataset(found.classes, (*found.examples, *found.extra))
         examples, aside = divide(everything, validation, options["seed"])
         folder.mkdir(parents=True, exist_ok=True)
-        named = {stem: paths[0] for stem, paths in find_masks(masks).items()} if masks else {}
-        training = Training(Recipe(**options), found.classes, examples, aside, named, folder, progress)
+        several = find_masks(masks) if masks else {}
+        if twice := next((paths for paths in several.values() if len(paths) > 1), None):
+            fail(f"{twice[0]} and {twice[1]} are masks of one picture")
+        named = {stem: path for stem, (path,) in several.items()}
+        training = Training(Recipe(**options), found.classes, examples, aside, named, folder, shown)
         card = training.run()
+        if not leads():
+            return
+        name_problems(training.problems)
         sources = ", ".join(str(path) for path in (dataset, polyps) if path)
         card = replace(card, name=name, version=version, notice=notice, training_data=f"{len(examples)} of {sources}")
         save(out, training.network, card)

@@ -75,6 +75,36 @@ def test_a_training_that_is_interrupted_goes_on(dataset, tmp_path):
     assert out.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
+def test_two_processes_train_one_network_and_say_it_once(dataset, tmp_path):
+    out = tmp_path / "both.safetensors"
+    torchrun = [ENDOLENS.replace("endolens", "torchrun"), "--standalone", "--nproc-per-node", "2", "--no-python"]
+    command = [
+        *torchrun,
+        ENDOLENS,
+        "train",
+        str(dataset),
+        "--out",
+        str(out),
+        *SMALL[:-4],
+        "--epochs",
+        "6",
+        "--rate",
+        "1e-3",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f"{out}: 24 pictures") == 1
+    history = json.loads((tmp_path / "both" / "history.json").read_text())
+    assert (history["epoch"], len(history["loss"]), len(history["validation_f1"])) == (6, 6, 6)
+    alone = tmp_path / "alone.safetensors"
+    assert endolens("train", dataset, "--out", alone, *SMALL[:-4], "--epochs", "6", "--rate", "1e-3").exit_code == 0
+    both, one = (json.loads(endolens("evaluate", dataset, "--model", path, "--json").stdout) for path in (out, alone))
+    assert both["images"] == one["images"] == 30
+    assert both["macro_f1"] > 0.9
+    assert one["macro_f1"] > 0.9
+
+
 @pytest.fixture(scope="module")
 def validated(dataset, others, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("out") / "table"
