@@ -95,7 +95,7 @@ class Learn(TrainTask):
             size=card.input_size,
             preprocess=card.preprocess,
             weights=str(active),
-            train_from=str(request["train_from"]) or ("" if card.width < 0.5 else HEAD),
+            train_from=str(request["train_from"]) or ("" if card.width != 1 else HEAD),
             epochs=_number(request, "epochs", int, 1, 1000),
             rate=_number(request, "rate", (int, float), 1e-8, 1),
         )

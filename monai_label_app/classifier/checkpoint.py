@@ -17,7 +17,7 @@ from torch import nn
 
 from explainers.layers import convolutions
 from monai_label_app.classifier.artifacts import VARIANTS
-from monai_label_app.classifier.network import KVASIR_CLASSES, build
+from monai_label_app.classifier.network import KVASIR_CLASSES, Width, build
 from monai_label_app.folder import whole
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -37,7 +37,7 @@ class Card:
     name: str
     version: str
     architecture: str = "vgg19"
-    width: float = 1.0
+    width: Width = 1.0
     classes: tuple[str, ...] = KVASIR_CLASSES
     input_size: int = 224
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -63,8 +63,9 @@ class Card:
             raise ValueError(f"preprocess {self.preprocess!r} is none of {', '.join(VARIANTS)}")
         if not (isinstance(self.input_size, int) and 32 <= self.input_size <= 4096):
             raise ValueError(f"input_size {self.input_size!r} is not a number of pixels from 32 to 4096")
-        if not (isinstance(self.width, int | float) and 0 < self.width <= 4):
-            raise ValueError(f"width {self.width!r} is not a factor from 0 to 4")
+        widths = self.width if isinstance(self.width, tuple) else (self.width,)
+        if not (widths and all(isinstance(factor, int | float) and 0 < factor <= 4 for factor in widths)):
+            raise ValueError(f"width {self.width!r} is not a factor from 0 to 4, or several")
         if not (isinstance(self.temperature, int | float) and 0 < self.temperature < math.inf):
             raise ValueError(f"temperature {self.temperature!r} is not a number above 0")
         for name, low in (("mean", -math.inf), ("std", 0.0)):

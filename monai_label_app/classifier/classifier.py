@@ -87,7 +87,7 @@ def open_classifier(model: str | None = None, weights: str | None = None) -> Cla
 
 
 @lru_cache(maxsize=1)
-def _open(model: str | None, weights: str | None) -> Classifier:
+def _open(model: str | None, weights: str | None = None) -> Classifier:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     path = Path(model) if model else MODEL
     if path.suffix == ".safetensors":

@@ -31,13 +31,17 @@ KVASIR_CLASSES = (
 _VGG_CONFIGURATIONS = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
 
 
-def build(architecture: str = "vgg19", classes: Sequence[str] = KVASIR_CLASSES, width: float = 1.0) -> nn.Module:
+Width = float | tuple[float, ...]
+"""Factor on the channels of every layer; or one for each block of convolutions, and one for the linear layers."""
+
+
+def build(architecture: str = "vgg19", classes: Sequence[str] = KVASIR_CLASSES, width: Width = 1.0) -> nn.Module:
     """Build a network with random weights, in evaluation mode.
 
     Args:
         architecture: name of a torchvision classification network, e.g. ``vgg19``, ``vgg19_bn``, ``resnet50``.
         classes: one output a class, in this order.
-        width: factor on the channels of every layer; VGG only. Below 1 it makes a smaller network of the same depth.
+        width: VGG only. Below 1 it makes a smaller network of the same depth.
 
     Raises:
         ValueError: no such network, no class, or a width that this network does not have.
@@ -55,22 +59,31 @@ def build(architecture: str = "vgg19", classes: Sequence[str] = KVASIR_CLASSES, 
     return network.eval()
 
 
-def _narrow_vgg(architecture: str, outputs: int, width: float) -> VGG:
+def _narrow_vgg(architecture: str, outputs: int, width: Width) -> VGG:
     plain = architecture.removesuffix("_bn")
-    if plain not in _VGG_CONFIGURATIONS or not width > 0:
-        raise ValueError(f"width {width:g} is for VGG networks and must be positive; {architecture} has width 1")
+    if plain not in _VGG_CONFIGURATIONS:
+        raise ValueError(f"width {width} is for VGG networks; {architecture} has width 1")
+    layers = cfgs[_VGG_CONFIGURATIONS[plain]]
+    parts = layers.count("M") + 1
+    widths = width if isinstance(width, tuple) else (width,) * parts
+    if len(widths) != parts or not all(factor > 0 for factor in widths):
+        raise ValueError(f"width {width} is neither a factor above 0 nor {parts}: of {parts - 1} blocks and the head")
 
-    def scaled(channels: int) -> int:
-        return max(1, round(channels * width))
+    def scaled(channels: int, factor: float) -> int:
+        return max(1, round(channels * factor))
 
-    configuration = [size if isinstance(size, str) else scaled(size) for size in cfgs[_VGG_CONFIGURATIONS[plain]]]
+    configuration: list[str | int] = []
+    block = 0
+    for size in layers:
+        configuration.append(size if isinstance(size, str) else scaled(size, widths[block]))
+        block += size == "M"
     features = make_layers(configuration, batch_norm=architecture.endswith("_bn"))
     # The full-size classifier, 100 million weights that are replaced at once, need not exist.
     with torch.device("meta"):
         network = VGG(features, num_classes=outputs)
-    hidden = scaled(4096)
+    hidden = scaled(4096, widths[-1])
     network.classifier = nn.Sequential(
-        nn.Linear(scaled(512) * 7 * 7, hidden),
+        nn.Linear(scaled(512, widths[-2]) * 7 * 7, hidden),
         nn.ReLU(True),
         nn.Dropout(),
         nn.Linear(hidden, hidden),

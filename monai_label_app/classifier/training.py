@@ -31,7 +31,7 @@ from monai_label_app.classifier.head import bake, start
 from monai_label_app.classifier.history import History, plot
 from monai_label_app.classifier.learner import Learner, Loss
 from monai_label_app.classifier.metrics import confusion_matrix, summary, temperature
-from monai_label_app.classifier.network import build, calibrate, load_pretrained, split
+from monai_label_app.classifier.network import Width, build, calibrate, load_pretrained, split
 from monai_label_app.classifier.training_set import Draws, Features, TrainingSet, Views
 from monai_label_app.console import Progress, silent
 from monai_label_app.folder import whole
@@ -65,7 +65,7 @@ class Recipe:
     """
 
     architecture: str = "vgg19"
-    width: float = 1.0
+    width: Width = 1.0
     size: int = 224
     preprocess: str = "box+border"
     weights: str = ""

@@ -28,9 +28,23 @@ def _command() -> str:
     return shlex.join(words)
 
 
+def _widths(_context: click.Context, _parameter: click.Parameter, given: str) -> float | tuple[float, ...]:
+    try:
+        factors = tuple(float(part) for part in given.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{given!r} is no number, nor several with commas between them") from None
+    return factors if len(factors) > 1 else factors[0]
+
+
 _RECIPE = (
     click.option("--architecture", default="vgg19", show_default=True, help="A torchvision classification network."),
-    click.option("--width", default=1.0, show_default=True, help="Factor on the channels of a VGG network."),
+    click.option(
+        "--width",
+        default="1",
+        show_default=True,
+        callback=_widths,
+        help="Factor on the channels of a VGG network; or six, of its blocks and its head, such as 1,1,.5,.5,.5,.1",
+    ),
     click.option(
         "--size", default=224, show_default=True, type=click.IntRange(32, 4096), help="Of the input, in pixels."
     ),

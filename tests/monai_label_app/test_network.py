@@ -8,7 +8,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from explainers.layers import convolutions
-from monai_label_app.classifier.classifier import open_classifier
+from monai_label_app.classifier.classifier import _open
 from monai_label_app.classifier.network import KVASIR_CLASSES, build, calibrate, load_pretrained
 
 
@@ -47,7 +47,8 @@ def test_other_networks_have_layers_by_module_path_and_one_output_a_class(archit
     [
         ({"architecture": "vgg20"}, "'vgg20'"),
         ({"architecture": "resnet18", "width": 0.5}, "resnet18 has width 1"),
-        ({"width": -1.0}, "positive"),
+        ({"width": -1.0}, "neither a factor above 0"),
+        ({"width": (1, 1, 0.5)}, "of 5 blocks and the head"),
         ({"classes": ()}, "at least one class"),
     ],
 )
@@ -73,7 +74,7 @@ def test_imagenet_weights_come_by_torchvisions_own_loader(tmp_path: Path, monkey
     original = torchvision.models.squeezenet1_1(weights=None)
     torch.save(original.state_dict(), file)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    classifier = open_classifier.__wrapped__("squeezenet1_1", "imagenet")
+    classifier = _open.__wrapped__("squeezenet1_1", "imagenet")
     trunk = classifier.network.state_dict()["features.0.weight"]
     assert torch.equal(trunk.cpu(), original.state_dict()["features.0.weight"])
     assert classifier.card.notice == "untrained network, its output means nothing"
@@ -89,7 +90,7 @@ def test_weights_that_share_nothing_are_refused(tmp_path: Path) -> None:
 
 
 def test_network_by_name_is_the_same_twice() -> None:
-    first, second = (open_classifier.__wrapped__("squeezenet1_1") for _ in range(2))
+    first, second = (_open.__wrapped__("squeezenet1_1") for _ in range(2))
     assert first.fingerprint == second.fingerprint
 
 
