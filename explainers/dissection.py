@@ -185,6 +185,7 @@ class Dissection:
         if method not in METHODS:
             raise unknown("method", method, METHODS)
         chosen = METHODS[method]
+        layers = [layers] if isinstance(layers, str) else layers
         classes = range(self.scores.shape[1]) if targets is None else targets
         for target in classes if chosen.of_class else (None,):
             for layer in (self.layers if layers is None else layers) if chosen.of_layer else (None,):

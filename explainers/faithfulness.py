@@ -133,6 +133,8 @@ def _curve(
     steps: int,
 ) -> Curve:
     values = finite(saliency)
+    if not isinstance(image, Tensor):
+        raise TypeError(f"the image must be a tensor (C, H, W), not {type(image).__name__}")
     if image.ndim != 3 or values.shape != tuple(image.shape[1:]):
         raise ValueError(f"a map of {values.shape} does not fit an image of {tuple(image.shape)}")
     if not image.isfinite().all():

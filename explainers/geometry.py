@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from explainers import heatmap
 
@@ -23,11 +24,14 @@ class Geometry:
     width: int
     content: tuple[int, int, int, int]
 
-    def to_source(self, saliency: ArrayLike) -> NDArray[np.float32]:
+    def to_source(self, saliency: ArrayLike | Tensor) -> NDArray[np.float32]:
         """Carry a map (h, w), of a layer or of the network's input, back to the source image.
 
         Returns:
             (height, width) float32, zero outside the content; bilinear, so on the scale of the map.
+
+        Raises:
+            ValueError: the map has other than two dimensions, or the content is empty.
         """
         x0, y0, x1, y1 = self.content
         source = np.zeros((self.height, self.width), np.float32)

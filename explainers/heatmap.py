@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -22,9 +24,7 @@ def finite(saliency: ArrayLike | Tensor, dimensions: int = 2) -> NDArray[np.floa
     Raises:
         ValueError: it has not this many dimensions, or values that are not finite numbers.
     """
-    if isinstance(saliency, Tensor):
-        saliency = saliency.double().numpy(force=True)
-    values = np.asarray(saliency, dtype=np.float64)
+    values = _array(saliency).astype(np.float64)
     if values.ndim != dimensions:
         raise ValueError(f"a map of {values.shape} does not have {dimensions} dimensions")
     if not np.isfinite(values).all():
@@ -32,9 +32,21 @@ def finite(saliency: ArrayLike | Tensor, dimensions: int = 2) -> NDArray[np.floa
     return values
 
 
-def resize(saliency: ArrayLike, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Resize a map (h, w) to ``size`` (H, W) bilinearly, pixel areas aligned, values kept."""
-    tensor = torch.as_tensor(np.asarray(saliency), dtype=torch.float32)[None, None]
+def _array(saliency: ArrayLike | Tensor) -> NDArray[Any]:
+    # A tensor may carry gradients, lie on a GPU, or be of a kind that NumPy does not know.
+    return saliency.float().numpy(force=True) if isinstance(saliency, Tensor) else np.asarray(saliency)
+
+
+def resize(saliency: ArrayLike | Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize a map (h, w) to ``size`` (H, W) bilinearly, pixel areas aligned, values kept.
+
+    Raises:
+        ValueError: the map has other than two dimensions, or one of the sizes is 0.
+    """
+    values = _array(saliency)
+    if values.ndim != 2 or min(*values.shape, *size) < 1:
+        raise ValueError(f"a map of {values.shape} cannot be resized to {tuple(size)}")
+    tensor = torch.as_tensor(values, dtype=torch.float32)[None, None]
     resized: NDArray[np.float32] = functional.interpolate(tensor, size, mode="bilinear", align_corners=False)[
         0, 0
     ].numpy()
@@ -49,28 +61,28 @@ def strength(gradient: Tensor) -> Tensor:
     return gradient.abs().amax(dim=1)
 
 
-def peak(saliency: ArrayLike, percentile: float = 100.0) -> float:
+def peak(saliency: ArrayLike | Tensor, percentile: float = 100.0) -> float:
     """The value that is shown in full colour: the maximum of maps >= 0, of any shape, or a percentile above zero.
 
     Maps of layers are smooth and take their maximum. Gradients of pixels have a few that stand far out, and would show
     nothing else: :data:`GRADIENT_PERCENTILE` lets those saturate.
     """
-    values = np.asarray(saliency, dtype=np.float32)
+    values = _array(saliency).astype(np.float32)
     positive = values[values > 0]
     return float(np.percentile(positive, percentile)) if positive.size else 0.0
 
 
-def normalise(saliency: ArrayLike, scale: float | None = None) -> NDArray[np.float32]:
+def normalise(saliency: ArrayLike | Tensor, scale: float | None = None) -> NDArray[np.float32]:
     """Divide a map >= 0 by ``scale``, by default its own maximum: 0..1, float32, what lies above is 1.
 
     Maps that are compared share one scale. A map that is all zero stays all zero.
     """
-    values = np.asarray(saliency, dtype=np.float32)
+    values = _array(saliency).astype(np.float32)
     full = peak(values) if scale is None else scale
     return np.minimum(values / np.float32(full), 1) if full > 0 else np.zeros_like(values)
 
 
-def colourise(saliency: ArrayLike, colours: str = BLUE_TO_RED) -> NDArray[np.uint8]:
+def colourise(saliency: ArrayLike | Tensor, colours: str = BLUE_TO_RED) -> NDArray[np.uint8]:
     """Colour a map 0..1: (H, W) → (H, W, 3) uint8.
 
     Args:
@@ -81,7 +93,7 @@ def colourise(saliency: ArrayLike, colours: str = BLUE_TO_RED) -> NDArray[np.uin
     Raises:
         ValueError: no such colours.
     """
-    values = np.clip(np.asarray(saliency, dtype=np.float32), 0, 1)
+    values = np.clip(_array(saliency).astype(np.float32), 0, 1)
     if colours == BLUE_TO_RED:
         centres = np.array([3, 2, 1], dtype=np.float32)
         return np.rint(255 * np.clip(1.5 - np.abs(4 * values[..., None] - centres), 0, 1)).astype(np.uint8)
@@ -94,7 +106,7 @@ def colourise(saliency: ArrayLike, colours: str = BLUE_TO_RED) -> NDArray[np.uin
 
 
 def overlay(
-    image: NDArray[np.uint8], saliency: ArrayLike, opacity: float = 0.45, colours: str = BLUE_TO_RED
+    image: NDArray[np.uint8], saliency: ArrayLike | Tensor, opacity: float = 0.45, colours: str = BLUE_TO_RED
 ) -> NDArray[np.uint8]:
     """Lay a map 0..1 (H, W) over an image (H, W, 3), in the colours of :func:`colourise`.
 

@@ -34,7 +34,7 @@ def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
 
 def unknown(kind: str, name: str, known: Collection[str]) -> ValueError:
     """The error for a name that does not exist; it says which ones are near, or else which there are."""
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) if isinstance(name, str) else []
     if near:
         return ValueError(f"there is no {kind} {name!r}; did you mean {' or '.join(near)}?")
     names = list(known)

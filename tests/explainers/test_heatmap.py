@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from explainers import heatmap
+from explainers import Geometry, heatmap
 
 unit = st.floats(0, 1, width=32)
 maps = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=unit)
@@ -153,3 +153,23 @@ def test_a_map_that_does_not_fit_the_image_or_is_no_number_is_refused():
             heatmap.overlay(image, saliency)
     with pytest.raises(ValueError, match="not finite"):
         heatmap.overlay(image, np.full((4, 5), np.nan))
+
+
+@pytest.mark.parametrize("prepare", [torch.Tensor.requires_grad_, torch.Tensor.bfloat16, torch.Tensor.double])
+def test_a_map_may_be_any_tensor(prepare):
+    given = prepare(torch.tensor([[0.0, 1.0], [2.0, 4.0]]))
+    plain = np.array([[0, 1], [2, 4]], np.float32)
+    assert np.array_equal(heatmap.resize(given, (4, 4)), heatmap.resize(plain, (4, 4)))
+    assert np.array_equal(heatmap.normalise(given), heatmap.normalise(plain))
+    assert heatmap.peak(given) == 4
+    assert np.array_equal(heatmap.colourise(given / 4), heatmap.colourise(plain / 4))
+    back = Geometry(6, 6, (1, 1, 5, 5)).to_source(given)
+    assert np.array_equal(back, Geometry(6, 6, (1, 1, 5, 5)).to_source(plain))
+
+
+@pytest.mark.parametrize(
+    ("saliency", "size"), [(np.ones((1, 2, 2)), (4, 4)), (np.ones((2, 2)), (0, 4)), ([[]], (4, 4))]
+)
+def test_what_cannot_be_resized_is_refused(saliency, size):
+    with pytest.raises(ValueError, match="cannot be resized to"):
+        heatmap.resize(saliency, size)
