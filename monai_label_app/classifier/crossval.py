@@ -138,6 +138,8 @@ def _train(
     card = training.run()
     device = next(training.network.parameters()).device
     result = evaluate(tested, Classifier(training.network, card, "", device), progress)
+    if result.problems:  # a row a picture
+        raise ValueError(f"a picture of the test cannot be read any more: {result.problems[0].reason}")
     with whole(place / "scores.npy") as partial, partial.open("wb") as file:
         np.save(file, result.scores)
     training.clear()
