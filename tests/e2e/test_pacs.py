@@ -53,14 +53,17 @@ def test_datastore_reads_images_from_the_pacs_and_keeps_labels(orthanc: Orthanc,
     from monai_label_app.datastore import StudyDatastore
 
     still = _store_copy(orthanc, tmp_path / "still", 1, 0)
-    datastore = StudyDatastore(PacsLibrary(Pacs(orthanc.dicomweb)), tmp_path / "cache")
+    datastore = StudyDatastore(PacsLibrary(Pacs(orthanc.dicomweb)), tmp_path / "cache", lambda: ["polyps"])
     uid = str(still.SOPInstanceUID)
     assert datastore.list_images() == datastore.get_unlabeled_images() == [uid]
     assert pydicom.dcmread(datastore.get_image_uri(uid)).PixelData == still.PixelData
-    (tmp_path / "label.json").write_text('{"label": "polyps"}')
-    datastore.save_label(uid, str(tmp_path / "label.json"), "final", {"who": "a doctor"})
+    (tmp_path / "label.json").write_text('{"class": "polyps", "by": "a doctor"}')
+    datastore.save_label(uid, str(tmp_path / "label.json"), "final", {})
     assert datastore.get_unlabeled_images() == []
-    assert datastore.get_label_info(uid, "final")["who"] == "a doctor"
+    assert datastore.get_label_info(uid, "final")["by"] == "a doctor"
+    (learned,) = datastore.corrected()
+    assert (learned.label, learned.group) == ("polyps", str(still.StudyInstanceUID))
+    assert pydicom.dcmread(learned.path).PixelData == still.PixelData
     for wrong in ("1.2.3.9", "../cache", "/etc/passwd"):
         with pytest.raises(ImageNotFoundException):
             datastore.get_image_uri(wrong)
