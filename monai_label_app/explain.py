@@ -203,10 +203,11 @@ def earlier(folder: Path) -> list[Path]:
             raise ValueError
         if any(Path(name).name != name for name in names):
             raise ValueError
-        if not all(is_own(folder / name) for name in names if name.endswith(".png") and (folder / name).exists()):
-            raise ValueError
     except (ValueError, TypeError, KeyError, RecursionError):
         raise ValueError(f"{manifest} is not of maps that were written here; name another --out") from None
+    for path in (folder / name for name in names if name.endswith(".png")):
+        if path.exists() and not is_own(path):
+            raise ValueError(f"{path} is no map written here, but lies in the place of one; name another --out")
     return [manifest, *(folder / name for name in names)]
 
 

@@ -79,9 +79,9 @@ def write_plot(figure: Figure, path: Path) -> None:
 
 
 def is_own(path: Path) -> bool:
-    """Whether a file is a PNG of maps or plots that was written here."""
+    """Whether a file is a PNG of maps or plots that was written here, or the numbers of a map."""
     if path.suffix.lower() != ".png":
-        return False
+        return path.suffix == ".npy"
     try:
         with Image.open(path, formats=("PNG",)) as image:
             return _is_own(image)

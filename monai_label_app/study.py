@@ -43,7 +43,7 @@ READABLE = frozenset(
 MAX_FRAMES = 200_000
 """Most frames of one image; an hour of video has half as many."""
 
-_BOOKKEEPING = frozenset({"DICOMDIR", "summary.json", "datastore_v2.json"})
+_BOOKKEEPING = frozenset({"DICOMDIR", "summary.json", "datastore_v2.json", "manifest.json"})
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,8 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
                 place = file.relative_to(path).parts
                 hidden = any(part.startswith(".") for part in place)
                 label = datastore and place[0] == "labels"
-                if file.is_file() and not hidden and not label and file.name not in _BOOKKEEPING and not is_own(file):
+                ours = file.name in _BOOKKEEPING or is_own(file)
+                if file.is_file() and not hidden and not label and not ours:
                     yield file
         elif path.is_file():
             yield path

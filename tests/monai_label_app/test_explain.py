@@ -509,7 +509,7 @@ def test_a_file_of_the_user_is_never_written_over(polyp_files, checkpoint, tmp_p
     assert endolens("explain", polyp_files[0], "--out", out, *choice).exit_code == 0
     mine.write_bytes(b"of the user, at last")
     result = endolens("explain", polyp_files[0], "--out", out, "--class", "all", "--model", checkpoint)
-    assert_refused(result, "not of maps that were written here")
+    assert_refused(result, f"{mine} is no map written here, but lies in the place of one")
     assert mine.read_bytes() == b"of the user, at last"
 
 
@@ -523,9 +523,8 @@ def test_a_map_is_never_taken_for_a_picture_of_a_patient(polyp_files, checkpoint
     result = endolens("explain", one, "--out", out, "--model", checkpoint)
     assert_refused(result, f"{one} is a map or plot made by EndoLens, no picture of a patient")
     assert content(out) == before
-    left_out = endolens("dicomize", study, "--out", tmp_path / "dicom").stderr
-    assert ".npy" in left_out
-    assert ".png" not in left_out
+    result = endolens("dicomize", study, "--out", tmp_path / "dicom")
+    assert (result.exit_code, result.stderr.count("left out")) == (0, 0)
     assert len(list((tmp_path / "dicom").rglob("*.dcm"))) == 1
 
 
