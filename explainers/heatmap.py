@@ -24,7 +24,7 @@ def finite(saliency: ArrayLike | Tensor, dimensions: int = 2) -> NDArray[np.floa
     Raises:
         ValueError: it has not this many dimensions, or values that are not finite numbers.
     """
-    values = _array(saliency).astype(np.float64)
+    values = _array(saliency, np.float64)
     if values.ndim != dimensions:
         raise ValueError(f"a map of {values.shape} does not have {dimensions} dimensions")
     if not np.isfinite(values).all():
@@ -32,9 +32,10 @@ def finite(saliency: ArrayLike | Tensor, dimensions: int = 2) -> NDArray[np.floa
     return values
 
 
-def _array(saliency: ArrayLike | Tensor) -> NDArray[Any]:
+def _array(saliency: ArrayLike | Tensor, kind: type[np.floating] = np.float32) -> NDArray[Any]:
     # A tensor may carry gradients, lie on a GPU, or be of a kind that NumPy does not know.
-    return saliency.float().numpy(force=True) if isinstance(saliency, Tensor) else np.asarray(saliency)
+    given = saliency.double().numpy(force=True) if isinstance(saliency, Tensor) else saliency
+    return np.asarray(given, dtype=kind)
 
 
 def resize(saliency: ArrayLike | Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -46,7 +47,7 @@ def resize(saliency: ArrayLike | Tensor, size: tuple[int, int]) -> NDArray[np.fl
     values = _array(saliency)
     if values.ndim != 2 or min(*values.shape, *size) < 1:
         raise ValueError(f"a map of {values.shape} cannot be resized to {tuple(size)}")
-    tensor = torch.as_tensor(values, dtype=torch.float32)[None, None]
+    tensor = torch.as_tensor(values)[None, None]
     resized: NDArray[np.float32] = functional.interpolate(tensor, size, mode="bilinear", align_corners=False)[
         0, 0
     ].numpy()
@@ -67,7 +68,7 @@ def peak(saliency: ArrayLike | Tensor, percentile: float = 100.0) -> float:
     Maps of layers are smooth and take their maximum. Gradients of pixels have a few that stand far out, and would show
     nothing else: :data:`GRADIENT_PERCENTILE` lets those saturate.
     """
-    values = _array(saliency).astype(np.float32)
+    values = _array(saliency)
     positive = values[values > 0]
     return float(np.percentile(positive, percentile)) if positive.size else 0.0
 
@@ -77,7 +78,7 @@ def normalise(saliency: ArrayLike | Tensor, scale: float | None = None) -> NDArr
 
     Maps that are compared share one scale. A map that is all zero stays all zero.
     """
-    values = _array(saliency).astype(np.float32)
+    values = _array(saliency)
     full = peak(values) if scale is None else scale
     return np.minimum(values / np.float32(full), 1) if full > 0 else np.zeros_like(values)
 
@@ -93,7 +94,7 @@ def colourise(saliency: ArrayLike | Tensor, colours: str = BLUE_TO_RED) -> NDArr
     Raises:
         ValueError: no such colours.
     """
-    values = np.clip(_array(saliency).astype(np.float32), 0, 1)
+    values = np.clip(_array(saliency), 0, 1)
     if colours == BLUE_TO_RED:
         centres = np.array([3, 2, 1], dtype=np.float32)
         return np.rint(255 * np.clip(1.5 - np.abs(4 * values[..., None] - centres), 0, 1)).astype(np.uint8)
@@ -117,10 +118,10 @@ def overlay(
         ValueError: map and image are of different sizes, the map has values that are not finite numbers, or there are
             no such colours.
     """
-    given = finite(saliency)
+    given = _array(saliency)
     if given.shape != image.shape[:2] or image.shape[2:] != (3,):
         raise ValueError(f"a map of {given.shape} does not fit an image of {image.shape}")
-    values = np.clip(given, 0, 1, dtype=np.float32)[..., None]
+    values = np.clip(finite(given), 0, 1, dtype=np.float32)[..., None]
     alpha = opacity * np.minimum(1, 2 * values)
     coloured = colourise(values[..., 0], colours)
     blended: NDArray[np.uint8] = np.rint((1 - alpha) * image + alpha * coloured).astype(np.uint8)

@@ -34,7 +34,7 @@ class StudyDatastore(LocalDatastore):
         classes: of which a correction may be, asked for at each.
     """
 
-    def __init__(self, library: Library, folder: Path, classes: Callable[[], Sequence[str]] = tuple) -> None:
+    def __init__(self, library: Library, folder: Path, classes: Callable[[], Sequence[str]]) -> None:
         self._library, self._classes = library, classes
         self._saving = threading.Lock()
         self.corrections = Corrections(folder / CORRECTIONS)
@@ -149,7 +149,7 @@ class StudyDatastore(LocalDatastore):
         return label
 
 
-def open_datastore(library: Library, studies: str, classes: Callable[[], Sequence[str]] = tuple) -> StudyDatastore:
+def open_datastore(library: Library, studies: str, classes: Callable[[], Sequence[str]]) -> StudyDatastore:
     """The datastore of a library: beside a folder's studies, or in the cache for a PACS."""
     if isinstance(library, FolderLibrary):
         return StudyDatastore(library, library.folder, classes)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from monai_label_app.pacs import Pacs
-from monai_label_app.study import Instance, Problem, Study, find_files, group, read_instances
+from monai_label_app.study import Instance, Problem, Study, group, list_folder, read_instances
 
 FRESH_SECONDS = 2.0
 """How long a look at the folder or the PACS is taken for current."""
@@ -82,7 +82,7 @@ class FolderLibrary:
             self._looked = time.monotonic()
 
     def _snapshot(self) -> Iterator[tuple[Path, int, int]]:
-        for file in find_files([self.folder]):
+        for file in list_folder(self.folder):
             # A file may go while it is looked at.
             with suppress(OSError):
                 status = file.stat()

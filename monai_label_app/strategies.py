@@ -30,7 +30,8 @@ class _Looking(Strategy):
     def __init__(self, model: str | None, description: str) -> None:
         super().__init__(description)
         self._model = model
-        self._kept: dict[tuple[str, str], NDArray[np.float64]] = {}
+        self._by = ""
+        self._kept: dict[str, NDArray[np.float64]] = {}
 
     def _look(self, classifier: Classifier, frame: NDArray[np.uint8]) -> NDArray[np.float64]:
         raise NotImplementedError
@@ -38,13 +39,13 @@ class _Looking(Strategy):
     def _seen(self, images: Sequence[str], datastore: Datastore) -> dict[str, NDArray[np.float64]]:
         """Image → what was seen, (frames, …), of all that were looked at before and of some new ones."""
         classifier = open_classifier(self._model)
-        self._kept = {key: seen for key, seen in self._kept.items() if key[0] == classifier.fingerprint}
-        new = sorted(image for image in images if (classifier.fingerprint, image) not in self._kept)
+        if self._by != classifier.fingerprint:
+            self._by, self._kept = classifier.fingerprint, {}
+        new = sorted(set(images) - set(self._kept))
         for image in random.Random(0).sample(new, min(NEW_LOOKS, len(new))):
             looks = [self._look(classifier, frame) for frame in _frames(image, datastore)]
-            self._kept[classifier.fingerprint, image] = np.array(looks)
-        found = {image: self._kept.get((classifier.fingerprint, image)) for image in images}
-        return {image: seen for image, seen in found.items() if seen is not None and len(seen)}
+            self._kept[image] = np.array(looks)
+        return {image: self._kept[image] for image in images if len(self._kept.get(image, ()))}
 
 
 class Uncertainty(_Looking):
@@ -103,9 +104,7 @@ def _frames(image: str, datastore: Datastore) -> Iterator[NDArray[np.uint8]]:
     try:
         dataset = read_dicom(Path(datastore.get_image_uri(image)))
         count = int(dataset.get("NumberOfFrames") or 1)
-        chosen = {round(number) for number in np.linspace(1, count, min(count, FRAMES))}
-        for frame in frames(dataset, image):
-            if frame.number in chosen:
-                yield frame.pixels
+        for number in np.linspace(1, count, min(count, FRAMES)).round().astype(int).tolist():
+            yield next(frames(dataset, image, only=number)).pixels
     except ValueError:  # of which nothing can be said
         return

@@ -166,6 +166,17 @@ def read_frame(path: Path, number: int = 1) -> NDArray[np.uint8]:
     return require_size(read_picture(path).pixels, str(path))
 
 
+def list_folder(folder: Path) -> Iterator[Path]:
+    """Every file under a folder, sorted, without hidden files and bookkeeping; none is opened."""
+    datastore = (folder / "datastore_v2.json").exists()
+    for file in sorted(folder.rglob("*")):
+        place = file.relative_to(folder).parts
+        hidden = any(part.startswith(".") for part in place)
+        label = datastore and place[0] == "labels"
+        if file.is_file() and not hidden and not label and file.name not in _BOOKKEEPING:
+            yield file
+
+
 def find_files(paths: Iterable[Path]) -> Iterator[Path]:
     """Every file under the given files and folders, sorted, without hidden files, bookkeeping, and maps made here.
 
@@ -174,14 +185,7 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
     """
     for path in paths:
         if path.is_dir():
-            datastore = (path / "datastore_v2.json").exists()
-            for file in sorted(path.rglob("*")):
-                place = file.relative_to(path).parts
-                hidden = any(part.startswith(".") for part in place)
-                label = datastore and place[0] == "labels"
-                ours = file.name in _BOOKKEEPING or is_own(file)
-                if file.is_file() and not hidden and not label and not ours:
-                    yield file
+            yield from (file for file in list_folder(path) if not is_own(file))
         elif path.is_file():
             yield path
         elif path.exists():

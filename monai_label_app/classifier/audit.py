@@ -155,7 +155,7 @@ def _look(example: Example, frame: Frame, found: Artifacts, classifier: Classifi
 
 
 def _planting(example: Example, source: tuple[Path, Box] | None, classifier: Classifier) -> Planting:
-    frame = read_frame(example.path, example.frame)
+    frame = example.read()
     patch = cut(read_frame(source[0]), source[1]) if source else DRAWN_BOX
     return Planting(example, *_probabilities([frame, plant(frame, patch), cover(frame, patch)], classifier))
 

@@ -20,7 +20,6 @@ from monai_label_app.classifier.audit_summary import MOMENTS, NO_SHORTCUT
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.classifier.page import data_address, write_page
 from monai_label_app.pictures import write_own
-from monai_label_app.study import read_frame
 
 _WORST, _COLUMNS = 12, 4
 """Frames that the contact sheet shows, and how many a row."""
@@ -111,7 +110,7 @@ def _sheet(looks: Sequence[Look], classifier: Classifier) -> NDArray[np.uint8]:
     cells, marks = {}, {}
     for number, look in enumerate(looks):
         place = (rows[number // _COLUMNS], columns[number % _COLUMNS])
-        frame = read_frame(look.example.path, look.example.frame)
+        frame = look.example.read()
         picture = Image.fromarray(heatmap.overlay(frame, heatmap.normalise(evidence(frame, classifier)[1])))
         found = find_artifacts(frame)
         for box in (found.navigation_box, found.blacked_out):

@@ -47,6 +47,10 @@ class Example:
     frame: int = 1
     region: tuple[tuple[float, float], ...] = ()
 
+    def read(self) -> NDArray[np.uint8]:
+        """The frame, (H, W, 3) RGB; ValueError as :func:`monai_label_app.study.read_frame`."""
+        return read_frame(self.path, self.frame)
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -132,7 +136,7 @@ def read_examples(examples: Iterable[Example], problems: list[Problem]) -> Itera
     """Examples with their frames (H, W, 3); those that cannot be read are added to ``problems``."""
     for example in examples:
         try:
-            frame = read_frame(example.path, example.frame)
+            frame = example.read()
         except ValueError as error:
             problems.append(Problem(str(example.path), str(error)))
         else:

@@ -47,9 +47,10 @@ class Registry:
         Raises:
             ValueError: there is none.
         """
-        if version is None and self.active is None:
+        version = version or self.active
+        if version is None:
             raise ValueError(f"{self.folder} has no active model; see endolens models --help")
-        return self.folder / f"{self.find(version or str(self.active))}.safetensors"
+        return self.folder / f"{self.find(version)}.safetensors"
 
     def find(self, name: str) -> str:
         """The one version of this name, or that ends in it, such as its fingerprint.
@@ -57,14 +58,24 @@ class Registry:
         Raises:
             ValueError: there is none, or several.
         """
-        found = [version for version in self.versions if version == name] or [
-            version for version in self.versions if name and version.endswith(name)
-        ]
+        versions = self.versions
+        found = [name] if name in versions else [version for version in versions if name and version.endswith(name)]
         if len(found) != 1:
             what = "several versions" if found else "no version"
-            there = ", ".join(found or self.versions) or "none at all"
+            there = ", ".join(found or versions) or "none at all"
             raise ValueError(f"{self.folder} has {what} {name!r}; there are {there}")
         return found[0]
+
+    def candidate(self, name: str) -> str:
+        """As :meth:`find`, of a version that may become active.
+
+        Raises:
+            ValueError: there is none, there are several, or it is the active one.
+        """
+        version = self.find(name)
+        if version == self.active:
+            raise ValueError(f"{version} is the active model already")
+        return version
 
     def add(self, file: Path, by: str) -> str:
         """Copy a checkpoint here, once, however often it is added.
@@ -86,16 +97,14 @@ class Registry:
         """Use a version from now on.
 
         Args:
-            version: by :meth:`find`.
+            version: by :meth:`candidate`.
             by: who wants it.
             comparison: with the active one, by :func:`monai_label_app.classifier.comparison.compare`.
             reason: why, where it did worse.
 
         Raises:
-            ValueError: it did worse than the active one, and there is no reason; or it is the active one.
+            ValueError: it did worse than the active one, and there is no reason.
         """
-        if version == self.active:
-            raise ValueError(f"{version} is the active model already")
         if comparison["worse"] and not reason:
             raise ValueError(f"{in_words(comparison)}; it stays as it is, unless you give a --reason")
         content = {"by": by, "act": ACTIVATE, "version": version, "comparison": comparison, "reason": reason}
@@ -107,9 +116,10 @@ class Registry:
         Raises:
             ValueError: there was none.
         """
-        if len(self._stack()) < 2:
+        stack = self._stack()
+        if len(stack) < 2:
             raise ValueError(f"{self.folder} has no model that was active before")
-        version = self._stack()[-2]
+        version = stack[-2]
         journal.append(self.folder / _JOURNAL, {"by": by, "act": ROLLBACK, "version": version})
         return version
 

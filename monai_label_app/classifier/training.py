@@ -230,8 +230,9 @@ class Training:
             history.validation_f1.append(float(summary(confusion)["macro_f1"]))
             best = int(np.argmin(history.validation_loss))
             if best == trainer.state.epoch - 1:
-                with leader_first():
-                    self._save(self.folder / _BEST, self._learner.state_dict())
+                with leader_first():  # which all load in the end
+                    if leads():
+                        self._save(self.folder / _BEST, self._learner.state_dict())
             elif trainer.state.epoch - 1 - best >= self.recipe.patience:
                 trainer.terminate()
         if not leads():
@@ -308,9 +309,8 @@ class Training:
 
     @staticmethod
     def _save(path: Path, content: Any) -> None:
-        if leads():
-            with whole(path) as partial:
-                torch.save(content, partial)
+        with whole(path) as partial:
+            torch.save(content, partial)
 
 
 def contents(recipe: Recipe, examples: Sequence[Example]) -> str:
@@ -323,11 +323,11 @@ def _claim(folder: Path, recipe: Recipe, examples: Sequence[Example]) -> None:
     """Write into a run's folder what it is of, or refuse one that is of something else."""
     content = contents(recipe, examples)
     path = folder / "recipe.json"
-    if path.is_file() and path.read_text(encoding="utf-8") != content:
-        raise ValueError(f"{folder} holds a run with other options or pictures; remove it, or name another folder")
-    if leads():
+    if not path.is_file():
         with whole(path) as partial:
             partial.write_text(content, encoding="utf-8")
+    elif path.read_text(encoding="utf-8") != content:
+        raise ValueError(f"{folder} holds a run with other options or pictures; remove it, or name another folder")
 
 
 def _to_device(batch: Any, device: torch.device, _non_blocking: bool = False, **_: Any) -> tuple[Tensor, Any]:

@@ -61,10 +61,11 @@ class TrainingSet:
         self.problems: list[Problem] = []
         pictures, kept = [], []
         for example, frame in read_examples(progress(examples, len(examples), "Reading"), self.problems):
-            mask = masks.get(example.path.stem)
-            shown = read_mask(mask, frame.shape[:2]) if mask else None
+            shape, mask, shown = frame.shape[:2], masks.get(example.path.stem), None
             if example.region:
-                shown = polygon2mask(frame.shape[:2], np.array(example.region)[:, ::-1])
+                shown = polygon2mask(shape, np.array(example.region)[:, ::-1])
+            elif mask:
+                shown = read_mask(mask, shape)
             squared = square(_with_allowed(frame, shown, variant), size)
             pictures.append((squared * 255).round().byte())
             kept.append(example)
@@ -76,10 +77,11 @@ class TrainingSet:
 def _with_allowed(frame: NDArray[np.uint8], shown: NDArray[np.bool_] | None, variant: str) -> NDArray[np.uint8]:
     found = find_artifacts(frame)
     picture, (x0, y0, x1, y1) = clean(frame, found, variant)
-    # What was filled is no tissue either.
-    allowed = clean(frame, found, "box+border" if variant == "inpaint" else variant)[0].max(axis=2) > BLACK
     if shown is not None:
         allowed = shown[y0:y1, x0:x1]
+    else:  # what was filled is no tissue
+        blackened = clean(frame, found, "box+border")[0] if variant == "inpaint" else picture
+        allowed = blackened.max(axis=2) > BLACK
     return np.dstack([picture, np.where(allowed, np.uint8(255), np.uint8(0))])
 
 

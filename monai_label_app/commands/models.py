@@ -98,12 +98,9 @@ def activate(version: str, dataset: Path | None, reason: str, folder: Path, by: 
 
     with explained(folder):
         registry = Registry(folder)
-        version = registry.find(version)
-        if version == registry.active:
-            fail(f"{version} is the active model already")
-        earlier: dict[str, Any] = next(
-            (act["comparison"] for act in reversed(registry.acts) if "comparison" in act), {}
-        )
+        version = registry.candidate(version)
+        comparisons = [act["comparison"] for act in registry.acts if "comparison" in act]
+        earlier: dict[str, Any] = comparisons[-1] if comparisons else {}
         if dataset is None and not earlier:
             fail("name the pictures to compare on by --dataset; they stay the same for later versions")
         place = str(dataset.resolve()) if dataset else str(earlier["dataset"])

@@ -22,7 +22,7 @@ result_file = _Result(path_type=Path, dir_okay=False)
 
 model_option = click.option(
     "--model",
-    metavar="FILE|NAME",
+    metavar="FILE|FOLDER|NAME",
     help="A checkpoint (.safetensors with a card), a folder of them (see endolens models), or a torchvision network "
     "by name. "
     "[default: the demonstration model, not for clinical use]",

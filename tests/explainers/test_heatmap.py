@@ -149,7 +149,7 @@ def test_the_strength_of_a_gradient_is_its_largest_colour_whatever_the_sign(grad
 def test_a_map_that_does_not_fit_the_image_or_is_no_number_is_refused():
     image = np.zeros((4, 5, 3), np.uint8)
     for saliency in (np.ones((5, 4)), np.ones((1, 1)), np.ones((4, 5, 1)), np.float32(1)):
-        with pytest.raises(ValueError, match=r"does not fit an image|not have 2 dimensions"):
+        with pytest.raises(ValueError, match="does not fit an image"):
             heatmap.overlay(image, saliency)
     with pytest.raises(ValueError, match="not finite"):
         heatmap.overlay(image, np.full((4, 5), np.nan))

@@ -27,7 +27,7 @@ def test_a_view_keeps_the_mask_on_the_object_and_the_object_in_the_picture(seed)
     grey = made["image"].mean(0)
     bright, inside = grey > (grey.min() + grey.max()) / 2, made["allowed"][0] > 0.5  # whatever its light
     overlap = (bright & inside).sum() / (bright | inside).sum()
-    assert overlap > 0.75, "only the edge may blur"
+    assert overlap > 0.8, "only the edge may blur"
     assert 40 * 32 * 0.9 < inside.sum() < 40 * 32 * ZOOM**2 * 1.1, "nothing of it was cut away"
 
 
