@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -13,17 +14,48 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from explainers import Region, heatmap, regions
+from explainers import METHODS, Region, heatmap, regions
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.frames import Frame, UnreadableError, frames, in_one_line, require_size
 from monai_label_app.study import Instance, Problem, Study
 from report.attributes import CONVERTER
-from report.findings import Algorithm, Explanation, Finding
-from report.secondary_capture import heatmap_capture
+from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Algorithm, Explanation, Finding
+from report.secondary_capture import GUIDED_HEATMAPS, HEATMAPS, LAYER_WALK, HeatmapSeries, heatmap_capture
 from report.structured_report import findings_report
 
-METHOD = "Grad-CAM"
 BATCH = 8
+
+_KEYS = {GRAD_CAM: "grad-cam", GUIDED_GRAD_CAM: "guided-grad-cam"}
+_COLOURS = heatmap.colourise(np.linspace(0, 1, 256))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an analysis writes beside a Grad-CAM heatmap of every frame and the findings, and how.
+
+    Attributes:
+        guided: guided Grad-CAM heatmaps too.
+        layer_walk: a series that shows the Grad-CAM of the last layer of each size, from the first to the last.
+        caption: a strip under every heatmap says what it is.
+        compression: of heatmaps, one of :data:`report.secondary_capture.COMPRESSIONS`.
+        three_dimensional: a Comprehensive 3D SR in the place of a Comprehensive SR.
+    """
+
+    guided: bool = False
+    layer_walk: bool = False
+    caption: bool = True
+    compression: str = "lossless"
+    three_dimensional: bool = False
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """A map of the predicted class, (H, W) at source size, 0 to 1 of its own maximum, and its series."""
+
+    method: str
+    layer: str
+    saliency: NDArray[np.float32]
+    series: HeatmapSeries = HEATMAPS
 
 
 @dataclass(frozen=True)
@@ -33,14 +65,19 @@ class Seen:
     Attributes:
         predicted: the class with the highest probability.
         probabilities: class → probability, 0 to 1, summing to 1.
-        saliency: Grad-CAM of the predicted class, (H, W) at source size, 0 to 1 of its own maximum.
+        heatmaps: the first is the Grad-CAM of the card's target layer.
         regions: of that map, the largest first; none where the map is zero.
     """
 
     predicted: str
     probabilities: dict[str, float]
-    saliency: NDArray[np.float32]
+    heatmaps: tuple[Heatmap, ...]
     regions: list[Region]
+
+    @property
+    def saliency(self) -> NDArray[np.float32]:
+        """The map that the regions were cut from."""
+        return self.heatmaps[0].saliency
 
 
 @dataclass
@@ -67,7 +104,11 @@ class StudyResult:
 
 
 def analyze(
-    study: Study, classifier: Classifier, folder: Path, progress: Callable[[], None] = lambda: None
+    study: Study,
+    classifier: Classifier,
+    folder: Path,
+    progress: Callable[[], None] = lambda: None,
+    wanted: Wanted = Wanted(),
 ) -> StudyResult:
     """Analyse a study and write its result objects as DICOM files.
 
@@ -78,10 +119,12 @@ def analyze(
         classifier: the network.
         folder: exists; gets ``stills/`` (images made from pictures), ``heatmaps/`` and ``findings/``.
         progress: called after every instance.
+        wanted: which objects.
     """
     result = StudyResult(study.uid)
     findings: list[Finding] = []
     sources: list[Dataset] = []
+    captures: list[Dataset] = []
     for instance in study.instances:
         written: list[Path] = []
         try:
@@ -94,12 +137,14 @@ def analyze(
                 still.append(_write(dataset, folder / "stills", written))
             lines: list[FrameResult] = []
             found: list[Finding] = []
-            for frame, seen in see(dataset, instance.origin, classifier):
+            shown: list[Dataset] = []
+            for frame, seen in see(dataset, instance.origin, classifier, wanted=wanted):
                 number = len(result.frames) + len(lines) + 1
-                capture = capture_of(dataset, frame, seen, classifier, instance_number=number)
-                outputs = [*still, _write(capture, folder / "heatmaps", written)]
+                made = captures_of(dataset, frame, seen, classifier, number, wanted)
+                outputs = [*still, *(_write(capture, folder / "heatmaps", written) for capture in made)]
                 lines.append(_frame_result(instance, dataset, frame, seen, outputs))
-                found += findings_of(dataset, frame, seen, classifier)
+                found += findings_of(dataset, frame, seen, made)
+                shown += [_header(capture) for capture in made]
         except (ValueError, TypeError) as error:
             # A frame may be damaged after good ones: of such an instance nothing is kept.
             for path in written:
@@ -111,69 +156,103 @@ def analyze(
             result.frames += lines
             result.objects += written
             findings += found
-            del dataset.PixelData
-            sources.append(dataset)
+            captures += shown
+            sources.append(_header(dataset))
         progress()
     if findings:
-        report = _write(
-            findings_report(findings, sources, algorithm_of(classifier)), folder / "findings", result.objects
-        )
+        document = findings_report(findings, sources, algorithm_of(classifier), captures, wanted.three_dimensional)
+        report = _write(document, folder / "findings", result.objects)
         for line in result.frames:
             line.outputs.append(str(report))
     return result
 
 
-def see(dataset: Dataset, origin: str, classifier: Classifier, only: int | None = None) -> Iterator[tuple[Frame, Seen]]:
+def see(
+    dataset: Dataset, origin: str, classifier: Classifier, only: int | None = None, wanted: Wanted = Wanted()
+) -> Iterator[tuple[Frame, Seen]]:
     """Predict and explain every frame of an image, or ``only`` this one, a batch at a time.
 
     Raises:
         UnreadableError: its pixels cannot be used, or it is too small.
     """
-    remaining = frames(dataset, origin, only)
+    remaining, card = frames(dataset, origin, only), classifier.card
+    walked = classifier.stages if wanted.layer_walk else []
+    looks = [(GRAD_CAM, card.target_layer, HEATMAPS)]
+    looks += [(GUIDED_GRAD_CAM, card.target_layer, GUIDED_HEATMAPS)] if wanted.guided else []
+    looks += [(GRAD_CAM, layer, LAYER_WALK) for layer in walked]
     while batch := list(islice(remaining, BATCH)):
-        layer = classifier.card.target_layer
-        dissection, geometries = classifier.dissect([require_size(frame.pixels, origin) for frame in batch])
+        layers = list(dict.fromkeys([card.target_layer, *walked]))
+        dissection, geometries = classifier.dissect([require_size(frame.pixels, origin) for frame in batch], layers)
         top = dissection.probabilities.argmax(dim=1).tolist()
-        maps = dissection.grad_cam(layer, top).cpu().numpy()
+        made = [METHODS[_KEYS[method]].look(dissection, layer, top).cpu().numpy() for method, layer, _ in looks]
         for index, frame in enumerate(batch):
-            saliency = heatmap.normalise(geometries[index].to_source(maps[index]))
-            named = dict(zip(classifier.card.classes, dissection.probabilities[index].tolist(), strict=True))
-            yield frame, Seen(classifier.card.classes[top[index]], named, saliency, regions(saliency))
+            heatmaps = []
+            for (method, layer, series), maps in zip(looks, made, strict=True):
+                saliency = geometries[index].to_source(maps[index])
+                full = heatmap.peak(saliency, METHODS[_KEYS[method]].percentile)
+                heatmaps.append(Heatmap(method, layer, heatmap.normalise(saliency, full), series))
+            named = dict(zip(card.classes, dissection.probabilities[index].tolist(), strict=True))
+            yield frame, Seen(card.classes[top[index]], named, tuple(heatmaps), regions(heatmaps[0].saliency))
 
 
 def algorithm_of(classifier: Classifier) -> Algorithm:
     """The classifier as the report names it."""
-    return Algorithm(classifier.card.name, classifier.version, classifier.card.notice)
+    card = classifier.card
+    return Algorithm(card.name, classifier.version, card.notice, calibrated=card.temperature != 1)
 
 
-def explanation_of(seen: Seen, classifier: Classifier) -> Explanation:
-    """How the map of a frame was made."""
-    return Explanation(METHOD, classifier.card.target_layer, seen.predicted, seen.probabilities[seen.predicted])
+def captures_of(
+    source: Dataset, frame: Frame, seen: Seen, classifier: Classifier, number: int = 1, wanted: Wanted = Wanted()
+) -> list[Dataset]:
+    """The Secondary Captures of a frame's heatmaps; ``number`` is the frame's place in the study."""
+    captures: list[Dataset] = []
+    in_series = Counter(one.series for one in seen.heatmaps)
+    place = Counter({series: (number - 1) * count for series, count in in_series.items()})
+    for one in seen.heatmaps:
+        place[one.series] += 1
+        captures.append(
+            heatmap_capture(
+                source,
+                frame.number,
+                heatmap.overlay(frame.pixels, one.saliency),
+                _explanation(one, seen),
+                algorithm_of(classifier),
+                instance_number=place[one.series],
+                series=one.series,
+                colours=_COLOURS if wanted.caption else None,
+                compression=wanted.compression,
+            )
+        )
+    return captures
 
 
-def capture_of(source: Dataset, frame: Frame, seen: Seen, classifier: Classifier, instance_number: int = 1) -> Dataset:
-    """The Secondary Capture of a frame's heatmap."""
-    picture = heatmap.overlay(frame.pixels, seen.saliency)
-    explanation, algorithm = explanation_of(seen, classifier), algorithm_of(classifier)
-    return heatmap_capture(source, frame.number, picture, explanation, algorithm, instance_number)
-
-
-def findings_of(source: Dataset, frame: Frame, seen: Seen, classifier: Classifier) -> list[Finding]:
+def findings_of(source: Dataset, frame: Frame, seen: Seen, captures: Sequence[Dataset] = ()) -> list[Finding]:
     """One finding a region; where nothing stands out, one on the whole image that says so."""
     height, width = frame.pixels.shape[:2]
     outline = ((0.0, 0.0), (width, 0.0), (width, height), (0.0, height), (0.0, 0.0))
     contours = [tuple((float(x), float(y)) for x, y in region.contour) for region in seen.regions]
     return [
         Finding(
-            explanation_of(seen, classifier),
+            _explanation(seen.heatmaps[0], seen),
             source.SOPInstanceUID,
             frame.number,
             contour,
             whole_image=not contours,
             number=number,
+            captures=tuple(capture.SOPInstanceUID for capture in captures),
         )
         for number, contour in enumerate(contours or [outline], start=1)
     ]
+
+
+def _explanation(one: Heatmap, seen: Seen) -> Explanation:
+    return Explanation(one.method, one.layer, seen.predicted, seen.probabilities[seen.predicted])
+
+
+def _header(dataset: Dataset) -> Dataset:
+    """Without pixels, so that a long study does not fill the memory."""
+    del dataset.PixelData
+    return dataset
 
 
 def summary(classifier: Classifier, results: list[StudyResult], problems: list[Problem]) -> str:
@@ -186,7 +265,7 @@ def summary(classifier: Classifier, results: list[StudyResult], problems: list[P
             "version": classifier.version,
             "architecture": card.architecture,
             "classes": list(card.classes),
-            "method": METHOD,
+            "method": GRAD_CAM,
             "layer": card.target_layer,
             "notice": card.notice,
         },

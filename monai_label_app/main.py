@@ -20,7 +20,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.activelearning.random import Random
 from pydicom import Dataset
 
-from monai_label_app.analysis import Seen, capture_of, see
+from monai_label_app.analysis import Seen, captures_of, see
 from monai_label_app.classifier.classifier import Classifier, open_classifier
 from monai_label_app.classifier.registry import Registry
 from monai_label_app.datastore import open_datastore
@@ -77,7 +77,7 @@ class GradCam(EndoscopyInfer):
     def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """Path of a DICOM file, which MONAI Label removes after use, and the prediction."""
         dataset, frame, seen, classifier, prediction = self._look(request)
-        capture = capture_of(dataset, frame, seen, classifier, instance_number=frame.number)
+        (capture,) = captures_of(dataset, frame, seen, classifier, frame.number)
         with tempfile.NamedTemporaryFile(suffix=".dcm", delete=False) as file:
             capture.save_as(file, enforce_file_format=True)
         return file.name, prediction

@@ -89,8 +89,8 @@ def processing_equipment(algorithm: Algorithm, description: str) -> Contributing
     return ContributingEquipment(
         manufacturer=MANUFACTURER,
         purpose_of_reference=codes.DCM.ProcessingEquipment,
-        manufacturer_model_name=algorithm.name[:64],
-        software_versions=algorithm.version[:64],
+        manufacturer_model_name=algorithm.name.replace("\\", "/")[:64],
+        software_versions=algorithm.version.replace("\\", "/")[:64],
         contribution_description=description[:1024],
     )
 
@@ -123,4 +123,4 @@ def is_own_result(dataset: Dataset) -> bool:
 
 def series_description(what: str, algorithm: Algorithm) -> str:
     """Title of a result series, with the model's notice, within the 64 characters of a Long String."""
-    return f"{MANUFACTURER} {what}{', ' if algorithm.notice else ''}{algorithm.notice}"[:64]
+    return f"{MANUFACTURER} {what}{', ' if algorithm.notice else ''}{algorithm.notice}".replace("\\", "/")[:64]

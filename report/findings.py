@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+GRAD_CAM, GUIDED_GRAD_CAM = "Grad-CAM", "Guided Grad-CAM"
+"""Methods by the names that reports give them."""
+
 
 @dataclass(frozen=True)
 class Algorithm:
@@ -13,11 +16,13 @@ class Algorithm:
         name: of the model, e.g. ``endolens-demo``.
         version: that tells two sets of weights apart.
         notice: what must be read beside every result, e.g. ``demonstration model, not for clinical use``; may be empty.
+        calibrated: its probabilities were fitted to how often it is right.
     """
 
     name: str
     version: str
     notice: str = ""
+    calibrated: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Finding:
             own outline where nothing in the frame stands out.
         whole_image: the contour is that outline.
         number: counts the regions of a frame from 1.
+        captures: SOP Instance UIDs of the Secondary Captures that show why.
     """
 
     explanation: Explanation
@@ -49,3 +55,4 @@ class Finding:
     contour: tuple[tuple[float, float], ...]
     whole_image: bool = False
     number: int = 1
+    captures: tuple[str, ...] = ()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from highdicom.sc import SCImage
 from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLSLossless
 
 from report.attributes import (
     MANUFACTURER,
@@ -18,10 +20,30 @@ from report.attributes import (
     processing_equipment,
     series_description,
 )
-from report.findings import Algorithm, Explanation
+from report.caption import captioned
+from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Algorithm, Explanation
+from report.terms import visual_explanation
 from report.uids import derive
 
-SERIES_NUMBER = 901
+
+@dataclass(frozen=True)
+class HeatmapSeries:
+    """A series that heatmaps go into: its title and number."""
+
+    title: str
+    number: int
+
+
+HEATMAPS = HeatmapSeries(GRAD_CAM, 901)
+GUIDED_HEATMAPS = HeatmapSeries(GUIDED_GRAD_CAM, 903)
+LAYER_WALK = HeatmapSeries("layer walk", 904)
+
+COMPRESSIONS: dict[str, UID] = {
+    "lossless": JPEGLSLossless,
+    "jpeg": JPEGBaseline8Bit,
+    "none": ExplicitVRLittleEndian,
+}
+"""How pixels are stored, by name: JPEG-LS without loss, baseline JPEG, or as they are."""
 
 
 def heatmap_capture(
@@ -31,6 +53,9 @@ def heatmap_capture(
     explanation: Explanation,
     algorithm: Algorithm,
     instance_number: int = 1,
+    series: HeatmapSeries = HEATMAPS,
+    colours: NDArray[np.uint8] | None = None,
+    compression: str = "lossless",
 ) -> SCImage:
     """Make the Secondary Capture of a heatmap over its frame.
 
@@ -43,32 +68,53 @@ def heatmap_capture(
         picture: (H, W, 3) uint8, RGB.
         explanation: method, layer, class and probability.
         algorithm: the model.
-        instance_number: place in the heatmap series.
+        instance_number: place in the series.
+        series: which of the study's series of heatmaps.
+        colours: (N, 3) uint8, from no evidence to the most that the map shows. Where given, a strip under the picture
+            shows them and says what the map is of; else the picture is stored bare.
+        compression: one of :data:`COMPRESSIONS`.
 
     Raises:
-        ValueError, TypeError: the picture is not (H, W, 3) uint8.
+        ValueError, TypeError: the picture is not (H, W, 3) uint8, or there is no such compression.
     """
+    if compression not in COMPRESSIONS:
+        raise ValueError(f"there is no compression {compression!r}; there are {', '.join(COMPRESSIONS)}")
     header = completed(source)
-    made_of = (algorithm.name, algorithm.version, explanation.method, explanation.layer)
+    label, chance = explanation.label, f"{explanation.probability:.1%}"
+    if colours is not None:
+        model = " ".join(filter(None, (algorithm.name, algorithm.version)))
+        words = (f"{label} {chance}", explanation.method, explanation.layer, model, algorithm.notice)
+        picture = captioned(picture, "\u00a0· ".join(filter(None, words)), colours)
+    made_of = (algorithm.name, algorithm.version, series.title)
+    looks = ("bare" if colours is None else "captioned", "lossy" if compression == "jpeg" else "lossless")
     description = (
-        f"{explanation.method} of layer {explanation.layer} for class {explanation.label} "
-        f"(probability {explanation.probability:.1%}) by {algorithm.name} {algorithm.version}"
+        f"{explanation.method} of layer {explanation.layer} for class {label} (probability {chance}) by "
+        f"{algorithm.name} {algorithm.version}"
     )
     capture = SCImage.from_ref_dataset(
         header,
         pixel_array=picture,
-        photometric_interpretation="RGB",
+        photometric_interpretation="YBR_FULL_422" if compression == "jpeg" else "RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
         patient_orientation=("L", "P"),
         series_instance_uid=derive("heatmap series", header.StudyInstanceUID, *made_of),
-        series_number=SERIES_NUMBER,
-        sop_instance_uid=derive("heatmap", header.SOPInstanceUID, frame_number, *made_of, explanation.label),
+        series_number=series.number,
+        sop_instance_uid=derive(
+            "heatmap",
+            header.SOPInstanceUID,
+            frame_number,
+            *made_of,
+            explanation.method,
+            explanation.layer,
+            label,
+            *looks,
+        ),
         instance_number=instance_number,
         manufacturer=MANUFACTURER,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
+        transfer_syntax_uid=COMPRESSIONS[compression],
         contributing_equipment=[processing_equipment(algorithm, description)],
-        series_description=series_description(explanation.method, algorithm),
+        series_description=series_description(series.title, algorithm),
     )
     # An endoscope's picture has no anatomical orientation and no side: the attributes are required, and empty.
     capture.PatientOrientation = []
@@ -78,12 +124,29 @@ def heatmap_capture(
     capture.ImageType = ["DERIVED", "SECONDARY"]
     capture.ConversionType = "WSD"
     capture.DerivationDescription = description + (f". {algorithm.notice}" if algorithm.notice else "")
+    capture.DerivationCodeSequence = [visual_explanation(explanation.method)]
     capture.SourceImageSequence = [_reference(header, frame_number)]
     if header.get("BurnedInAnnotation"):
         capture.BurnedInAnnotation = header.BurnedInAnnotation
     for keyword, value in compression_history(header).items():
         setattr(capture, keyword, value)
+    if compression == "jpeg":
+        _add_loss(capture, picture.nbytes / len(capture.PixelData))
     return capture
+
+
+def _add_loss(capture: Dataset, ratio: float) -> None:
+    """One more lossy compression, after those of the source (PS3.3 C.7.6.1.1.5)."""
+    capture.LossyImageCompression = "01"
+    for keyword, value in (
+        ("LossyImageCompressionRatio", f"{ratio:.2f}"),
+        ("LossyImageCompressionMethod", "ISO_10918_1"),
+    ):
+        before = capture.get(keyword)
+        values = (
+            [] if before is None else [before] if isinstance(before, str) or not hasattr(before, "__iter__") else before
+        )
+        setattr(capture, keyword, [*values, value])
 
 
 def _reference(source: Dataset, frame_number: int) -> Dataset:

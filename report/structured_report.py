@@ -1,39 +1,62 @@
-"""Findings as a DICOM Structured Report that viewers draw on the source images."""
+"""Findings as a DICOM Structured Report that viewers draw on the source images, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from highdicom.sr import (
     AlgorithmIdentification,
+    CodeContentItem,
     CodedConcept,
+    Comprehensive3DSR,
     ComprehensiveSR,
+    ContentSequence,
     DeviceObserverIdentifyingAttributes,
     FindingSite,
+    ImageContentItem,
     ImageRegion,
     Measurement,
     MeasurementReport,
     ObservationContext,
     ObserverContext,
     PlanarROIMeasurementsAndQualitativeEvaluations,
+    RelationshipTypeValues,
     SourceImageForRegion,
     TrackingIdentifier,
 )
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 
-from report.attributes import MANUFACTURER, completed, is_multi_frame, processing_equipment, series_description
-from report.findings import Algorithm, Finding
+from report.attributes import (
+    MANUFACTURER,
+    completed,
+    is_multi_frame,
+    is_own_result,
+    processing_equipment,
+    series_description,
+)
+from report.findings import Algorithm, Explanation, Finding
 from report.terms import term
 from report.uids import derive
 
 SERIES_NUMBER = 902
 _PERCENT = CodedConcept("%", "UCUM", "Percent")
+_METHOD, _LAYER, _CLASS = "Method", "Target layer", "Class"
+"""Algorithm parameters (TID 4019), each written as ``name: value``."""
 
 
-def findings_report(findings: Sequence[Finding], sources: Sequence[Dataset], algorithm: Algorithm) -> ComprehensiveSR:
-    """Make the findings report of one study: Comprehensive SR, TID 1500, one TID 1410 group a finding.
+def findings_report(
+    findings: Sequence[Finding],
+    sources: Sequence[Dataset],
+    algorithm: Algorithm,
+    captures: Sequence[Dataset] = (),
+    three_dimensional: bool = False,
+) -> ComprehensiveSR | Comprehensive3DSR:
+    """Make the findings report of one study: TID 1500, one TID 1410 group a finding.
 
     It is complete as far as the machine goes, preliminary and unverified: only a person makes it more. One report
     is one series, because viewers show only the newest report of a series.
@@ -42,28 +65,35 @@ def findings_report(findings: Sequence[Finding], sources: Sequence[Dataset], alg
         findings: at least one; each contour must lie on one of the sources.
         sources: the images that the findings refer to, all of one study; their headers are enough.
         algorithm: the model, named in every group.
+        captures: the Secondary Captures that findings name; their headers are enough.
+        three_dimensional: a Comprehensive 3D SR, as IHE AI Results asks for, in the place of a Comprehensive SR.
 
     Raises:
-        ValueError: no finding, sources of several studies, or a finding on an image that is not among the sources.
+        ValueError: no finding, sources of several studies, or a finding on an image or with a capture that is not
+            among the given ones.
     """
     headers = {source.SOPInstanceUID: completed(source) for source in sources}
+    shown = {capture.SOPInstanceUID: capture for capture in captures}
     if not findings:
         raise ValueError("a findings report needs at least one finding")
-    if len({header.StudyInstanceUID for header in headers.values()}) != 1:
+    if len({header.StudyInstanceUID for header in (*headers.values(), *captures)}) != 1:
         raise ValueError("the sources of a findings report must belong to one study")
     missing = [f.sop_instance_uid for f in findings if f.sop_instance_uid not in headers]
+    missing += [uid for f in findings for uid in f.captures if uid not in shown]
     if missing:
         raise ValueError(f"finding on {missing[0]}, which is not among the sources")
     first = next(iter(headers.values()))
     maps = sorted({f"{f.explanation.method} {f.explanation.layer}" for f in findings})
-    made_of = (first.StudyInstanceUID, algorithm.name, algorithm.version, *maps, *headers)
-    return ComprehensiveSR(
-        evidence=list(headers.values()),
+    made_of = (first.StudyInstanceUID, algorithm.name, algorithm.version, *maps, *headers, *shown)
+    made_of = (*made_of, "3D") if three_dimensional else made_of
+    return (Comprehensive3DSR if three_dimensional else ComprehensiveSR)(
+        evidence=[*headers.values(), *captures],
         content=MeasurementReport(
             observation_context=ObservationContext(observer_device_context=_device(algorithm)),
             procedure_reported=_procedure(first),
             imaging_measurements=[
-                _group(finding, headers[finding.sop_instance_uid], algorithm) for finding in findings
+                _group(finding, headers[finding.sop_instance_uid], algorithm, [shown[uid] for uid in finding.captures])
+                for finding in findings
             ],
             title=codes.DCM.ImagingMeasurementReport,
         ),
@@ -79,6 +109,24 @@ def findings_report(findings: Sequence[Finding], sources: Sequence[Dataset], alg
         contributing_equipment=[processing_equipment(algorithm, f"Findings. {algorithm.notice}")],
         specific_character_set=first.SpecificCharacterSet,
     )
+
+
+def read_findings(report: Dataset) -> list[Finding]:
+    """The findings that a report of :func:`findings_report` was made of.
+
+    Probabilities come back to a hundredth of a percent, contours to single precision, as the report holds them.
+
+    Raises:
+        ValueError: it is no findings report of this software.
+    """
+    content = None
+    if is_own_result(report) and report.get("SOPClassUID") == ComprehensiveSRStorage:
+        content = ComprehensiveSR.from_dataset(report).content
+    elif is_own_result(report) and report.get("SOPClassUID") == Comprehensive3DSRStorage:
+        content = Comprehensive3DSR.from_dataset(report).content
+    if not isinstance(content, MeasurementReport):
+        raise ValueError(f"{report.get('SOPInstanceUID', 'the object')} is no findings report of {MANUFACTURER}")
+    return [_finding(group) for group in content.get_planar_roi_measurement_groups()]
 
 
 def _device(algorithm: Algorithm) -> ObserverContext:
@@ -101,7 +149,9 @@ def _procedure(source: Dataset) -> CodedConcept:
     return CodedConcept(*codes.SCT.ImagingProcedure[:3])
 
 
-def _group(finding: Finding, source: Dataset, algorithm: Algorithm) -> PlanarROIMeasurementsAndQualitativeEvaluations:
+def _group(
+    finding: Finding, source: Dataset, algorithm: Algorithm, captures: Sequence[Dataset]
+) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     explanation = finding.explanation
     meaning = term(explanation.label)
     multi_frame = is_multi_frame(source)
@@ -112,10 +162,15 @@ def _group(finding: Finding, source: Dataset, algorithm: Algorithm) -> PlanarROI
     )
     frame = f", frame {finding.frame_number}" if multi_frame else ""
     what = "whole image, no region stands out" if finding.whole_image else f"region {finding.number}"
-    parameters = [f"{explanation.method} of layer {explanation.layer}"]
+    parameters = [
+        f"{_METHOD}: {explanation.method}",
+        f"{_LAYER}: {explanation.layer}",
+        f"{_CLASS}: {explanation.label}",
+        f"Probability: of the whole frame, {'calibrated' if algorithm.calibrated else 'not calibrated'}",
+    ]
     if algorithm.notice:
         parameters.append(algorithm.notice)
-    return PlanarROIMeasurementsAndQualitativeEvaluations(
+    group = PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
             uid=derive(
                 "region",
@@ -134,3 +189,48 @@ def _group(finding: Finding, source: Dataset, algorithm: Algorithm) -> PlanarROI
             name=algorithm.name, version=algorithm.version, parameters=parameters, manufacturer=MANUFACTURER
         ),
     )
+    group[0].ContentSequence.extend(_visual_explanation(capture) for capture in captures)
+    return group
+
+
+def _visual_explanation(capture: Dataset) -> ImageContentItem:
+    """The Secondary Capture that shows why, and of which kind it is (CID 217)."""
+    item = ImageContentItem(
+        name=CodedConcept(*codes.DCM.VisualExplanation[:3]),
+        referenced_sop_class_uid=capture.SOPClassUID,
+        referenced_sop_instance_uid=capture.SOPInstanceUID,
+        relationship_type=RelationshipTypeValues.CONTAINS,
+    )
+    kind = CodeContentItem(
+        name=CodedConcept(*codes.SCT.MeasurementMethod[:3]),
+        value=capture.DerivationCodeSequence[0],
+        relationship_type=RelationshipTypeValues.HAS_CONCEPT_MOD,
+    )
+    item.ContentSequence = ContentSequence([kind])
+    return item
+
+
+def _finding(group: PlanarROIMeasurementsAndQualitativeEvaluations) -> Finding:
+    items = group[0].ContentSequence
+    known = dict(text.split(": ", 1) for text in _texts(items, codes.DCM.AlgorithmParameters) if ": " in text)
+    (probability,) = group.get_measurements(name=codes.DCM.Probability)
+    region: Any = group.roi
+    source = region.ContentSequence[0].ReferencedSOPSequence[0]
+    number = re.search(r"region (\d+)$", str(group.tracking_identifier))
+    return Finding(
+        Explanation(known[_METHOD], known[_LAYER], known[_CLASS], round(float(probability.value) / 100, 4)),
+        str(source.ReferencedSOPInstanceUID),
+        int(source.get("ReferencedFrameNumber") or 1),
+        tuple((float(x), float(y)) for x, y in region.value),
+        whole_image=number is None,
+        number=int(number[1]) if number else 1,
+        captures=tuple(
+            str(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
+            for item in items
+            if item.ConceptNameCodeSequence[0].CodeValue == codes.DCM.VisualExplanation.value
+        ),
+    )
+
+
+def _texts(items: Sequence[Dataset], concept: CodedConcept) -> Iterator[str]:
+    return (item.TextValue for item in items if item.ConceptNameCodeSequence[0].CodeValue == concept.value)

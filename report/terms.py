@@ -10,6 +10,9 @@ import hashlib
 from dataclasses import dataclass
 
 from highdicom.sr.coding import CodedConcept
+from pydicom.sr.codedict import codes
+
+from report.findings import GRAD_CAM
 
 PRIVATE = "99ENDOLENS"
 
@@ -46,4 +49,11 @@ def term(label: str) -> Term:
     if label in _TERMS:
         return _TERMS[label]
     code = f"CLASS-{hashlib.sha256(label.encode()).hexdigest()[:8].upper()}"
-    return Term(CodedConcept(code, PRIVATE, label[:64]))
+    # A backslash would divide the meaning into two.
+    return Term(CodedConcept(code, PRIVATE, label.replace("\\", "/")[:64]))
+
+
+def visual_explanation(method: str) -> CodedConcept:
+    """The kind of a map (CID 217): Grad-CAM is a gradient-weighted class activation, any other a saliency."""
+    code = codes.DCM.GradientWeightedClassActivation if method == GRAD_CAM else codes.DCM.Saliency
+    return CodedConcept(*code[:3])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
@@ -37,6 +37,12 @@ class Classifier:
     def version(self) -> str:
         """The card's version and the first eight digits of the fingerprint, as in ``1.0.0+0a1b2c3d``."""
         return f"{self.card.version}+{self.fingerprint[:8]}"
+
+    @cached_property
+    def stages(self) -> list[str]:
+        """The last layer of each size, from the first to the last: five in a VGG."""
+        seen = dissect(self.network, torch.zeros(1, 3, self.card.input_size, self.card.input_size))
+        return list({seen.activation(layer).shape[2:]: layer for layer in seen.layers}.values())
 
     def dissect(
         self, frames: Sequence[NDArray], layers: Sequence[str] | None = None

@@ -43,11 +43,20 @@ def _examination_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )  # fmt: skip
 @click.option("--pacs", metavar="URL", help="DICOMweb address of a PACS: fetch from there, store back to there.")
 @click.option("--study", metavar="UID", help="Study Instance UID, with --pacs.")
+@click.option("--guided", is_flag=True, help="Also a guided Grad-CAM heatmap of every frame.")
+@click.option("--layer-walk", is_flag=True, help="Also a series that walks through the layers of every frame.")
+@click.option("--caption/--no-caption", default=True, show_default=True,
+              help="A strip under every heatmap: colours, class, probability, layer, model.")  # fmt: skip
+@click.option("--compression", type=click.Choice(["lossless", "jpeg", "none"]), default="lossless", show_default=True,
+              help="Of heatmaps: JPEG-LS without loss, baseline JPEG, or none.")  # fmt: skip
+@click.option("--sr", type=click.Choice(["comprehensive", "comprehensive-3d"]), default="comprehensive",
+              show_default=True, help="Kind of the findings report; IHE AI Results asks for the 3D one.")  # fmt: skip
 @model_option
 @weights_option
 def analyze(
-    inputs: tuple[Path, ...], out: Path, pacs: str | None, study: str | None, model: str | None, weights: str | None
-) -> None:
+    inputs: tuple[Path, ...], out: Path, pacs: str | None, study: str | None, guided: bool, layer_walk: bool,
+    caption: bool, compression: str, sr: str, model: str | None, weights: str | None,
+) -> None:  # fmt: skip
     """Analyse endoscopy images: one heatmap Secondary Capture a frame, one findings report a study.
 
     INPUTS are DICOM files, JPEG, PNG or TIFF pictures, or folders of them. Without INPUTS, name a study of a PACS.
@@ -55,6 +64,7 @@ def analyze(
     \b
     Example:
       endolens analyze study/ --out results
+      endolens analyze study/ --out results --guided --layer-walk
       endolens analyze --pacs http://localhost:8042/dicom-web --study 1.2.840.113619.2.1
     """
     if bool(inputs) == bool(pacs) or bool(pacs) != bool(study):
@@ -77,9 +87,10 @@ def analyze(
         with folder.staging(out) as staged:
             results = []
             with click.progressbar(length=instances, label="Analysing", file=sys.stderr) as bar:
+                wanted = analysis.Wanted(guided, layer_walk, caption, compression, sr == "comprehensive-3d")
                 for one in studies:
                     (staged / one.uid).mkdir()
-                    results.append(analysis.analyze(one, classifier, staged / one.uid, lambda: bar.update(1)))
+                    results.append(analysis.analyze(one, classifier, staged / one.uid, lambda: bar.update(1), wanted))
             for result in results:
                 name_problems(result.problems)
             frames = sum(len(result.frames) for result in results)

@@ -1,7 +1,6 @@
 """Real servers and a real browser: Orthanc, `endolens serve`, Chromium."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -15,6 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.validators import missing
 
 ENDOLENS = str(Path(sys.executable).with_name("endolens"))
 REPOSITORY = Path(__file__).parents[2]
@@ -31,14 +32,6 @@ CHROMIUM_FLAGS = [
     "--enable-unsafe-swiftshader",
     "--ignore-gpu-blocklist",
 ]
-
-
-def missing(what: str) -> None:
-    """Skip for want of a component that is not ours; fail where CI promises it."""
-    message = f"{what} is not installed; `make test` installs it where it can"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 def free_port() -> int:
