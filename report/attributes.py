@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from highdicom import ContributingEquipment, PatientSexValues
+from highdicom.sr import DeviceObserverIdentifyingAttributes, ObserverContext
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.sr.codedict import codes
@@ -20,7 +21,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DA, TM
 
-from report.findings import Algorithm
+from report.findings import Algorithm, Finding
 from report.uids import derive
 
 MANUFACTURER = "EndoLens"
@@ -114,6 +115,32 @@ def compression_history(source: Dataset) -> dict[str, Any]:
 def is_multi_frame(source: Dataset) -> bool:
     """Whether references to a source must say the frame (PS3.3 table 10-3)."""
     return int(source.get("NumberOfFrames") or 1) > 1
+
+
+def tracking(finding: Finding, algorithm: Algorithm, multi_frame: bool) -> tuple[UID, str]:
+    """Tracking UID and identifier of a finding, the same in every object and from run to run."""
+    explanation = finding.explanation
+    frame = f", frame {finding.frame_number}" if multi_frame else ""
+    what = "whole image, no region stands out" if finding.whole_image else f"region {finding.number}"
+    uid = derive(
+        "region",
+        *(finding.sop_instance_uid, finding.frame_number, finding.number),
+        *(algorithm.version, explanation.method, explanation.layer, explanation.label),
+    )
+    return uid, f"{explanation.label}{frame}, {what}"
+
+
+def device_observer(algorithm: Algorithm) -> ObserverContext:
+    """The machine as the observer of a document (TID 1004)."""
+    return ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
+            uid=derive("device", algorithm.name, algorithm.version),
+            name=MANUFACTURER,
+            manufacturer_name=MANUFACTURER,
+            model_name=algorithm.name,
+        ),
+    )
 
 
 def is_own_result(dataset: Dataset) -> bool:

@@ -56,4 +56,4 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
             if lines[-1] and font.getlength(lines[-1] + letter) > width:
                 lines.append("")
             lines[-1] += letter
-    return lines
+    return [words.replace("\u00a0", " ") for words in lines]

@@ -14,14 +14,12 @@ from highdicom.sr import (
     Comprehensive3DSR,
     ComprehensiveSR,
     ContentSequence,
-    DeviceObserverIdentifyingAttributes,
     FindingSite,
     ImageContentItem,
     ImageRegion,
     Measurement,
     MeasurementReport,
     ObservationContext,
-    ObserverContext,
     PlanarROIMeasurementsAndQualitativeEvaluations,
     RelationshipTypeValues,
     SourceImageForRegion,
@@ -34,10 +32,12 @@ from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 from report.attributes import (
     MANUFACTURER,
     completed,
+    device_observer,
     is_multi_frame,
     is_own_result,
     processing_equipment,
     series_description,
+    tracking,
 )
 from report.findings import Algorithm, Explanation, Finding
 from report.terms import term
@@ -89,7 +89,7 @@ def findings_report(
     return (Comprehensive3DSR if three_dimensional else ComprehensiveSR)(
         evidence=[*headers.values(), *captures],
         content=MeasurementReport(
-            observation_context=ObservationContext(observer_device_context=_device(algorithm)),
+            observation_context=ObservationContext(observer_device_context=device_observer(algorithm)),
             procedure_reported=_procedure(first),
             imaging_measurements=[
                 _group(finding, headers[finding.sop_instance_uid], algorithm, [shown[uid] for uid in finding.captures])
@@ -129,18 +129,6 @@ def read_findings(report: Dataset) -> list[Finding]:
     return [_finding(group) for group in content.get_planar_roi_measurement_groups()]
 
 
-def _device(algorithm: Algorithm) -> ObserverContext:
-    return ObserverContext(
-        observer_type=codes.DCM.Device,
-        observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
-            uid=derive("device", algorithm.name, algorithm.version),
-            name=MANUFACTURER,
-            manufacturer_name=MANUFACTURER,
-            model_name=algorithm.name,
-        ),
-    )
-
-
 def _procedure(source: Dataset) -> CodedConcept:
     """The study's own procedure code; without one no more than "Imaging procedure" is known."""
     for item in source.get("ProcedureCodeSequence") or []:
@@ -160,8 +148,7 @@ def _group(
         referenced_sop_instance_uid=source.SOPInstanceUID,
         referenced_frame_numbers=[finding.frame_number] if multi_frame else None,
     )
-    frame = f", frame {finding.frame_number}" if multi_frame else ""
-    what = "whole image, no region stands out" if finding.whole_image else f"region {finding.number}"
+    tracking_uid, identifier = tracking(finding, algorithm, multi_frame)
     parameters = [
         f"{_METHOD}: {explanation.method}",
         f"{_LAYER}: {explanation.layer}",
@@ -171,14 +158,7 @@ def _group(
     if algorithm.notice:
         parameters.append(algorithm.notice)
     group = PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(
-            uid=derive(
-                "region",
-                *(finding.sop_instance_uid, finding.frame_number, finding.number),
-                *(algorithm.version, explanation.method, explanation.layer, explanation.label),
-            ),
-            identifier=f"{explanation.label}{frame}, {what}",
-        ),
+        tracking_identifier=TrackingIdentifier(uid=tracking_uid, identifier=identifier),
         referenced_region=ImageRegion(
             graphic_type="POLYLINE", graphic_data=np.asarray(finding.contour, dtype=float), source_image=image
         ),

@@ -1,7 +1,7 @@
-"""Classes as coded concepts: what was found, and where in the body.
+"""Classes as coded concepts: what was found, where in the body, and how a report words it.
 
-SNOMED CT codes are those of DICOM's context groups and of the SNOMED CT browser. Where no code is certain a private
-one is used, designator 99ENDOLENS.
+SNOMED CT codes are those of DICOM's context groups where it has them, else of the SNOMED CT browser: each is listed
+with its source in docs/dicom-conformance.md. Where no code is certain a private one is used, designator 99ENDOLENS.
 """
 
 from __future__ import annotations
@@ -17,40 +17,116 @@ from report.findings import GRAD_CAM
 PRIVATE = "99ENDOLENS"
 
 
-@dataclass(frozen=True)
-class Term:
-    """A class in the words of the field: the coded finding, its site in the body (None where unknown)."""
-
-    finding: CodedConcept
-    site: CodedConcept | None = None
-
-
 def _sct(value: str, meaning: str) -> CodedConcept:
     return CodedConcept(value, "SCT", meaning)
 
 
-_COLON = _sct("71854001", "Colon")
-_NORMAL = _sct("17621005", "Normal")
+def _private(value: str, meaning: str) -> CodedConcept:
+    return CodedConcept(value, PRIVATE, meaning)
 
-_TERMS = {
-    "dyed-lifted-polyps": Term(CodedConcept("DYED-LIFTED", PRIVATE, "Dyed lifted polyp"), _COLON),
-    "dyed-resection-margins": Term(CodedConcept("DYED-MARGIN", PRIVATE, "Dyed resection margin"), _COLON),
-    "esophagitis": Term(_sct("16761005", "Esophagitis"), _sct("32849002", "Esophagus")),
-    "normal-cecum": Term(_NORMAL, _sct("32713005", "Cecum")),
-    "normal-pylorus": Term(_NORMAL, _sct("280119005", "Pylorus")),
-    "normal-z-line": Term(_NORMAL, _sct("25271004", "Gastro-esophageal junction")),
-    "polyps": Term(_sct("68496003", "Polyp of colon"), _COLON),
-    "ulcerative-colitis": Term(_sct("64766004", "Ulcerative colitis"), _COLON),
+
+ABNORMAL = _sct("49755003", "Morphologically Abnormal Structure")
+ANATOMICAL = _sct("91723000", "Anatomical Structure")
+SPATIAL = _sct("309825002", "Spatial and Relational Concept")
+
+
+@dataclass(frozen=True)
+class Term:
+    """A class in the words of the field.
+
+    Attributes:
+        finding: the coded finding.
+        site: in the body, None where unknown.
+        wording: of an examination report, after the Minimal Standard Terminology for digestive endoscopy (OMED).
+        category: what kind of thing a segmented region of it is (CID 7150).
+    """
+
+    finding: CodedConcept
+    site: CodedConcept | None = None
+    wording: str = ""
+    category: CodedConcept = SPATIAL
+
+
+_COLON, _CECUM, _RECTUM = _sct("71854001", "Colon"), _sct("32713005", "Cecum"), _sct("34402009", "Rectum")
+_ILEUM, _STOMACH, _PYLORUS = _sct("34516001", "Ileum"), _sct("69695003", "Stomach"), _sct("280119005", "Pylorus")
+_ESOPHAGUS, _Z_LINE = _sct("32849002", "Esophagus"), _sct("25271004", "Gastro-esophageal junction")
+_NORMAL, _COLITIS = _sct("17621005", "Normal"), _sct("64766004", "Ulcerative colitis")
+_ESOPHAGITIS, _BARRETT = _sct("16761005", "Esophagitis"), _sct("302914006", "Barrett's esophagus")
+
+
+def _normal(site: CodedConcept, wording: str) -> Term:
+    return Term(_NORMAL, site, wording, ANATOMICAL)
+
+
+def _abnormal(finding: CodedConcept, site: CodedConcept, wording: str) -> Term:
+    return Term(finding, site, wording, ABNORMAL)
+
+
+def _colitis(grade: str) -> Term:
+    finding = _private(f"UC-MAYO-{grade}", f"Ulcerative colitis, Mayo {grade}")
+    return _abnormal(finding, _COLON, f"Inflammation as in ulcerative colitis, endoscopic Mayo score {grade}")
+
+
+TERMS = {
+    # Kvasir v1 and v2
+    "dyed-lifted-polyps": _abnormal(
+        _private("DYED-LIFTED", "Dyed lifted polyp"), _COLON, "Polyp, lifted by injection with dye"
+    ),
+    "dyed-resection-margins": _abnormal(
+        _private("DYED-MARGIN", "Dyed resection margin"), _COLON, "Margin of a resection, dyed"
+    ),
+    "esophagitis": _abnormal(_ESOPHAGITIS, _ESOPHAGUS, "Esophagitis"),
+    "normal-cecum": _normal(_CECUM, "Cecum of normal appearance"),
+    "normal-pylorus": _normal(_PYLORUS, "Pylorus of normal appearance"),
+    "normal-z-line": _normal(_Z_LINE, "Z-line of normal appearance"),
+    "polyps": _abnormal(_sct("68496003", "Polyp of colon"), _COLON, "Polyp"),
+    "ulcerative-colitis": _abnormal(_COLITIS, _COLON, "Inflammation as in ulcerative colitis"),
+    # HyperKvasir, where it names them otherwise
+    "barretts": _abnormal(_BARRETT, _ESOPHAGUS, "Columnar-lined (Barrett's) esophagus"),
+    "barretts-short-segment": _abnormal(
+        _private("BARRETT-SHORT", "Barrett's esophagus, short segment"),
+        _ESOPHAGUS,
+        "Columnar-lined (Barrett's) esophagus, short segment",
+    ),
+    "bbps-0-1": Term(
+        _private("BBPS-0-1", "Boston Bowel Preparation Scale 0 to 1"),
+        _COLON,
+        "Bowel preparation insufficient, BBPS 0 to 1",
+    ),
+    "bbps-2-3": Term(
+        _private("BBPS-2-3", "Boston Bowel Preparation Scale 2 to 3"),
+        _COLON,
+        "Bowel preparation sufficient, BBPS 2 to 3",
+    ),
+    "cecum": _normal(_CECUM, "Cecum of normal appearance"),
+    "esophagitis-a": _abnormal(
+        _private("ESOPHAGITIS-A", "Esophagitis, Los Angeles grade A"), _ESOPHAGUS, "Esophagitis, Los Angeles grade A"
+    ),
+    "esophagitis-b-d": _abnormal(
+        _private("ESOPHAGITIS-B-D", "Esophagitis, Los Angeles grade B to D"),
+        _ESOPHAGUS,
+        "Esophagitis, Los Angeles grade B to D",
+    ),
+    "hemorrhoids": _abnormal(_sct("70153002", "Hemorrhoids"), _RECTUM, "Hemorrhoids"),
+    "ileum": _normal(_ILEUM, "Terminal ileum of normal appearance"),
+    "impacted-stool": Term(_private("IMPACTED-STOOL", "Impacted stool"), _COLON, "Solid stool"),
+    "pylorus": _normal(_PYLORUS, "Pylorus of normal appearance"),
+    "retroflex-rectum": _normal(_RECTUM, "Rectum in retroflexion, of normal appearance"),
+    "retroflex-stomach": _normal(_STOMACH, "Stomach in retroflexion, of normal appearance"),
+    "z-line": _normal(_Z_LINE, "Z-line of normal appearance"),
+    **{f"ulcerative-colitis-grade-{grade}": _colitis(grade) for grade in ("0-1", "1", "1-2", "2", "2-3", "3")},
 }
+
+"""Class → term: those of Kvasir and HyperKvasir, by the names of their folders."""
 
 
 def term(label: str) -> Term:
     """The term of a class; a class that is not known gets a private code of its own and no site."""
-    if label in _TERMS:
-        return _TERMS[label]
+    if label in TERMS:
+        return TERMS[label]
     code = f"CLASS-{hashlib.sha256(label.encode()).hexdigest()[:8].upper()}"
     # A backslash would divide the meaning into two.
-    return Term(CodedConcept(code, PRIVATE, label.replace("\\", "/")[:64]))
+    return Term(_private(code, label.replace("\\", "/")[:64]), wording=label)
 
 
 def visual_explanation(method: str) -> CodedConcept:

@@ -45,17 +45,20 @@ def _examination_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--study", metavar="UID", help="Study Instance UID, with --pacs.")
 @click.option("--guided", is_flag=True, help="Also a guided Grad-CAM heatmap of every frame.")
 @click.option("--layer-walk", is_flag=True, help="Also a series that walks through the layers of every frame.")
+@click.option("--segmentation", is_flag=True, help="Also the regions of every frame as a DICOM Segmentation.")
+@click.option("--key-images", is_flag=True,
+              help="Also a Key Object Selection: the most certain image of each class, with its heatmap.")  # fmt: skip
 @click.option("--caption/--no-caption", default=True, show_default=True,
               help="A strip under every heatmap: colours, class, probability, layer, model.")  # fmt: skip
 @click.option("--compression", type=click.Choice(["lossless", "jpeg", "none"]), default="lossless", show_default=True,
               help="Of heatmaps: JPEG-LS without loss, baseline JPEG, or none.")  # fmt: skip
-@click.option("--sr", type=click.Choice(["comprehensive", "comprehensive-3d"]), default="comprehensive",
-              show_default=True, help="Kind of the findings report; IHE AI Results asks for the 3D one.")  # fmt: skip
+@click.option("--comprehensive-3d", "three_dimensional", is_flag=True,
+              help="The findings as a Comprehensive 3D SR, as IHE AI Results asks.")  # fmt: skip
 @model_option
 @weights_option
 def analyze(
-    inputs: tuple[Path, ...], out: Path, pacs: str | None, study: str | None, guided: bool, layer_walk: bool,
-    caption: bool, compression: str, sr: str, model: str | None, weights: str | None,
+    inputs: tuple[Path, ...], out: Path, pacs: str | None, study: str | None, model: str | None, weights: str | None,
+    **wanted: Any,
 ) -> None:  # fmt: skip
     """Analyse endoscopy images: one heatmap Secondary Capture a frame, one findings report a study.
 
@@ -75,6 +78,7 @@ def analyze(
     from monai_label_app.pacs import Pacs
     from monai_label_app.study import read_studies
 
+    choice = analysis.Wanted(**wanted)
     with explained(out):
         archive = Pacs(pacs) if pacs else None
         studies, problems = ([archive.study(study).images], []) if archive and study else read_studies(inputs)
@@ -87,10 +91,9 @@ def analyze(
         with folder.staging(out) as staged:
             results = []
             with click.progressbar(length=instances, label="Analysing", file=sys.stderr) as bar:
-                wanted = analysis.Wanted(guided, layer_walk, caption, compression, sr == "comprehensive-3d")
                 for one in studies:
                     (staged / one.uid).mkdir()
-                    results.append(analysis.analyze(one, classifier, staged / one.uid, lambda: bar.update(1), wanted))
+                    results.append(analysis.analyze(one, classifier, staged / one.uid, lambda: bar.update(1), choice))
             for result in results:
                 name_problems(result.problems)
             frames = sum(len(result.frames) for result in results)

@@ -1,0 +1,145 @@
+"""The regions of a frame as a DICOM Segmentation, a segment each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from highdicom import AlgorithmIdentificationSequence
+from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import VLEndoscopicImageStorage
+from skimage.draw import polygon2mask
+
+from report.attributes import (
+    MANUFACTURER,
+    completed,
+    is_multi_frame,
+    processing_equipment,
+    series_description,
+    tracking,
+)
+from report.findings import Algorithm, Finding
+from report.terms import term
+from report.uids import derive
+
+SERIES_NUMBER = 905
+
+
+def segmentation(
+    findings: Sequence[Finding], source: Dataset, algorithm: Algorithm, instance_number: int = 1
+) -> Segmentation:
+    """Make the binary Segmentation of a frame's regions: all pixels whose centre a contour encloses.
+
+    Args:
+        findings: of one frame; those on the whole image are left out, as they say that no region stands out.
+        source: the image; its header is enough.
+        algorithm: the model.
+        instance_number: place in the series.
+
+    Raises:
+        ValueError: the findings are of several frames or another image, or none of them encloses a pixel.
+    """
+    header = completed(source)
+    seen = {(one.sop_instance_uid, one.frame_number) for one in findings}
+    if len(seen) > 1 or any(uid != header.SOPInstanceUID for uid, _ in seen):
+        raise ValueError("the findings of a segmentation must be of one frame of its source")
+    masks = [(one, _mask(one, (header.Rows, header.Columns))) for one in findings if not one.whole_image]
+    masks = [(finding, mask) for finding, mask in masks if mask.any()]
+    if not masks:
+        raise ValueError("there is no region to segment")
+    frame, multi_frame = findings[0].frame_number, is_multi_frame(header)
+    made_of = (algorithm.name, algorithm.version, *dict.fromkeys(_map(finding) for finding, _ in masks))
+    result = Segmentation(
+        source_images=[_single(header)],
+        pixel_array=np.stack([mask for _, mask in masks], axis=-1)[None],
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[
+            _describe(number, finding, algorithm, multi_frame) for number, (finding, _) in enumerate(masks, start=1)
+        ],
+        series_instance_uid=derive("segmentation series", header.StudyInstanceUID, *made_of),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=derive("segmentation", header.SOPInstanceUID, frame, *made_of),
+        instance_number=instance_number,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=algorithm.name[:64],
+        software_versions=algorithm.version[:64],
+        device_serial_number=algorithm.version[:64],
+        content_label="REGIONS",
+        content_description=algorithm.notice[:64] or None,
+        series_description=series_description("regions", algorithm),
+        contributing_equipment=[processing_equipment(algorithm, f"Regions. {algorithm.notice}")],
+        specific_character_set=header.SpecificCharacterSet,
+    )
+    # An endoscope's picture has no anatomical orientation: the attribute is required, and empty.
+    result.PatientOrientation = []
+    _place(result)
+    for item in _references(result, header.SOPInstanceUID):
+        item.ReferencedSOPClassUID = header.SOPClassUID
+    if multi_frame:
+        for item in result.PerFrameFunctionalGroupsSequence:
+            item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber = frame
+    return result
+
+
+def _map(finding: Finding) -> str:
+    explanation = finding.explanation
+    return f"{explanation.method} {explanation.layer} {explanation.label}"
+
+
+def _mask(finding: Finding, shape: tuple[int, int]) -> np.ndarray:
+    """Pixels whose centre lies in the contour, which counts from the corner of the first pixel."""
+    mask: np.ndarray = polygon2mask(shape, np.array(finding.contour)[:, ::-1] - 0.5)
+    return mask
+
+
+def _single(header: Dataset) -> Dataset:
+    """A frame's header as that of a still: without a Frame of Reference, highdicom takes one frame at a time."""
+    still = Dataset()
+    still.update({element.tag: element for element in header if element.keyword != "NumberOfFrames"})
+    still.file_meta = header.file_meta
+    still.add_new("SOPClassUID", "UI", VLEndoscopicImageStorage)
+    return still
+
+
+def _place(result: Dataset) -> None:
+    """Say that the plane is that of the image: OHIF opens no Segmentation that has no plane.
+
+    There is no Frame of Reference and no spacing, so this tells nothing about the patient.
+    """
+    orientation, position = Dataset(), Dataset()
+    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    position.ImagePositionPatient = [0, 0, 0]
+    (shared,) = result.SharedFunctionalGroupsSequence
+    shared.PixelMeasuresSequence = [Dataset()]
+    shared.PlaneOrientationSequence = [orientation]
+    for item in result.PerFrameFunctionalGroupsSequence:
+        item.PlanePositionSequence = [position]
+
+
+def _references(dataset: Dataset, uid: str) -> Iterator[Dataset]:
+    """Every item, at any depth, that refers to an instance."""
+    for element in dataset:
+        for item in element.value if element.VR == "SQ" else ():
+            if item.get("ReferencedSOPInstanceUID") == uid:
+                yield item
+            yield from _references(item, uid)
+
+
+def _describe(number: int, finding: Finding, algorithm: Algorithm, multi_frame: bool) -> SegmentDescription:
+    meaning = term(finding.explanation.label)
+    uid, identifier = tracking(finding, algorithm, multi_frame)
+    return SegmentDescription(
+        segment_number=number,
+        segment_label=identifier.replace("\\", "/")[:64],
+        segmented_property_category=meaning.category,
+        segmented_property_type=meaning.finding,
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=AlgorithmIdentificationSequence(
+            name=algorithm.name[:64], family=codes.DCM.ArtificialIntelligence, version=algorithm.version[:64]
+        ),
+        tracking_uid=uid,
+        tracking_id=identifier,
+        anatomic_regions=[meaning.site] if meaning.site else None,
+    )

@@ -1,0 +1,145 @@
+"""Regions as a Segmentation and proposed images as a Key Object Selection."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import highdicom as hd
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from pydicom import Dataset, dcmread
+from shapely import MultiPoint, Point, Polygon
+
+from report.findings import GRAD_CAM, Algorithm, Explanation, Finding
+from report.key_objects import key_objects
+from report.segmentation import segmentation
+from report.structured_report import findings_report
+from report.terms import TERMS
+from tests.dicom_files import image, write
+from tests.report.test_structured_report import _tracking_uids
+from tests.validators import dciodvfy
+
+ALGORITHM = Algorithm("tiny", "0.1.0+12345678", "test model, not for clinical use")
+HEIGHT, WIDTH = 41, 63
+PIXELS = np.random.default_rng(2).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+STILL, LOOP = image(PIXELS), image(np.stack([PIXELS] * 3))
+SQUARE = ((10.0, 5.0), (30.0, 5.0), (30.0, 20.0), (10.0, 20.0), (10.0, 5.0))
+
+
+def finding(
+    contour: tuple[tuple[float, float], ...] = SQUARE, source: Dataset = STILL, label: str = "polyps", number: int = 1
+) -> Finding:
+    explanation = Explanation(GRAD_CAM, "block5_conv4", label, 0.9)
+    return Finding(explanation, str(source.SOPInstanceUID), 1, contour, number=number)
+
+
+def test_a_segment_is_what_its_contour_encloses():
+    made = segmentation([finding()], STILL, ALGORITHM)
+    expected = np.zeros((HEIGHT, WIDTH), bool)
+    expected[5:20, 10:30] = True
+    assert (made.pixel_array.astype(bool) == expected).all()
+
+
+@st.composite
+def regions(draw: st.DrawFn) -> list[Finding]:
+    """Up to four convex regions of any size and place, of any class."""
+    points = st.lists(st.tuples(st.floats(0, WIDTH), st.floats(0, HEIGHT)), min_size=3, max_size=30, unique=True)
+    made = []
+    for number in range(1, draw(st.integers(1, 4)) + 1):
+        hull = MultiPoint(draw(points)).convex_hull
+        assume(hull.area > 2)
+        label = draw(st.sampled_from([*TERMS]) | st.text(st.characters(exclude_categories=("C", "Z")), min_size=1))
+        made.append(finding(tuple(hull.exterior.coords), label=label, number=number))
+    return made
+
+
+def _enclosed(contour: tuple[tuple[float, float], ...], margin: float) -> np.ndarray:
+    """Pixels whose centre lies inside, at least ``margin`` from the line, or outside it by less than ``-margin``."""
+    region = Polygon(contour).buffer(-margin)
+    centres = [[region.covers(Point(x + 0.5, y + 0.5)) for x in range(WIDTH)] for y in range(HEIGHT)]
+    return np.array(centres)
+
+
+@pytest.mark.slow
+@given(found=regions())
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
+def test_any_regions_make_a_valid_segmentation_of_what_they_enclose(tmp_path, found):
+    inside = [(_enclosed(one.contour, 1e-6), _enclosed(one.contour, -1e-6)) for one in found]
+    assume(all(least.any() for least, _ in inside))
+    path = write(segmentation(found, STILL, ALGORITHM), tmp_path / "seg.dcm")
+    assert dciodvfy(path) == []
+    segments = hd.seg.segread(path).get_pixels_by_source_instance([STILL.SOPInstanceUID])[0].astype(bool)
+    for number, (least, most) in enumerate(inside):
+        assert not (least & ~segments[..., number]).any()
+        assert not (segments[..., number] & ~most).any()
+
+
+def test_segments_carry_the_tracking_uids_and_codes_of_the_report(tmp_path):
+    found = [
+        finding(),
+        finding(((40.0, 20.0), (55.0, 20.0), (50.0, 35.0), (40.0, 20.0)), label="esophagitis", number=2),
+    ]
+    segments = segmentation(found, STILL, ALGORITHM).SegmentSequence
+    report = write(findings_report(found, [STILL], ALGORITHM), tmp_path / "report.dcm")
+    assert [one.TrackingUID for one in segments] == _tracking_uids(report)
+    assert [one.SegmentedPropertyTypeCodeSequence[0].CodeMeaning for one in segments] == [
+        "Polyp of colon",
+        "Esophagitis",
+    ]
+    assert {one.SegmentAlgorithmType for one in segments} == {"AUTOMATIC"}
+
+
+def test_a_frame_of_several_is_named(tmp_path):
+    found = [replace(finding(source=LOOP), frame_number=2)]
+    path = write(segmentation(found, LOOP, ALGORITHM), tmp_path / "seg.dcm")
+    assert dciodvfy(path) == []
+    item = dcmread(path).PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
+    assert (item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID) == (LOOP.SOPClassUID, LOOP.SOPInstanceUID)
+    assert item.ReferencedFrameNumber == 2
+
+
+def test_the_same_regions_make_the_same_instance_and_other_frames_another():
+    made = [
+        segmentation([finding()], STILL, ALGORITHM),
+        segmentation([finding()], STILL, ALGORITHM),
+        segmentation([finding(source=LOOP)], LOOP, ALGORITHM),
+        segmentation([replace(finding(source=LOOP), frame_number=2)], LOOP, ALGORITHM),
+    ]
+    assert len({one.SOPInstanceUID for one in made}) == 3
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        ([replace(finding(), whole_image=True)], "no region"),
+        ([], "no region"),
+        ([finding(((1.0, 1.0), (1.1, 1.0), (1.1, 1.1), (1.0, 1.0)))], "no region"),
+        ([finding(), replace(finding(), frame_number=2)], "one frame"),
+        ([finding(source=LOOP)], "one frame"),
+    ],
+)
+def test_what_is_no_region_of_one_frame_is_refused(found, reason):
+    with pytest.raises(ValueError, match=reason):
+        segmentation(found, STILL, ALGORITHM)
+
+
+@pytest.mark.slow
+@given(count=st.integers(1, 3), text=st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=200))
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_selection_is_valid_and_says_that_no_person_made_it(tmp_path, count, text):
+    chosen = [image(PIXELS, StudyInstanceUID=STILL.StudyInstanceUID) for _ in range(count)]
+    path = write(key_objects(chosen, ALGORITHM, text), tmp_path / "selection.dcm")
+    assert dciodvfy(path) == []
+    read = hd.ko.KeyObjectSelectionDocument.from_dataset(dcmread(path))
+    assert {read.resolve_reference(one.SOPInstanceUID)[2] for one in chosen} == {one.SOPInstanceUID for one in chosen}
+    (said,) = (one.TextValue for one in read.ContentSequence if one.ConceptNameCodeSequence[0].CodeValue == "113012")
+    assert said.startswith("Proposed by tiny 0.1.0+12345678, not by a person.")
+    assert text.strip() in said
+
+
+def test_a_selection_needs_images_of_one_study():
+    for chosen in ([], [STILL, LOOP]):
+        with pytest.raises(ValueError, match="one study"):
+            key_objects(chosen, ALGORITHM, "")
