@@ -22,7 +22,7 @@ setup(
             "web/static/*",
         ],
         "explainers": ["py.typed"],
-        "report": ["py.typed"],
+        "report": ["py.typed", "templates/*.html"],
     },
     install_requires=[
         "torch>=2.6",
@@ -42,6 +42,8 @@ setup(
         "matplotlib>=3.8",
         "flask>=3.0",
         "jinja2>=3.1",
+        "weasyprint>=68",  # the report as PDF
+        "fhir.resources>=8.0",
         "a2wsgi>=1.10",
         "httpx>=0.27",
         "click>=8.1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -12,23 +13,28 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
+from PIL import Image
+from pydicom import Dataset, dcmread
 
 from explainers import METHODS, Region, heatmap, regions
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.frames import Frame, UnreadableError, frames, in_one_line, require_size
 from monai_label_app.study import Instance, Problem, Study
 from report.attributes import CONVERTER
+from report.examination import ExaminationReport
+from report.examination_report import examination_report
+from report.fhir import fhir_bundle
 from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Algorithm, Explanation, Finding
 from report.key_objects import key_objects
+from report.render import encapsulated_pdf, page, pdf
 from report.secondary_capture import GUIDED_HEATMAPS, HEATMAPS, LAYER_WALK, HeatmapSeries, heatmap_capture
 from report.segmentation import segmentation
 from report.structured_report import findings_report
+from report.suggest import draft, suggest
 
 BATCH = 8
 
 _KEYS = {GRAD_CAM: "grad-cam", GUIDED_GRAD_CAM: "guided-grad-cam"}
-_PROPOSAL = "Of every class that was predicted, the most certain image and its heatmap."
 _COLOURS = heatmap.colourise(np.linspace(0, 1, 256))
 
 
@@ -43,7 +49,8 @@ class Wanted:
         compression: of heatmaps, one of :data:`report.secondary_capture.COMPRESSIONS`.
         three_dimensional: a Comprehensive 3D SR in the place of a Comprehensive SR.
         segmentation: the regions of every frame as a Segmentation too.
-        key_images: a Key Object Selection of the most certain image of each class, with its heatmap.
+        key_images: a Key Object Selection of the surest image of each class, with its heatmap.
+        report: a draft of the examination's report, as a Structured Report, as PDF and in FHIR.
     """
 
     guided: bool = False
@@ -53,6 +60,7 @@ class Wanted:
     three_dimensional: bool = False
     segmentation: bool = False
     key_images: bool = False
+    report: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,9 +110,13 @@ class FrameResult:
 
 @dataclass
 class StudyResult:
-    """What came of a study: frames, the result objects in the order they were made, and what was left out."""
+    """What came of a study: frames, the result objects in the order they were made, and what was left out.
+
+    ``fhir`` is the draft of the report as JSON, where it was wanted.
+    """
 
     study_uid: str
+    fhir: str = ""
     frames: list[FrameResult] = field(default_factory=list)
     objects: list[Path] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -175,9 +187,7 @@ def analyze(
         report = _write(document, folder / "findings", result.objects)
         for line in result.frames:
             line.outputs.append(str(report))
-        if wanted.key_images:
-            selection = key_objects(_proposed(findings, sources, captures), algorithm_of(classifier), _PROPOSAL)
-            _write(selection, folder / "key-objects", result.objects)
+        _propose(study, result, findings, [*sources, *captures], classifier, wanted, folder)
     return result
 
 
@@ -259,16 +269,50 @@ def findings_of(source: Dataset, frame: Frame, seen: Seen, captures: Sequence[Da
     ]
 
 
-def _proposed(findings: Sequence[Finding], sources: Sequence[Dataset], captures: Sequence[Dataset]) -> list[Dataset]:
-    """The image of each class that the network is surest of, each with its first heatmap."""
-    surest: dict[str, Finding] = {}
-    for one in findings:
-        label = one.explanation.label
-        if label not in surest or one.explanation.probability > surest[label].explanation.probability:
-            surest[label] = one
-    headers = {one.SOPInstanceUID: one for one in (*sources, *captures)}
-    uids = dict.fromkeys(uid for one in surest.values() for uid in (one.sop_instance_uid, *one.captures[:1]))
-    return [headers[uid] for uid in uids]
+def _propose(
+    study: Study,
+    result: StudyResult,
+    findings: Sequence[Finding],
+    objects: Sequence[Dataset],
+    classifier: Classifier,
+    wanted: Wanted,
+    folder: Path,
+) -> None:
+    """Select the images that a report should show, and draft it."""
+    suggestions, algorithm = suggest(findings), algorithm_of(classifier)
+    uids = dict.fromkeys(u for one in suggestions for u in (one.finding.sop_instance_uid, *one.finding.captures[:1]))
+    headers = {one.SOPInstanceUID: one for one in objects}
+    images = [headers[uid] for uid in uids]
+    if wanted.key_images:
+        reasons = "; ".join(one.reason for one in suggestions)
+        _write(key_objects(images, algorithm, f"{reasons}."), folder / "key-objects", result.objects)
+    if wanted.report:
+        procedure = str(images[0].get("StudyDescription") or "Endoscopy")
+        report = draft(suggestions, algorithm, procedure, len(result.frames))
+        _write(examination_report(report, images, algorithm), folder / "report", result.objects)
+        content = None
+        try:
+            content = pdf(page(report, images[0], algorithm, _pictures(report, study, folder)))
+        except ValueError as error:
+            result.problems.append(Problem(study.uid, f"the report of {study.uid} has no PDF: {in_one_line(error)}"))
+        else:
+            document = encapsulated_pdf(content, report, images, algorithm)
+            _write(document, folder / "report", result.objects)
+        result.fhir = fhir_bundle(report, images, algorithm, pdf=content).model_dump_json(indent=1)
+
+
+def _pictures(report: ExaminationReport, study: Study, folder: Path) -> dict[tuple[str, int], bytes]:
+    """The evidence of a report as JPEG, read again: an analysis keeps no pixels."""
+    instances = {str(one.header.SOPInstanceUID): one for one in study.instances}
+    pictures = {}
+    for one in (evidence for seen in report.observations for evidence in seen.evidence):
+        uid = one.sop_instance_uid
+        dataset = instances[uid].read() if uid in instances else dcmread(folder / "heatmaps" / f"{uid}.dcm")
+        frame = next(frames(dataset, uid, one.frame_number))
+        stream = io.BytesIO()
+        Image.fromarray(frame.pixels).save(stream, "JPEG", quality=90)
+        pictures[uid, one.frame_number] = stream.getvalue()
+    return pictures
 
 
 def _explanation(one: Heatmap, seen: Seen) -> Explanation:

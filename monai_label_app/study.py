@@ -124,6 +124,8 @@ def read_dicom(path: Path, *, pixels: bool = True) -> Dataset:
     try:
         dataset = dcmread(path, stop_before_pixels=not pixels)
         _require_identity(dataset)
+        if not pixels and "EncapsulatedDocument" in dataset:
+            del dataset.EncapsulatedDocument
     except InvalidDicomError:
         raise UnreadableError(f"{path} is neither DICOM nor a picture") from None
     except OSError as error:

@@ -112,6 +112,14 @@ def compression_history(source: Dataset) -> dict[str, Any]:
     return history
 
 
+def reference(instance: Dataset) -> Dataset:
+    """An item that refers to an instance."""
+    item = Dataset()
+    item.ReferencedSOPClassUID = instance.SOPClassUID
+    item.ReferencedSOPInstanceUID = instance.SOPInstanceUID
+    return item
+
+
 def is_multi_frame(source: Dataset) -> bool:
     """Whether references to a source must say the frame (PS3.3 table 10-3)."""
     return int(source.get("NumberOfFrames") or 1) > 1

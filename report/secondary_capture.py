@@ -18,6 +18,7 @@ from report.attributes import (
     compression_history,
     is_multi_frame,
     processing_equipment,
+    reference,
     series_description,
 )
 from report.caption import captioned
@@ -150,9 +151,7 @@ def _add_loss(capture: Dataset, ratio: float) -> None:
 
 
 def _reference(source: Dataset, frame_number: int) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = source.SOPClassUID
-    item.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    item = reference(source)
     if is_multi_frame(source):
         item.ReferencedFrameNumber = frame_number
     purpose = codes.DCM.SourceImageForImageProcessingOperation

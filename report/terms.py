@@ -124,9 +124,14 @@ def term(label: str) -> Term:
     """The term of a class; a class that is not known gets a private code of its own and no site."""
     if label in TERMS:
         return TERMS[label]
-    code = f"CLASS-{hashlib.sha256(label.encode()).hexdigest()[:8].upper()}"
+    return Term(private_code("CLASS", label), wording=label)
+
+
+def private_code(kind: str, meaning: str) -> CodedConcept:
+    """A private code for a word that no coding scheme knows, the same for the same word."""
+    value = f"{kind}-{hashlib.sha256(meaning.encode()).hexdigest()[:8].upper()}"
     # A backslash would divide the meaning into two.
-    return Term(_private(code, label.replace("\\", "/")[:64]), wording=label)
+    return _private(value, meaning.replace("\\", "/")[:64])
 
 
 def visual_explanation(method: str) -> CodedConcept:

@@ -1,4 +1,4 @@
-"""Validators and readers of others: dciodvfy of dicom3tools, tid1500reader of dcmqi, dsrdump of dcmtk."""
+"""Validators and readers of others: dciodvfy of dicom3tools, tid1500reader of dcmqi, dsrdump of dcmtk, pdftotext."""
 
 from __future__ import annotations
 
@@ -52,3 +52,13 @@ def dsrdump(report: Path) -> str:
     done = subprocess.run([program, "+U8", report], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()
+
+
+def pdftotext(content: bytes) -> str:
+    """The text of a PDF as poppler reads it."""
+    program = shutil.which("pdftotext")
+    if program is None:
+        missing("poppler-utils")
+    return subprocess.run(
+        [program, "-layout", "-", "-"], input=content, capture_output=True, check=True
+    ).stdout.decode()

@@ -48,6 +48,11 @@ def _examination_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--segmentation", is_flag=True, help="Also the regions of every frame as a DICOM Segmentation.")
 @click.option("--key-images", is_flag=True,
               help="Also a Key Object Selection: the most certain image of each class, with its heatmap.")  # fmt: skip
+@click.option(
+    "--report",
+    is_flag=True,
+    help="Also a draft of the examination's report: Structured Report, PDF in DICOM, and FHIR (STUDY.fhir.json).",
+)
 @click.option("--caption/--no-caption", default=True, show_default=True,
               help="A strip under every heatmap: colours, class, probability, layer, model.")  # fmt: skip
 @click.option("--compression", type=click.Choice(["lossless", "jpeg", "none"]), default="lossless", show_default=True,
@@ -104,6 +109,10 @@ def analyze(
                     archive.deliver(result)
                 else:
                     folder.deliver(result, staged, out)
+            for result in results:
+                if result.fhir:
+                    (staged / f"{result.study_uid}.fhir.json").write_text(result.fhir, encoding="utf-8")
+                    (staged / f"{result.study_uid}.fhir.json").replace(out / f"{result.study_uid}.fhir.json")
             (staged / "summary.json").write_text(analysis.summary(classifier, results, problems), encoding="utf-8")
             (staged / "summary.json").replace(out / "summary.json")
     click.echo(f"{frames} frames analysed; results in {pacs or out}, summary in {out / 'summary.json'}")

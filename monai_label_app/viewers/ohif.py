@@ -11,6 +11,7 @@ from typing import Any
 
 from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
+from pydicom.uid import EncapsulatedPDFStorage
 
 from monai_label_app.study import Study
 
@@ -143,8 +144,10 @@ def manifest(study: Study, address: str) -> dict[str, Any]:
     """
     series: dict[str, list[dict[str, Any]]] = {}
     for instance in study.instances:
-        url = f"dicomweb:{address}/endolens/instances/{instance.header.SOPInstanceUID}.dcm"
-        entry = {"metadata": naturalised(instance.header), "url": url}
+        place = f"{address}/endolens/instances/{instance.header.SOPInstanceUID}"
+        entry: dict[str, Any] = {"metadata": naturalised(instance.header), "url": f"dicomweb:{place}.dcm"}
+        if instance.header.SOPClassUID == EncapsulatedPDFStorage:
+            entry["metadata"]["EncapsulatedDocument"] = {"DirectRetrieveURL": f"{place}.pdf"}
         series.setdefault(str(instance.header.SeriesInstanceUID), []).append(entry)
     first = study.instances[0].header
     described = ("PatientID", "PatientName", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber")

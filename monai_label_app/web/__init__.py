@@ -12,6 +12,7 @@ import numpy as np
 from flask import Flask, Response, jsonify, render_template, request, send_file
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.uid import EncapsulatedPDFStorage
 from werkzeug.exceptions import HTTPException
 
 from explainers import heatmap
@@ -94,6 +95,15 @@ def create_app(library: Library, classifier: Callable[[], Classifier], viewer: V
         library.instance(uid).read().save_as(content, enforce_file_format=True)
         content.seek(0)
         return send_file(content, mimetype="application/dicom", download_name=f"{uid}.dcm")
+
+    @app.get("/instances/<uid>.pdf")
+    def document(uid: str) -> Response:
+        found = library.instance(uid)
+        if found.header.SOPClassUID != EncapsulatedPDFStorage:
+            raise LookupError(uid)
+        dataset = found.read()
+        content = dataset.EncapsulatedDocument[: dataset.get("EncapsulatedDocumentLength")]
+        return send_file(io.BytesIO(content), mimetype="application/pdf", download_name=f"{uid}.pdf")
 
     @app.errorhandler(LookupError)
     def missing(error: LookupError) -> tuple[str, int]:

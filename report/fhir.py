@@ -1,0 +1,174 @@
+"""The report of an examination for systems that speak FHIR R4: a DiagnosticReport with Observations and Media."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from fhir.resources.R4B.bundle import Bundle
+from highdicom.sr import CodedConcept
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from pydicom.valuerep import DA, PersonName
+
+from report.attributes import MANUFACTURER, completed
+from report.examination import Evidence, ExaminationReport, Observation, Signature
+from report.findings import Algorithm
+from report.terms import PRIVATE, term
+from report.uids import derive
+
+_SYSTEMS = {
+    "SCT": "http://snomed.info/sct",
+    "DCM": "http://dicom.nema.org/resources/ontology/DCM",
+    "LN": "http://loinc.org",
+    PRIVATE: f"urn:oid:{derive('coding scheme', PRIVATE)}",
+}
+_SEXES = {"M": "male", "F": "female", "O": "other"}
+
+
+def fhir_bundle(
+    report: ExaminationReport,
+    images: Sequence[Dataset],
+    algorithm: Algorithm,
+    signature: Signature | None = None,
+    pdf: bytes | None = None,
+) -> Bundle:
+    """Make the bundle of a report: Patient, Device, DiagnosticReport, an Observation a finding, a Media an image.
+
+    Args:
+        report: what it says.
+        images: those that it refers to, all of one study; their headers are enough.
+        algorithm: the machine that took part.
+        signature: who answers for it; without one the report and its observations are preliminary.
+        pdf: the report as PDF, to go with it.
+
+    Raises:
+        ValueError: no image, images of several studies, or evidence that is not among them.
+    """
+    headers = {image.SOPInstanceUID: completed(image) for image in images}
+    if len({header.StudyInstanceUID for header in headers.values()}) != 1:
+        raise ValueError("a report needs images, all of one study")
+    missing = [one.sop_instance_uid for seen in report.observations for one in seen.evidence]
+    missing = [uid for uid in missing if uid not in headers]
+    if missing:
+        raise ValueError(f"the report shows {missing[0]}, which is not among the images")
+    study = next(iter(headers.values()))
+    status = "final" if signature else "preliminary"
+    patient, device = _entry(study, "Patient", _patient(study)), _entry(study, "Device", _device(algorithm))
+    shown = dict.fromkeys(one for seen in report.observations for one in seen.evidence)
+    media = {one: _entry(study, "Media", _media(one, patient)) for one in shown}
+    seen = [
+        _entry(study, "Observation", _observation(number, one, status, patient, device, media))
+        for number, one in enumerate(report.observations, start=1)
+    ]
+    document: dict[str, Any] = {
+        "status": status,
+        "identifier": [{"system": "urn:dicom:uid", "value": f"urn:oid:{derive('report', *headers)}"}],
+        "code": _concept(codes.LN.DiagnosticImagingReport),
+        "subject": _to(patient),
+        "imagingStudy": [{"identifier": {"system": "urn:dicom:uid", "value": f"urn:oid:{study.StudyInstanceUID}"}}],
+        "result": [_to(one) for one in seen],
+        "media": [_filled(comment=one.caption, link=_to(entry)) for one, entry in media.items()],
+        "conclusion": report.impression,
+        "effectiveDateTime": _date(study.StudyDate),
+        "resultsInterpreter": [_filled(display=_person(signature.name))] if signature else [],
+        "issued": signature.time.astimezone().isoformat() if signature else "",
+    }
+    if pdf:
+        data = base64.b64encode(pdf).decode()
+        document["presentedForm"] = [{"contentType": "application/pdf", "data": data}]
+    entries = [patient, device, *media.values(), *seen, _entry(study, "DiagnosticReport", document)]
+    return Bundle.model_validate({"resourceType": "Bundle", "type": "collection", "entry": entries})
+
+
+def _entry(study: Dataset, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+    key = uuid.UUID(int=int(derive("FHIR", kind, study.StudyInstanceUID, sorted(map(str, content.items())))[5:]))
+    return {"fullUrl": f"urn:uuid:{key}", "resource": _filled(resourceType=kind, **content)}
+
+
+def _to(entry: dict[str, Any]) -> dict[str, str]:
+    return {"reference": entry["fullUrl"]}
+
+
+def _filled(**values: Any) -> dict[str, Any]:
+    """Without what is empty, which FHIR does not allow."""
+    return {name: value for name, value in values.items() if value not in ("", [], {}, None)}
+
+
+def _concept(code: Code | CodedConcept) -> dict[str, Any]:
+    coding = {"system": _SYSTEMS[code.scheme_designator], "code": code.value, "display": code.meaning}
+    return {"coding": [coding], "text": code.meaning}
+
+
+def _date(value: Any) -> str:
+    day = DA(value) if value else None
+    return day.isoformat() if day else ""
+
+
+def _person(name: str) -> str:
+    parts = PersonName(name)
+    return " ".join(filter(None, (parts.given_name, parts.family_name))) or name
+
+
+def _patient(study: Dataset) -> dict[str, Any]:
+    name = study.PatientName
+    named = _filled(family=str(getattr(name, "family_name", "")), given=str(getattr(name, "given_name", "")).split())
+    return _filled(
+        identifier=[{"value": study.PatientID}] if study.PatientID else [],
+        name=[named] if named else [],
+        gender=_SEXES.get(study.PatientSex, ""),
+        birthDate=_date(study.PatientBirthDate),
+    )
+
+
+def _device(algorithm: Algorithm) -> dict[str, Any]:
+    return _filled(
+        manufacturer=MANUFACTURER,
+        deviceName=[{"name": algorithm.name, "type": "model-name"}],
+        version=[{"value": algorithm.version}],
+        note=[{"text": algorithm.notice}] if algorithm.notice else [],
+    )
+
+
+def _media(one: Evidence, patient: dict[str, Any]) -> dict[str, Any]:
+    frame = f", frame {one.frame_number}" if one.frame_number > 1 else ""
+    return {
+        "status": "completed",
+        "subject": _to(patient),
+        "identifier": [{"system": "urn:dicom:uid", "value": f"urn:oid:{one.sop_instance_uid}"}],
+        "content": {"contentType": "application/dicom", "title": f"{one.caption}{frame}" or "image"},
+    }
+
+
+def _observation(
+    number: int,
+    one: Observation,
+    status: str,
+    patient: dict[str, Any],
+    device: dict[str, Any],
+    media: dict[Evidence, dict[str, Any]],
+) -> dict[str, Any]:
+    meaning = term(one.label) if one.label else None
+    said: dict[str, Any] = {
+        "identifier": [{"value": str(number)}],
+        "status": status,
+        "subject": _to(patient),
+        "code": _concept(codes.DCM.Finding),
+        "valueCodeableConcept": {**_concept(meaning.finding), "text": one.text or one.label} if meaning else None,
+        "valueString": None if meaning else one.text,
+        "bodySite": _concept(meaning.site) if meaning and meaning.site else None,
+        "derivedFrom": [_to(media[image]) for image in one.evidence],
+    }
+    if one.probability is not None:
+        quantity = {
+            "value": round(100 * one.probability, 2),
+            "unit": "%",
+            "system": "http://unitsofmeasure.org",
+            "code": "%",
+        }
+        said["component"] = [{"code": _concept(codes.DCM.Probability), "valueQuantity": quantity}]
+        said["device"] = _to(device)
+    return _filled(**said)

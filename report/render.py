@@ -1,0 +1,161 @@
+"""The report of an examination as a page, as PDF, and as a PDF in DICOM."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+
+from jinja2 import Environment, PackageLoader
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
+from pydicom.valuerep import DA, PersonName
+
+from report.attributes import MANUFACTURER, completed, processing_equipment, reference, series_description
+from report.examination import ExaminationReport, Signature
+from report.findings import Algorithm
+from report.uids import derive
+
+SERIES_NUMBER = 911
+_TITLE = "Endoscopy report"
+
+
+def _person(name: str) -> str:
+    parts = PersonName(name)
+    return " ".join(filter(None, (parts.given_name, parts.middle_name, parts.family_name))) or name
+
+
+_PAGES = Environment(loader=PackageLoader("report"), autoescape=True)
+_PAGES.filters["person"] = _person
+
+
+def page(
+    report: ExaminationReport,
+    study: Dataset,
+    algorithm: Algorithm,
+    pictures: Mapping[tuple[str, int], bytes],
+    signature: Signature | None = None,
+) -> str:
+    """The report as one HTML page that needs no other file.
+
+    Args:
+        report: what it says.
+        study: the header of one of its images: patient, date, physician.
+        algorithm: the machine that took part.
+        pictures: (SOP Instance UID, frame) → JPEG; evidence without one is left out.
+        signature: who answers for it; a draft without one, which says so.
+    """
+    header = completed(study)
+    born, day = (
+        DA(header[name].value).isoformat() if header[name].value else "" for name in ("PatientBirthDate", "StudyDate")
+    )
+    patient = [
+        ("Patient", _person(str(header.PatientName))),
+        ("Patient ID", header.PatientID),
+        ("Born", born),
+        ("Sex", header.PatientSex),
+        ("Examined", day),
+        ("Accession number", header.AccessionNumber),
+        ("Referred by", _person(str(header.ReferringPhysicianName))),
+    ]
+    return _PAGES.get_template("report.html").render(
+        title=_TITLE,
+        report=report,
+        patient=patient,
+        signature=signature,
+        notice=algorithm.notice,
+        pictures={key: "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() for key, jpeg in pictures.items()},
+    )
+
+
+def pdf(html: str) -> bytes:
+    """A page as PDF. Nothing is fetched for it.
+
+    Raises:
+        ValueError: Pango, which sets the text, is not installed.
+    """
+    try:
+        from weasyprint import HTML
+        from weasyprint.urls import URLFetcher
+    except OSError as error:
+        raise ValueError("a PDF needs Pango; on Debian: apt install libpango-1.0-0 libpangoft2-1.0-0") from error
+    made: bytes = HTML(string=html, url_fetcher=URLFetcher(allowed_protocols=["data"])).write_pdf()
+    return made
+
+
+def encapsulated_pdf(
+    content: bytes,
+    report: ExaminationReport,
+    images: Sequence[Dataset],
+    algorithm: Algorithm,
+    signature: Signature | None = None,
+) -> Dataset:
+    """The PDF of a report as a DICOM object of its study.
+
+    Args:
+        content: the PDF.
+        report: what it says, from which the UID derives.
+        images: those that it shows; their headers are enough.
+        algorithm: the machine that took part.
+        signature: who answers for it; a draft without one.
+
+    Raises:
+        ValueError: no image, or images of several studies.
+    """
+    headers = [completed(image) for image in images]
+    if len({header.StudyInstanceUID for header in headers}) != 1:
+        raise ValueError("a report needs images, all of one study")
+    first = headers[0]
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = EncapsulatedPDFStorage
+    uid = derive("report as PDF", first.StudyInstanceUID, algorithm.name, algorithm.version, astuple(report), signature)
+    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = uid
+    for keyword in _OF_THE_STUDY:
+        if keyword in first:
+            made[keyword] = first[keyword]
+    made.SpecificCharacterSet = first.SpecificCharacterSet
+    made.Modality = "DOC"
+    made.SeriesInstanceUID = derive("series of reports as PDF", first.StudyInstanceUID)
+    made.SeriesNumber = SERIES_NUMBER
+    made.SeriesDescription = "Examination report" if signature else series_description("report", algorithm)
+    made.InstanceNumber = 1
+    made.Manufacturer = MANUFACTURER
+    made.ManufacturerModelName = algorithm.name.replace("\\", "/")[:64]
+    made.SoftwareVersions = algorithm.version.replace("\\", "/")[:64]
+    made.ConversionType = "SYN"
+    made.ContributingEquipmentSequence = [processing_equipment(algorithm, f"Report. {algorithm.notice}")]
+    made.ContentDate, made.ContentTime = (
+        signature.time.strftime(form) if signature else "" for form in ("%Y%m%d", "%H%M%S")
+    )
+    made.AcquisitionDateTime = ""
+    made.BurnedInAnnotation = "YES"
+    made.VerificationFlag = "VERIFIED" if signature else "UNVERIFIED"
+    made.DocumentTitle = _TITLE
+    title = Dataset()
+    code = codes.LN.DiagnosticImagingReport
+    title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = code.value, code.scheme_designator, code.meaning
+    made.ConceptNameCodeSequence = [title]
+    made.SourceInstanceSequence = [reference(header) for header in headers]
+    made.MIMETypeOfEncapsulatedDocument = "application/pdf"
+    made.EncapsulatedDocumentLength = len(content)
+    made.EncapsulatedDocument = content + b"\0" * (len(content) % 2)
+    return made
+
+
+_OF_THE_STUDY = (
+    "StudyInstanceUID",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "StudyDescription",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+)
