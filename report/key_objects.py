@@ -32,7 +32,7 @@ def key_objects(objects: Sequence[Dataset], algorithm: Algorithm, reason: str) -
     made_of = (algorithm.name, algorithm.version, *sorted(header.SOPInstanceUID for header in headers))
     study = headers[0].StudyInstanceUID
     said = f"Proposed by {algorithm.name} {algorithm.version}, not by a person. {reason} {algorithm.notice}".strip()
-    return KeyObjectSelectionDocument(
+    made = KeyObjectSelectionDocument(
         evidence=headers,
         content=KeyObjectSelection(
             document_title=codes.DCM.OfInterest,
@@ -49,3 +49,7 @@ def key_objects(objects: Sequence[Dataset], algorithm: Algorithm, reason: str) -
         contributing_equipment=[processing_equipment(algorithm, f"Selection. {algorithm.notice}")],
         specific_character_set=headers[0].SpecificCharacterSet,
     )
+    for item in made.ContentSequence:
+        if item.ValueType == "IMAGE":  # TID 2010 has no purpose of reference; highdicom writes one
+            del item.ConceptNameCodeSequence
+    return made

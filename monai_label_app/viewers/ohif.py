@@ -86,7 +86,7 @@ class Viewer:
                 "enableStudyLazyLoad": True,
                 "supportsFuzzyMatching": False,
                 "supportsWildcard": True,
-                "singlepart": "bulkdata,video,pdf",
+                "singlepart": "bulkdata,video",
                 "bulkDataURI": {"enabled": True, "relativeResolution": "studies"},
             },
         }

@@ -6,14 +6,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+from pydicom import Dataset
+from pynetdicom import AE
 
 from tests.validators import missing
 
@@ -73,6 +76,7 @@ class Orthanc:
     """A running Orthanc with an empty, temporary store."""
 
     http: str
+    dimse_port: int
     process: subprocess.Popen[bytes]
 
     @property
@@ -85,6 +89,17 @@ class Orthanc:
     def store(self, folder: Path) -> None:
         for file in sorted(folder.rglob("*.dcm")):
             httpx.post(f"{self.http}/instances", content=file.read_bytes()).raise_for_status()
+
+    def store_by_dimse(self, datasets: Sequence[Dataset]) -> None:
+        """C-STORE, each in the transfer syntax that it has."""
+        entity = AE()
+        for one in {(one.SOPClassUID, one.file_meta.TransferSyntaxUID) for one in datasets}:
+            entity.add_requested_context(*one)
+        association = entity.associate("127.0.0.1", self.dimse_port)
+        assert association.is_established
+        statuses = [association.send_c_store(one).Status for one in datasets]
+        association.release()
+        assert set(statuses) == {0}
 
     def download(self, folder: Path) -> list[Path]:
         files = []
@@ -100,7 +115,7 @@ def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
     program = shutil.which("Orthanc")
     if program is None or not ORTHANC_DICOMWEB.exists():
         missing("Orthanc with its DICOMweb plugin")
-    port = free_port()
+    port, dimse_port = free_port(), free_port()
     store = tmp_path / "orthanc"
     store.mkdir()
     configuration = {
@@ -108,8 +123,9 @@ def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
         "StorageDirectory": str(store),
         "IndexDirectory": str(store),
         "HttpPort": port,
-        "DicomPort": free_port(),
+        "DicomPort": dimse_port,
         "RemoteAccessAllowed": False,
+        "DicomAlwaysAllowStore": True,
         "AuthenticationEnabled": False,
         "Plugins": [str(ORTHANC_DICOMWEB)],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
@@ -118,7 +134,7 @@ def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
     url = f"http://127.0.0.1:{port}"
     command = [str(program), str(store / "orthanc.json")]
     with running(command, f"{url}/system", store / "log") as process:
-        yield Orthanc(url, process)
+        yield Orthanc(url, dimse_port, process)
 
 
 @pytest.fixture
@@ -173,3 +189,18 @@ def endolens(*arguments: str | Path, check: bool = True) -> subprocess.Completed
     """Run the command line as a user does."""
     command = [ENDOLENS, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=check, timeout=300)
+
+
+@pytest.fixture(scope="session")
+def real_study(real_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real frames of four classes as a VL Endoscopic study, made by `endolens dicomize`."""
+    folders = ("polyps", "normal-cecum", "ulcerative-colitis", "dyed-lifted-polyps")
+    pictures = [max((real_images / "kvasir-8" / name).iterdir(), key=_pixel_count) for name in folders]
+    out = tmp_path_factory.mktemp("real") / "study"
+    endolens("dicomize", *pictures, "--out", out, "--patient-name", "Test^Real", "--study-date", "20260102")
+    return out
+
+
+def _pixel_count(picture: Path) -> tuple[int, str]:
+    with Image.open(picture) as image:
+        return image.width * image.height, picture.name

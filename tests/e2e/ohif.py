@@ -54,7 +54,7 @@ class Ohif:
         expect(image).to_be_visible(timeout=60_000)
         best = 0.0
         for _ in range(60):
-            shown = _pixels(bytes(image.evaluate(_CONTENT)))
+            shown = _pixels(bytes(self.page.evaluate(CONTENT, image.get_attribute("src"))))
             best = max(_similarity(shown, picture) for picture in pictures)
             if best > 0.9:
                 return
@@ -69,6 +69,11 @@ class Ohif:
             timeout=60_000,
         )
         self.page.wait_for_timeout(1000)
+
+    def open_series(self, modality: str, description: str) -> None:
+        """Open a series that has no thumbnail, by its modality and the beginning of its description."""
+        entry = self.page.locator("[data-cy^=study-browser-thumbnail]").filter(has_text=modality)
+        entry.filter(has_text=description).first.dblclick()
 
     def image_corners(self, width: int, height: int) -> tuple[tuple[float, float], tuple[float, float]]:
         """Where on the screen the corners (0, 0) and (width, height) of the shown image are."""
@@ -91,7 +96,8 @@ class Ohif:
         return _pixels(self.page.screenshot())
 
 
-_CONTENT = "async (image) => Array.from(new Uint8Array(await (await fetch(image.src)).arrayBuffer()))"
+CONTENT = "async (address) => Array.from(new Uint8Array(await (await fetch(address)).arrayBuffer()))"
+"""What lies at an address that the page knows."""
 
 
 def _similarity(shown: NDArray[np.uint8], picture: NDArray[np.uint8]) -> float:

@@ -1,7 +1,6 @@
 """A study of real images goes in; OHIF shows heatmaps and contours at the right place."""
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,28 +9,16 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 from scipy.ndimage import binary_dilation
 
 from tests.e2e.conftest import Orthanc, endolens
-from tests.e2e.ohif import Ohif, annotated, drawn
+from tests.e2e.ohif import CONTENT, Ohif, annotated, drawn
+from tests.validators import dciodvfy, pdftotext
 
 pytestmark = pytest.mark.e2e
 
-
-@pytest.fixture(scope="session")
-def real_study(real_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Real frames of four classes as a VL Endoscopic study, made by `endolens dicomize`."""
-    folders = ("polyps", "normal-cecum", "ulcerative-colitis", "dyed-lifted-polyps")
-    pictures = [max((real_images / "kvasir-8" / name).iterdir(), key=_pixel_count) for name in folders]
-    out = tmp_path_factory.mktemp("real") / "study"
-    endolens("dicomize", *pictures, "--out", out, "--patient-name", "Test^Real", "--study-date", "20260102")
-    return out
-
-
-def _pixel_count(picture: Path) -> tuple[int, str]:
-    with Image.open(picture) as image:
-        return image.width * image.height, picture.name
+EVERYTHING = ("--guided", "--layer-walk", "--segmentation", "--key-images", "--report")
 
 
 def _study_uid(folder: Path) -> str:
@@ -81,6 +68,21 @@ def _check_still_is_there(screen: np.ndarray, still: np.ndarray, box: tuple[floa
     assert correlation > 0.9, f"the screen does not show the still where it should be (correlation {correlation:.2f})"
 
 
+def _check_documents(ohif: Ohif) -> None:
+    """The report is read as text and as PDF."""
+    ohif.open_series("SR", "EndoLens report")
+    expect(ohif.page.get_by_text("AI involvement")).to_be_visible(timeout=60_000)
+    assert ohif.page.get_by_text("[proposed by AI, probability").count()
+    ohif.open_series("DOC", "EndoLens report")
+    document = ohif.page.locator("object[type='application/pdf']")
+    expect(document).to_be_visible(timeout=60_000)
+    address = document.get_attribute("data")
+    content = bytes(ohif.page.evaluate(CONTENT, address))
+    assert content.startswith(b"%PDF"), (address, content[:200])
+    assert "Draft, not verified by a person" in pdftotext(content)
+    assert not ohif.errors
+
+
 def test_study_from_pacs(
     orthanc: Orthanc,
     real_study: Path,
@@ -91,10 +93,11 @@ def test_study_from_pacs(
 ) -> None:
     orthanc.store(real_study)
     uid = _study_uid(real_study)
-    analyze = ("analyze", "--pacs", orthanc.dicomweb, "--study", uid, "--out", tmp_path / "out")
+    analyze = ("analyze", "--pacs", orthanc.dicomweb, "--study", uid, "--out", tmp_path / "out", *EVERYTHING)
     endolens(*analyze)
     stored = orthanc.instances()
-    assert len(stored) == 4 + 4 + 1
+    maps_of_a_frame = 1 + 1 + 5
+    assert len(stored) >= 4 + 4 * maps_of_a_frame + len(["findings", "report", "PDF", "key objects"])
     endolens(*analyze)
     assert orthanc.instances() == stored, "analysing twice changed what is stored"
 
@@ -103,15 +106,16 @@ def test_study_from_pacs(
     objects = [pydicom.dcmread(file) for file in files]
     assert {output for frame in frames for output in frame["outputs"]} <= {one.SOPInstanceUID for one in objects}
     for file in files:
-        report = subprocess.run(["dciodvfy", file], capture_output=True, text=True, check=False)
-        errors = [line for line in (report.stdout + report.stderr).splitlines() if line.startswith("Error")]
-        assert not errors, f"{file}: {errors}"
+        assert dciodvfy(file) == [], file
+    orthanc.store_by_dimse(objects)
+    assert orthanc.instances() == stored, "stored by C-STORE they are others"
 
     address = serve("--studies", orthanc.dicomweb, *ohif_options)
     path = "viewer" if ohif_options else "ohif/viewer"
     ohif = Ohif(page, f"{address}/{path}?StudyInstanceUIDs={uid}")
     captures = [one.pixel_array for one in objects if "DerivationDescription" in one]
     _check_ohif(ohif, tmp_path / "out" / "summary.json", real_study, captures)
+    _check_documents(ohif)
     assert not ohif.foreign, f"asked other servers: {ohif.foreign}"
 
 
@@ -122,7 +126,7 @@ def test_study_from_folder(
         target = tmp_path / "studies" / "stills" / still.name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(still.read_bytes())
-    endolens("analyze", tmp_path / "studies", "--out", tmp_path / "studies" / "results")
+    endolens("analyze", tmp_path / "studies", "--out", tmp_path / "studies" / "results", *EVERYTHING)
     address = serve("--studies", str(tmp_path / "studies"), *ohif_options)
     path = "viewer" if ohif_options else "ohif/viewer"
     manifest = f"/endolens/dicomjson/{_study_uid(real_study)}"
@@ -130,6 +134,7 @@ def test_study_from_folder(
     results = tmp_path / "studies" / "results"
     captures = [pydicom.dcmread(file).pixel_array for file in results.rglob("heatmaps/*.dcm")]
     _check_ohif(ohif, results / "summary.json", real_study, captures)
+    _check_documents(ohif)
     assert not ohif.foreign, f"asked other servers: {ohif.foreign}"
 
 

@@ -1,0 +1,60 @@
+"""Results in 3D Slicer's own libraries, and documents before the validator of the IHE test bench."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from tests.e2e.conftest import endolens
+from tests.validators import missing
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="session")
+def results(real_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything that an analysis of real stills can write."""
+    out = tmp_path_factory.mktemp("results")
+    endolens("analyze", real_study, "--out", out, "--guided", "--segmentation", "--key-images", "--report")
+    endolens("analyze", real_study, "--out", out, "--comprehensive-3d")
+    return out
+
+
+def test_slicer_loads_captures_and_segmentations_with_the_same_pixels(results: Path) -> None:
+    core = pytest.importorskip("slicer.slicer_core", reason="slicer-core has no build for this Python")
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    files = [*results.rglob("heatmaps/*.dcm"), *results.rglob("segmentations/*.dcm")]
+    assert len(files) > 8
+    logic = core.vtkSlicerVolumesLogic()
+    scene = core.vtkMRMLScene()
+    logic.SetMRMLScene(scene)
+    for file in files:
+        image = logic.AddArchetypeVolume(str(file), "volume", 4).GetImageData()
+        width, height, depth = image.GetDimensions()
+        shown = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(depth, height, width, -1)
+        dataset = pydicom.dcmread(file)
+        if dataset.Modality == "SEG":  # Slicer shows a binary segmentation as 0 and 255, a slice a segment
+            assert ((shown[..., 0] > 0) == (dataset.pixel_array.reshape(depth, height, width) > 0)).all()
+        else:
+            assert (shown[0] == dataset.pixel_array).all()
+
+
+@pytest.mark.slow
+def test_no_document_has_an_error_before_pixelmed_s_validator(results: Path) -> None:
+    jars = sorted(Path("/usr/share/java").glob("*.jar"))
+    if shutil.which("java") is None or not any("pixelmed" in jar.name for jar in jars):
+        missing("libpixelmed-java")
+    limits = [f"-Djdk.xml.xpath{name}Limit=0" for name in ("ExprGrp", "ExprOp", "TotalOp")]
+    validator = ["java", *limits, "-cp", os.pathsep.join(map(str, jars)), "com.pixelmed.validate.DicomSRValidator"]
+    documents = [*results.rglob("findings/*.dcm"), *results.rglob("key-objects/*.dcm"), *results.rglob("report/*.dcm")]
+    documents = [one for one in documents if pydicom.dcmread(one).Modality in ("SR", "KO")]
+    assert len(documents) == 4, "findings, findings in 3D, report, key objects"
+    for document in documents:
+        said = subprocess.run([*validator, document], capture_output=True, text=True, check=False)
+        lines = (said.stdout + said.stderr).splitlines()
+        assert any("Root Template Validation Complete" in line for line in lines), lines[-5:]
+        assert [line for line in lines if line.startswith("Error")] == []
