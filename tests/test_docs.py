@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from report.terms import TERMS
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -28,3 +30,15 @@ def test_examples_of_the_explainers_page_run_and_make_its_picture(
     )
     assert made.shape == printed.shape
     assert np.abs(made - printed).mean() < 1
+
+
+def test_the_conformance_statement_lists_every_code_of_every_class():
+    page = (ROOT / "docs" / "dicom-conformance.md").read_text(encoding="utf-8")
+    for label, meaning in TERMS.items():
+        site = f"{meaning.site.value}, {meaning.site.meaning}" if meaning.site else ""
+        assert re.search(
+            rf"^\| {re.escape(label)} \| {re.escape(f'{meaning.finding.value}, {meaning.finding.meaning}')} \| [DSP] "
+            rf"\| {re.escape(site)} \| [DSP] \|$",
+            page,
+            re.M,
+        ), label
