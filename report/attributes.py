@@ -22,6 +22,7 @@ from pydicom.uid import (
 from pydicom.valuerep import DA, TM
 
 from report.findings import Algorithm, Finding
+from report.terms import long_string
 from report.uids import derive
 
 MANUFACTURER = "EndoLens"
@@ -90,8 +91,8 @@ def processing_equipment(algorithm: Algorithm, description: str) -> Contributing
     return ContributingEquipment(
         manufacturer=MANUFACTURER,
         purpose_of_reference=codes.DCM.ProcessingEquipment,
-        manufacturer_model_name=algorithm.name.replace("\\", "/")[:64],
-        software_versions=algorithm.version.replace("\\", "/")[:64],
+        manufacturer_model_name=long_string(algorithm.name),
+        software_versions=long_string(algorithm.version),
         contribution_description=description[:1024],
     )
 
@@ -158,4 +159,4 @@ def is_own_result(dataset: Dataset) -> bool:
 
 def series_description(what: str, algorithm: Algorithm) -> str:
     """Title of a result series, with the model's notice, within the 64 characters of a Long String."""
-    return f"{MANUFACTURER} {what}{', ' if algorithm.notice else ''}{algorithm.notice}".replace("\\", "/")[:64]
+    return long_string(f"{MANUFACTURER} {what}{', ' if algorithm.notice else ''}{algorithm.notice}")

@@ -16,6 +16,7 @@ from pydicom.valuerep import DA, PersonName
 from report.attributes import MANUFACTURER, completed, processing_equipment, reference, series_description
 from report.examination import ExaminationReport, Signature
 from report.findings import Algorithm
+from report.terms import long_string
 from report.uids import derive
 
 SERIES_NUMBER = 911
@@ -124,8 +125,8 @@ def encapsulated_pdf(
     made.SeriesDescription = "Examination report" if signature else series_description("report", algorithm)
     made.InstanceNumber = 1
     made.Manufacturer = MANUFACTURER
-    made.ManufacturerModelName = algorithm.name.replace("\\", "/")[:64]
-    made.SoftwareVersions = algorithm.version.replace("\\", "/")[:64]
+    made.ManufacturerModelName = long_string(algorithm.name)
+    made.SoftwareVersions = long_string(algorithm.version)
     made.ConversionType = "SYN"
     made.ContributingEquipmentSequence = [processing_equipment(algorithm, f"Report. {algorithm.notice}")]
     made.ContentDate, made.ContentTime = (

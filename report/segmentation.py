@@ -21,7 +21,7 @@ from report.attributes import (
     tracking,
 )
 from report.findings import Algorithm, Finding
-from report.terms import term
+from report.terms import long_string, term
 from report.uids import derive
 
 SERIES_NUMBER = 905
@@ -74,7 +74,6 @@ def segmentation(
     )
     # An endoscope's picture has no anatomical orientation: the attribute is required, and empty.
     result.PatientOrientation = []
-    _place(result)
     for item in _references(result, header.SOPInstanceUID):
         item.ReferencedSOPClassUID = header.SOPClassUID
     if multi_frame:
@@ -103,21 +102,6 @@ def _single(header: Dataset) -> Dataset:
     return still
 
 
-def _place(result: Dataset) -> None:
-    """Say that the plane is that of the image: OHIF opens no Segmentation that has no plane.
-
-    There is no Frame of Reference and no spacing, so this tells nothing about the patient.
-    """
-    orientation, position = Dataset(), Dataset()
-    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    position.ImagePositionPatient = [0, 0, 0]
-    (shared,) = result.SharedFunctionalGroupsSequence
-    shared.PixelMeasuresSequence = [Dataset()]
-    shared.PlaneOrientationSequence = [orientation]
-    for item in result.PerFrameFunctionalGroupsSequence:
-        item.PlanePositionSequence = [position]
-
-
 def _references(dataset: Dataset, uid: str) -> Iterator[Dataset]:
     """Every item, at any depth, that refers to an instance."""
     for element in dataset:
@@ -132,7 +116,7 @@ def _describe(number: int, finding: Finding, algorithm: Algorithm, multi_frame: 
     uid, identifier = tracking(finding, algorithm, multi_frame)
     return SegmentDescription(
         segment_number=number,
-        segment_label=identifier.replace("\\", "/")[:64],
+        segment_label=long_string(identifier),
         segmented_property_category=meaning.category,
         segmented_property_type=meaning.finding,
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,

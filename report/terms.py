@@ -130,8 +130,12 @@ def term(label: str) -> Term:
 def private_code(kind: str, meaning: str) -> CodedConcept:
     """A private code for a word that no coding scheme knows, the same for the same word."""
     value = f"{kind}-{hashlib.sha256(meaning.encode()).hexdigest()[:8].upper()}"
-    # A backslash would divide the meaning into two.
-    return _private(value, meaning.replace("\\", "/")[:64])
+    return _private(value, long_string(meaning))
+
+
+def long_string(text: str) -> str:
+    """Text as a Long String (LO): a backslash would divide it, and some readers count its 64 characters in bytes."""
+    return text.replace("\\", "/").encode()[:64].decode(errors="ignore")
 
 
 def visual_explanation(method: str) -> CodedConcept:

@@ -48,7 +48,7 @@ def test_demo_prints_two_addresses_that_answer(tmp_path: Path, page: Page) -> No
         heat = httpx.get(page.locator("figure img").nth(1).evaluate("image => image.src"))
         shown = np.array(Image.open(io.BytesIO(heat.content))).astype(int)
         capture = pydicom.dcmread(frames[0]["outputs"][0]).pixel_array
-        assert np.abs(shown - capture).mean() < 3
+        assert np.abs(shown - capture[: len(shown)]).mean() < 3, "the capture has a caption under it"
 
 
 def test_demo_model_is_right_for_the_right_reason(tmp_path: Path) -> None:

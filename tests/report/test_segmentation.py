@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
-from shapely import MultiPoint, Point, Polygon
+from shapely import MultiPoint, Polygon, contains_xy
 
 from report.findings import GRAD_CAM, Algorithm, Explanation, Finding
 from report.key_objects import key_objects
@@ -57,9 +57,9 @@ def regions(draw: st.DrawFn) -> list[Finding]:
 
 def _enclosed(contour: tuple[tuple[float, float], ...], margin: float) -> np.ndarray:
     """Pixels whose centre lies inside, at least ``margin`` from the line, or outside it by less than ``-margin``."""
-    region = Polygon(contour).buffer(-margin)
-    centres = [[region.covers(Point(x + 0.5, y + 0.5)) for x in range(WIDTH)] for y in range(HEIGHT)]
-    return np.array(centres)
+    x, y = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
+    inside: np.ndarray = contains_xy(Polygon(contour).buffer(-margin), x, y)
+    return inside
 
 
 @pytest.mark.slow
