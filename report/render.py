@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
 from jinja2 import Environment, PackageLoader
+from PIL import ImageFile
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.sr.codedict import codes
@@ -77,11 +78,14 @@ def pdf(html: str) -> bytes:
     Raises:
         ValueError: Pango, which sets the text, is not installed.
     """
+    strict = ImageFile.LOAD_TRUNCATED_IMAGES
     try:
         from weasyprint import HTML
         from weasyprint.urls import URLFetcher
     except OSError as error:
         raise ValueError("a PDF needs Pango; on Debian: apt install libpango-1.0-0 libpangoft2-1.0-0") from error
+    finally:  # WeasyPrint makes Pillow take pictures that are cut off, wherever they are read
+        ImageFile.LOAD_TRUNCATED_IMAGES = strict
     made: bytes = HTML(string=html, url_fetcher=URLFetcher(allowed_protocols=["data"])).write_pdf()
     return made
 

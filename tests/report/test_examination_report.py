@@ -235,6 +235,13 @@ def test_a_pdf_fetches_nothing(tmp_path):
     assert "secret" not in pdftotext(pdf(f'<p>shown</p><img src="{secret.as_uri()}">'))
 
 
+def test_a_pdf_does_not_make_cut_off_pictures_readable():
+    pdf("<p>shown</p>")
+    cut = _jpeg()[:-40]
+    with pytest.raises(OSError, match="truncated"):
+        Image.open(io.BytesIO(cut)).load()
+
+
 def finding(label: str, chance: float, uid: str = "1.2", frame: int = 1, number: int = 1) -> Finding:
     return Finding(Explanation(GRAD_CAM, "l", label, chance), uid, frame, (), number=number, captures=(f"{uid}.9",))
 
