@@ -94,8 +94,9 @@ def _to(entry: dict[str, Any]) -> dict[str, str]:
 
 
 def _filled(**values: Any) -> dict[str, Any]:
-    """Without what is empty, which FHIR does not allow."""
-    return {name: value for name, value in values.items() if value not in ("", [], {}, None)}
+    """Without what is empty or blank, which FHIR does not allow."""
+    blank = ("", [], {}, None)
+    return {key: one for key, one in values.items() if (one.strip() if isinstance(one, str) else one) not in blank}
 
 
 def _concept(code: Code | CodedConcept) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def _patient(study: Dataset) -> dict[str, Any]:
     name = study.PatientName
     named = _filled(family=str(getattr(name, "family_name", "")), given=str(getattr(name, "given_name", "")).split())
     return _filled(
-        identifier=[{"value": study.PatientID}] if study.PatientID else [],
+        identifier=[number] if (number := _filled(value=study.PatientID)) else [],
         name=[named] if named else [],
         gender=_SEXES.get(study.PatientSex, ""),
         birthDate=_date(study.PatientBirthDate),
@@ -139,7 +140,7 @@ def _media(one: Evidence, patient: dict[str, Any]) -> dict[str, Any]:
         "status": "completed",
         "subject": _to(patient),
         "identifier": [{"system": "urn:dicom:uid", "value": f"urn:oid:{one.sop_instance_uid}"}],
-        "content": {"contentType": "application/dicom", "title": f"{one.caption}{frame}" or "image"},
+        "content": {"contentType": "application/dicom", "title": f"{one.caption}{frame}".strip() or "image"},
     }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fhir.resources.R4B.bundle import Bundle
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom import Dataset, dcmread
@@ -92,6 +92,7 @@ def test_any_report_is_a_valid_document_that_says_all_of_it(tmp_path, report, si
 
 @pytest.mark.slow
 @given(report=REPORTS, signed=st.booleans())
+@example(report=ExaminationReport("x", impression="\N{NO-BREAK SPACE}"), signed=False)
 @settings(max_examples=200, suppress_health_check=list(HealthCheck))
 def test_any_report_is_valid_fhir_without_a_loose_end(report, signed):
     made = fhir_bundle(report, IMAGES, ALGORITHM, SIGNED if signed else None)
