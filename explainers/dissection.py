@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parameter import is_lazy
 
 from explainers import heatmap
 from explainers.cams import CAMS, Cam, grad_cam
 from explainers.layers import convolutions, unknown
-from explainers.trace import Traced, class_index, trace
+from explainers.trace import Traced, class_index, evaluating, trace
 
 Target = int | Sequence[int] | Tensor | NDArray[np.integer]
 """Class indices: one for all images, or one for each."""
@@ -31,10 +32,10 @@ class Dissection:
     Lazy: the first look runs the network forward once. A class costs one backward pass, in which the maps of all layers
     are made; a layer's saliency costs one from that layer. All of it is remembered, so a second look costs nothing.
 
-    Memory, beside the network: while it lives, the output of every layer twice (the network's own copy and ours); a map
-    a layer and class looked at, 0.6 MB a class for all of VGG-19 at 224 × 224; a gradient of the images' size a
-    saliency or class. Gradients of layers are never kept. All of it times the number of images. Of maps and of
-    gradients the last :data:`KEPT` looks are remembered; what was looked at before is made anew.
+    Memory, beside the network: while it lives, what a plain forward pass with gradients keeps, and the outputs of the
+    chosen layers; a map a layer and class looked at, 0.6 MB a class for all of VGG-19 at 224 × 224; a gradient of the
+    images' size a saliency or class. Gradients of layers are never kept. All of it times the number of images. Of maps
+    and of gradients the last :data:`KEPT` looks are remembered; what was looked at before is made anew.
 
     A layer that is used more than once in a pass is seen at its last use; a layer without influence on a class has an
     all-zero map. Several threads may ask one dissection, and dissect one network.
@@ -71,7 +72,8 @@ class Dissection:
     def has_rectifiers(self) -> bool:
         """Whether the network has a ReLU, ReLU6 or clamp at 0; if not, guided backpropagation is the plain gradient.
 
-        Through other activations (hard swish, SiLU, GELU) the plain gradient passes, guided or not.
+        Through other activations (hard swish, SiLU, GELU) the plain gradient passes, guided or not; so it does through
+        what does the work of a ReLU by other means (``torch.where``, ``maximum``, ``threshold``, scripted modules).
         """
         return self._traced.rectifiers.count > 0
 
@@ -101,8 +103,8 @@ class Dissection:
             the class.
 
         Raises:
-            ValueError: no such layer or class, the method returned another shape or worked in place, or the weights
-                have changed since the network was run.
+            ValueError: no such layer or class, the method returned another shape or no finite numbers or worked in
+                place, or the weights have changed since the network was run.
         """
         targets = self._targets(target)
         self._activation(layer)
@@ -165,7 +167,10 @@ class Dissection:
         return gradient.mul_(cam)
 
     def maps(
-        self, method: str = "grad-cam", layers: Collection[str] | None = None, targets: Collection[int] | None = None
+        self,
+        method: str = "grad-cam",
+        layers: str | Collection[str] | None = None,
+        targets: int | Collection[int] | None = None,
     ) -> Iterator[tuple[str | None, int | None, Tensor]]:
         """Every layer for every class, or the chosen ones, in one call.
 
@@ -173,8 +178,8 @@ class Dissection:
 
         Args:
             method: one of :data:`METHODS`.
-            layers: by default all.
-            targets: class indices, by default all.
+            layers: one or several, by default all.
+            targets: class indices, one or several, by default all.
 
         Yields:
             Layer, class and map (N, h, w) float32, >= 0. Layer or class is None where the method knows none.
@@ -185,10 +190,14 @@ class Dissection:
         if method not in METHODS:
             raise unknown("method", method, METHODS)
         chosen = METHODS[method]
-        layers = [layers] if isinstance(layers, str) else layers
-        classes = range(self.scores.shape[1]) if targets is None else targets
+        names = [layers] if isinstance(layers, str) else self.layers if layers is None else layers
+        for name in names:
+            self._activation(name)
+        count = self.scores.shape[1]
+        given = range(count) if targets is None else targets if isinstance(targets, Collection) else [targets]
+        classes = [class_index(target, count) for target in given]
         for target in classes if chosen.of_class else (None,):
-            for layer in (self.layers if layers is None else layers) if chosen.of_layer else (None,):
+            for layer in names if chosen.of_layer else (None,):
                 yield layer, target, chosen.look(self, layer, target)
 
     @property
@@ -233,7 +242,7 @@ class Dissection:
                     returned = tuple(cam.shape) if isinstance(cam, Tensor) else type(cam).__name__
                     raise ValueError(f"a map must be a tensor of {tuple(maps[name].shape)}, not {returned}")
                 # A copy: a view would keep the gradient.
-                maps[name] = cam.detach().to(torch.float32, copy=True)
+                maps[name] = _finite(cam.detach().to(torch.float32, copy=True))
 
             handles.append(activation.register_hook(watch))
         try:
@@ -253,20 +262,29 @@ class Dissection:
                     (gradient,) = self._backward(objective(), (images,))
             finally:
                 rectifiers.guided = False
-            return torch.zeros_like(images) if gradient is None else gradient.float()
+            return torch.zeros_like(images) if gradient is None else _finite(gradient.float())
 
         with self._lock:
             return _remembered(self._gradients, key, make).clone()
 
     def _backward(self, score: Tensor, sources: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         try:
-            return torch.autograd.grad(score, sources, retain_graph=True, allow_unused=True)
+            with evaluating(self._network):
+                return torch.autograd.grad(score, sources, retain_graph=True, allow_unused=True)
         except RuntimeError as error:
             weight = next(self._network.parameters())
             moved = (weight.dtype, weight.device) != (self.images.dtype, self.images.device)
             if not moved and "modified by an inplace operation" not in str(error):
                 raise
             raise ValueError("weights or layers have changed since the network was run; dissect it anew") from error
+
+
+def _finite(saliency: Tensor) -> Tensor:
+    if not saliency.isfinite().all():
+        raise ValueError(
+            "the map has values that are not finite numbers; the network's weights or the method are broken"
+        )
+    return saliency
 
 
 def _remembered(kept: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
@@ -346,6 +364,8 @@ def dissect(network: nn.Module, images: Tensor, layers: Collection[str] | None =
         raise ValueError(f"images of {tuple(images.shape)} have nothing to look at")
     if not images.isfinite().all():
         raise ValueError("the images have values that are not finite numbers")
+    if any(is_lazy(parameter) for parameter in network.parameters()):
+        raise ValueError("the network has layers without weights yet; run it once on an image")
     if any(parameter.is_inference() for parameter in network.parameters()):
         raise ValueError("the network was made under torch.inference_mode, which keeps no gradients; make it outside")
     if layers is not None:

@@ -34,7 +34,7 @@ def pointing_game(saliency: ArrayLike, mask: ArrayLike) -> float:
         mask: (H, W), the object is where it is not zero.
 
     Raises:
-        ValueError: they are of different shapes, the mask is empty, or the map has values that are no finite numbers.
+        ValueError: they are of different shapes, the mask is empty, or either has values that are no finite numbers.
 
     Source: Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016, section 4.1, without tolerance.
     """
@@ -61,6 +61,8 @@ def energy_in_mask(saliency: ArrayLike, mask: ArrayLike) -> float:
 
 
 def _pair(saliency: ArrayLike, mask: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    if not np.isfinite(mask).all():
+        raise ValueError("the mask has values that are not finite numbers")
     values, inside = finite(saliency), np.asarray(mask) != 0
     if values.shape != inside.shape:
         raise ValueError(f"a map of {values.shape} and a mask of {inside.shape} do not fit")

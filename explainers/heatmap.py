@@ -24,18 +24,27 @@ def finite(saliency: ArrayLike | Tensor, dimensions: int = 2) -> NDArray[np.floa
     Raises:
         ValueError: it has not this many dimensions, or values that are not finite numbers.
     """
-    values = _array(saliency, np.float64)
+    values = _finite(saliency).astype(np.float64)
     if values.ndim != dimensions:
         raise ValueError(f"a map of {values.shape} does not have {dimensions} dimensions")
+    return values
+
+
+def _finite(saliency: ArrayLike | Tensor) -> NDArray[Any]:
+    values = _array(saliency)
     if not np.isfinite(values).all():
         raise ValueError("the map has values that are not finite numbers")
     return values
 
 
-def _array(saliency: ArrayLike | Tensor, kind: type[np.floating] = np.float32) -> NDArray[Any]:
-    # A tensor may carry gradients, lie on a GPU, or be of a kind that NumPy does not know.
-    given = saliency.double().numpy(force=True) if isinstance(saliency, Tensor) else saliency
-    return np.asarray(given, dtype=kind)
+def _array(saliency: ArrayLike | Tensor) -> NDArray[Any]:
+    """As float32, or float64 where it is so given."""
+    if isinstance(
+        saliency, Tensor
+    ):  # which may carry gradients, lie on a GPU, or be of a kind that NumPy does not know
+        saliency = saliency.to(torch.promote_types(saliency.dtype, torch.float32)).numpy(force=True)
+    values = np.asarray(saliency)
+    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
 
 
 def resize(saliency: ArrayLike | Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -48,10 +57,8 @@ def resize(saliency: ArrayLike | Tensor, size: tuple[int, int]) -> NDArray[np.fl
     if values.ndim != 2 or min(*values.shape, *size) < 1:
         raise ValueError(f"a map of {values.shape} cannot be resized to {tuple(size)}")
     tensor = torch.as_tensor(values)[None, None]
-    resized: NDArray[np.float32] = functional.interpolate(tensor, size, mode="bilinear", align_corners=False)[
-        0, 0
-    ].numpy()
-    return resized
+    resized = functional.interpolate(tensor, size, mode="bilinear", align_corners=False)[0, 0]
+    return resized.float().numpy()
 
 
 def strength(gradient: Tensor) -> Tensor:
@@ -67,8 +74,11 @@ def peak(saliency: ArrayLike | Tensor, percentile: float = 100.0) -> float:
 
     Maps of layers are smooth and take their maximum. Gradients of pixels have a few that stand far out, and would show
     nothing else: :data:`GRADIENT_PERCENTILE` lets those saturate.
+
+    Raises:
+        ValueError: values that are not finite numbers.
     """
-    values = _array(saliency)
+    values = _finite(saliency)
     positive = values[values > 0]
     return float(np.percentile(positive, percentile)) if positive.size else 0.0
 
@@ -77,10 +87,16 @@ def normalise(saliency: ArrayLike | Tensor, scale: float | None = None) -> NDArr
     """Divide a map >= 0 by ``scale``, by default its own maximum: 0..1, float32, what lies above is 1.
 
     Maps that are compared share one scale. A map that is all zero stays all zero.
+
+    Raises:
+        ValueError: values or a scale that are not finite numbers.
     """
-    values = _array(saliency)
+    values = _finite(saliency)
     full = peak(values) if scale is None else scale
-    return np.minimum(values / np.float32(full), 1) if full > 0 else np.zeros_like(values)
+    if not np.isfinite(full):
+        raise ValueError(f"the scale must be a finite number, not {full}")
+    scaled = np.minimum(values / values.dtype.type(full), 1) if full > 0 else np.zeros_like(values)
+    return scaled.astype(np.float32, copy=False)
 
 
 def colourise(saliency: ArrayLike | Tensor, colours: str = BLUE_TO_RED) -> NDArray[np.uint8]:

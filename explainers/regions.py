@@ -69,7 +69,7 @@ def regions(saliency: ArrayLike, threshold: float = THRESHOLD, minimum_area: flo
         alone[inside] = np.maximum(padded[inside], threshold)
         for outline in find_contours(alone, np.nextafter(threshold, 0)):
             contour = _contour(outline, values.shape)
-            if len(contour) >= _TRIANGLE:
+            if len(contour) >= _TRIANGLE and np.ptp(contour, axis=0).all():
                 found.append(Region(contour, _box(contour), float(component.area)))
     return sorted(found, key=lambda region: -region.area)
 

@@ -16,19 +16,18 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
-_RELU = (functional.relu, torch.relu, torch.Tensor.relu)
-_RELU_IN_PLACE = (torch.relu_, torch.Tensor.relu_)
+_RELU = (functional.relu, functional.relu6, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_)
 
-_CLIP = {
-    functional.hardtanh: "min_val",
+_CLIP: dict[Callable[..., Any], str] = {
+    **dict.fromkeys((functional.hardtanh, functional.hardtanh_), "min_val"),
     **dict.fromkeys((torch.clamp, torch.clamp_, torch.Tensor.clamp, torch.Tensor.clamp_), "min"),
     **dict.fromkeys((torch.clip, torch.clip_, torch.Tensor.clip, torch.Tensor.clip_), "min"),
     **dict.fromkeys((torch.clamp_min, torch.clamp_min_, torch.Tensor.clamp_min, torch.Tensor.clamp_min_), "min"),
 }
 """What may cut off values, and the name of its second argument, the lower limit."""
 
-_forward = threading.RLock()
-"""Held while a network runs forward: one in training mode is in evaluation mode for that time."""
+_running = threading.RLock()
+"""Held while a network runs: one in training mode is in evaluation mode for that time."""
 
 
 @dataclass
@@ -42,6 +41,13 @@ class Rectifiers:
 
     count: int = 0
     guided: bool = False
+
+    def guide(self, gradient: Tensor) -> Tensor | None:
+        """What passes back through a ReLU beside its own rule: while ``guided``, no negative gradient.
+
+        Source: Springenberg et al., Striving for Simplicity, ICLR 2015 workshop, figure 1.
+        """
+        return gradient.relu() if self.guided else None
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def run(network: nn.Module, images: Tensor) -> Tensor:
         ValueError: it cannot take these images, or a score is not a finite number.
         TypeError: what it returns are not class scores (N, classes).
     """
-    with _evaluating(network):
+    with evaluating(network):
         try:
             scores = network(images)
         except torch.OutOfMemoryError:
@@ -90,18 +96,21 @@ def trace(network: nn.Module, images: Tensor, layers: Mapping[str, nn.Conv2d]) -
     """Run a network as :func:`run` does, and keep what its layers put out.
 
     Raises:
-        ValueError: as there, or none of the layers took part.
+        ValueError: as there, none of the layers took part, or one put out values that are not finite numbers.
         TypeError: as there.
     """
     with torch.inference_mode(False), torch.enable_grad():
         leaf = images.detach().clone().requires_grad_()
         # Weights that are made anew at each use, as spectral_norm's are, stay the same tensor while cached. The mode is
         # switched first: a module makes another one in training.
-        with _evaluating(network), parametrize.cached(), _Watch(layers) as watch:
+        with evaluating(network), parametrize.cached(), _Watch(layers) as watch:
             scores = run(network, leaf.clone())  # which it may change
     activations = {name: output for name, output in watch.activations.items() if output.requires_grad}
     if not (activations and scores.requires_grad):
         raise ValueError("none of the layers takes part in the scores")
+    for name, output in activations.items():
+        if not output.isfinite().all():
+            raise ValueError(f"{name} puts out values that are not finite numbers; the network's weights are broken")
     return Traced(leaf, scores, activations, _sources(activations.values()), watch.rectifiers)
 
 
@@ -142,8 +151,8 @@ class _Watch(TorchFunctionMode):
     """Sees the torch calls of a forward pass, in this thread only.
 
     A convolution is known by its weight, so modules need no hook and nothing is left to remove. The network goes on
-    with a copy of what is kept: an activation that works in place, as torchvision's do, would overwrite it. Every ReLU
-    is run by one whose gradient can be guided. The scores are bit for bit those of the plain network.
+    with a copy of what is kept: an activation that works in place, as torchvision's do, would overwrite it. The
+    gradient of every ReLU can be guided. The scores are bit for bit those of the plain network.
     """
 
     def __init__(self, layers: Mapping[str, nn.Conv2d]) -> None:
@@ -155,16 +164,11 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Let every call through; keep convolutions, replace ReLUs."""
+        """Let every call through; keep convolutions, watch ReLUs."""
         kwargs = kwargs or {}
-        if func in _RELU or func in _RELU_IN_PLACE:
-            self.rectifiers.count += 1
-            in_place = func in _RELU_IN_PLACE or kwargs.get("inplace", False)
-            return _GuidedReLU.apply(args[0] if args else kwargs["input"], self.rectifiers, in_place)
+        if _rectifies(func, args, kwargs):
+            return self._rectify(func, *args, **kwargs)
         result = func(*args, **kwargs)
-        if _cuts_off(func, args, kwargs):
-            self.rectifiers.count += 1
-            return _Guide.apply(result, self.rectifiers)
         if func is torch.conv2d:
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             # Asked at the call itself: pruning and weight_norm put another tensor there before each pass.
@@ -174,9 +178,18 @@ class _Watch(TorchFunctionMode):
                 return result.clone()
         return result
 
+    def _rectify(self, func: Callable[..., Any], input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self.rectifiers.count += 1
+        # Work in place on a part of a tensor gives that part a new history, past any hook; a copy keeps its own.
+        own = input.clone() if input._is_view() else input
+        result: Tensor = func(own, *args, **kwargs)
+        if result.requires_grad:
+            result.register_hook(self.rectifiers.guide)
+        return input.copy_(result) if result is own is not input else result
 
-def _cuts_off(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    if func is functional.relu6:
+
+def _rectifies(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    if func in _RELU:
         return True
     if func not in _CLIP:
         return False
@@ -184,45 +197,13 @@ def _cuts_off(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     return isinstance(lower, int | float) and lower == 0
 
 
-class _GuidedReLU(torch.autograd.Function):
-    """A ReLU whose gradient is the usual one or, while ``rectifiers.guided``, without its negative part.
-
-    Source: Springenberg et al., Striving for Simplicity, ICLR 2015 workshop, figure 1.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, rectifiers: Rectifiers, in_place: bool) -> Tensor:
-        if in_place:
-            ctx.mark_dirty(tensor)
-        output = tensor.relu_() if in_place else tensor.relu()
-        ctx.save_for_backward(output)
-        ctx.rectifiers = rectifiers
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (output,) = ctx.saved_tensors
-        passed = torch.ops.aten.threshold_backward(gradients[0], output, 0)
-        return passed.relu_() if ctx.rectifiers.guided else passed, None, None
-
-
-class _Guide(torch.autograd.Function):
-    """The identity; while ``rectifiers.guided``, its gradient has no negative part. It guides what comes before it."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, rectifiers: Rectifiers) -> Tensor:
-        ctx.rectifiers = rectifiers
-        return tensor.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0].relu() if ctx.rectifiers.guided else gradients[0], None
-
-
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Switch a network to evaluation mode for all threads, and each module back to where it was."""
-    with _forward:
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Switch a network to evaluation mode for all threads, and each module back to where it was.
+
+    For its backward pass too: one that checkpoints activations runs parts of itself again there.
+    """
+    with _running:
         training = [module for module in network.modules() if module.training]
         try:
             for module in training:

@@ -95,7 +95,7 @@ def _to(entry: dict[str, Any]) -> dict[str, str]:
 
 def _filled(**values: Any) -> dict[str, Any]:
     """Without what is empty or blank, which FHIR does not allow."""
-    blank = ("", [], {}, None)
+    blank: tuple[Any, ...] = ("", [], {}, None)
     return {key: one for key, one in values.items() if (one.strip() if isinstance(one, str) else one) not in blank}
 
 

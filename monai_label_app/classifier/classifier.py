@@ -112,14 +112,15 @@ def _by_name(architecture: str, weights: str | None) -> tuple[nn.Module, Card]:
         torch.manual_seed(0)
         network = build(architecture)
     untrained = load_pretrained(network, architecture, weights) if weights else list(network.state_dict())
-    layers = convolutions(network)
-    if not layers:
+    if not convolutions(network):
         raise ValueError(f"{architecture} has no convolution to explain")
+    # The last that runs: googlenet's and inception's last modules take part in training alone.
+    layers = dissect(network, torch.zeros(1, 3, 299, 299)).layers
     card = Card(
         name=architecture,
         version=Path(weights).stem if weights else "untrained",
         architecture=architecture,
-        target_layer=list(layers)[-1],
+        target_layer=layers[-1],
         training_data=weights or "",
         notice="untrained network, its output means nothing" if untrained else "",
     )

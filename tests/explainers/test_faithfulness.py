@@ -254,6 +254,8 @@ def test_evidence_in_a_navigation_box_is_found_in_its_share(spotlight, real_imag
 def test_a_mask_of_another_size_and_an_empty_one_are_refused(measure):
     with pytest.raises(ValueError, match=r"a map of \(2, 3\) and a mask of \(3, 2\) do not fit"):
         measure(np.ones((2, 3)), np.ones((3, 2)))
+    with pytest.raises(ValueError, match="the mask has values that are not finite"):
+        measure(np.ones((2, 3)), np.full((2, 3), np.nan))
     with pytest.raises(ValueError, match="the mask is empty"):
         measure(np.ones((2, 3)), np.zeros((2, 3)))
 

@@ -143,3 +143,9 @@ def test_one_geometry_leads_back_from_a_layer_and_from_the_networks_input_to_the
     fine, coarse = (regions(heatmap.normalise(seen(source, geometry, (224, 224), stride)))[0] for stride in (1, 8))
     assert fine.box == pytest.approx((120, 80, 220, 160), abs=2)
     assert coarse.box == pytest.approx(fine.box, abs=8 * 280 / 224)
+
+
+@pytest.mark.parametrize("content", [(0, 0, 0, 4), (2, 2, 9, 4), (-1, 0, 4, 4), (3, 3, 1, 4)])
+def test_a_content_that_is_no_part_of_the_image_is_refused(content):
+    with pytest.raises(ValueError, match=r"is no part of an image of 8 x 6"):
+        Geometry(6, 8, content)

@@ -155,6 +155,20 @@ def test_a_map_that_does_not_fit_the_image_or_is_no_number_is_refused():
         heatmap.overlay(image, np.full((4, 5), np.nan))
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused_and_not_shown_as_nothing(broken):
+    for scale in (heatmap.peak, heatmap.normalise):
+        with pytest.raises(ValueError, match="not finite"):
+            scale(np.array([[broken, 1]]))
+    with pytest.raises(ValueError, match="finite"):
+        heatmap.normalise(np.ones((2, 2)), broken)
+
+
+@pytest.mark.parametrize("unit", [1e-50, 1e-310, 1e300])
+def test_a_map_of_any_scale_is_normalised(unit):
+    assert np.allclose(heatmap.normalise(np.array([[1, 4]]) * unit), [[0.25, 1]])
+
+
 @pytest.mark.parametrize("prepare", [torch.Tensor.requires_grad_, torch.Tensor.bfloat16, torch.Tensor.double])
 def test_a_map_may_be_any_tensor(prepare):
     given = prepare(torch.tensor([[0.0, 1.0], [2.0, 4.0]]))

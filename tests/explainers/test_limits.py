@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize, prune
 
 from explainers import dissect
 from explainers.cams import grad_cam
-from explainers.dissection import KEPT
+from explainers.dissection import KEPT, METHODS
 from explainers.layers import convolutions
 
 
@@ -151,6 +151,32 @@ def test_one_layer_may_be_given_by_its_name(network):
 
 def test_layers_may_come_one_by_one(network):
     assert dissect(network, IMAGES, (name for name in ("0", "2"))).layers == ("0", "2")
+
+
+def test_maps_of_what_does_not_exist_are_refused_whatever_the_method(network):
+    dissection = dissect(network, IMAGES)
+    assert [target for _, target, _ in dissection.maps(layers="0", targets=1)] == [1]
+    for method in METHODS:
+        with pytest.raises(ValueError, match="no layer 'nope'"):
+            next(dissection.maps(method, layers=["0", "nope"]))
+        with pytest.raises(ValueError, match="no class 9"):
+            next(dissection.maps(method, targets=[0, 9]))
+
+
+def test_what_is_not_finite_is_an_error_and_no_blank_map(network):
+    with pytest.raises(ValueError, match=r"the map has values that are not finite"):
+        dissect(network, IMAGES).cam("0", 1, lambda activation, gradient: activation[:, 0] / 0)
+    with torch.no_grad():
+        network[2].bias[0] = -torch.inf  # which the ReLU hides from the scores
+    assert network(IMAGES).isfinite().all()
+    for look in (lambda seen: seen.grad_cam("0", 1), lambda seen: seen.guided_backprop(1)):
+        with pytest.raises(ValueError, match="2 puts out values that are not finite numbers"):
+            look(dissect(network, IMAGES))
+
+
+def test_a_network_without_weights_yet_is_refused_in_words():
+    with pytest.raises(ValueError, match="without weights yet"):
+        dissect(nn.Sequential(nn.LazyConv2d(4, 3)), IMAGES)
 
 
 def test_images_without_values_and_networks_without_gradients_are_refused_in_words(network):

@@ -188,6 +188,15 @@ def test_a_threshold_is_a_share(threshold):
         regions([[0, 1]], threshold)
 
 
+def test_the_maximum_alone_is_a_region_with_an_inside_or_none():
+    saliency = np.zeros((30, 30))
+    saliency[4:14, 6] = saliency[20:28, 20:28] = 1
+    for one in regions(saliency, threshold=1, minimum_area=0):
+        x0, y0, x1, y1 = one.box
+        assert x1 > x0
+        assert y1 > y0
+
+
 def test_a_tensor_that_carries_gradients_is_a_map_too():
     saliency = torch.zeros(20, 20)
     saliency[5:15, 5:15] = 1

@@ -104,6 +104,10 @@ RELUS: dict[str, Callable[[Tensor], Tensor]] = {
     "nn.ReLU(inplace=True), result ignored": discarded(nn.ReLU(inplace=True)),
     "on a view": lambda x: functional.relu(x.flatten(2), inplace=True).view_as(x),
     "on a view, result ignored": discarded(lambda x: x.flatten(2).relu_()),
+    "Tensor.clamp_, result ignored": discarded(lambda x: x.clamp_(min=0)),
+    "Tensor.clamp_min_ on a view, result ignored": discarded(lambda x: x[:, :].clamp_min_(0)),
+    "F.hardtanh(inplace=True), result ignored": discarded(lambda x: functional.hardtanh(x, 0, 1e9, inplace=True)),
+    "F.hardtanh_, result ignored": discarded(lambda x: functional.hardtanh_(x, 0, 1e9)),
 }
 
 
@@ -442,6 +446,24 @@ def test_checkpointed_activations_are_seen(images):
 
     checkpointed, plain = seeded(lambda: Checkpointed(nn.ReLU(inplace=True))), seeded(lambda: Net(nn.ReLU()))
     assert_same_look(look(dissect(checkpointed, images)), look(dissect(plain, images)))
+
+
+def test_norms_in_checkpointed_activations_are_not_moved_on_by_a_network_in_training_mode(images):
+    class Checkpointed(Net):
+        def __init__(self) -> None:
+            super().__init__(nn.ReLU())
+            self.norm = nn.BatchNorm2d(6)
+
+        def forward(self, images: Tensor) -> Tensor:
+            deep = checkpoint(lambda x: self.activation(self.norm(self.a(x))), images, use_reentrant=False)
+            return self.head(self.c(self.activation(self.b(deep))).mean(dim=(2, 3)))
+
+    network = seeded(Checkpointed)
+    expected = look(dissect(network, images))
+    network.train()
+    assert_same_look(look(dissect(network, images)), expected, rtol=1e-6)
+    assert network.norm.num_batches_tracked == 0
+    assert network.norm.training
 
 
 def test_a_layer_that_is_used_twice_is_seen_at_its_last_use(images):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -87,6 +88,14 @@ def test_weights_that_share_nothing_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("not weights")
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         load_pretrained(build("vgg19", width=1 / 32), "vgg19", tmp_path / "text.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_the_target_layer_of_a_network_by_name_takes_part_in_its_scores(name: str) -> None:
+    classifier = _open(name)
+    seen, _ = classifier.dissect([np.zeros((80, 80, 3), np.uint8)])
+    assert classifier.card.target_layer == seen.layers[-1]
 
 
 def test_network_by_name_is_the_same_twice() -> None:
