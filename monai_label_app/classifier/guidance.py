@@ -15,7 +15,7 @@ def astray(scores: Tensor, activation: Tensor, targets: Tensor, allowed: Tensor)
 
     Args:
         scores: (N, classes) before softmax, differentiable twice.
-        activation: (N, K, h, w), the output of the target layer that led to them.
+        activation: (N or more, K, h, w), the output of the target layer that led to them; the first N count.
         targets: (N,) indices of the true classes.
         allowed: (N, 1, H, W) at any size, 1 where evidence may lie, else 0.
 
@@ -27,7 +27,7 @@ def astray(scores: Tensor, activation: Tensor, targets: Tensor, allowed: Tensor)
     inside = functional.adaptive_max_pool2d(allowed.float(), activation.shape[2:]).flatten(1) > 0.5
     score = scores.gather(1, targets[:, None]).sum()
     (gradient,) = torch.autograd.grad(score, activation, create_graph=True)
-    maps = (gradient.mean((2, 3), keepdim=True) * activation).sum(1).flatten(1)
+    maps = (gradient.float().mean((2, 3), keepdim=True) * activation.float()).sum(1).flatten(1)[: len(targets)]
     shares = (2 * maps / maps.std(1, keepdim=True).clamp_min(1e-6)).log_softmax(1)
     limited = inside.any(1) & ~inside.all(1)
     # Where nothing is allowed there is nothing to sum over.

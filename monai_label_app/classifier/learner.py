@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from monai_label_app.classifier.guidance import astray
+from monai_label_app.classifier.precision import mixed_precision
+from monai_label_app.classifier.teacher import disagreement
 
 _SMOOTHING = 0.05
 """Of the labels, some of which are wrong."""
@@ -24,11 +26,12 @@ class Learner(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scores (N, classes), and the layer's output (N, K, h, w)."""
         self._kept = None
-        scores = self.network(images)
+        with mixed_precision(images.device):
+            scores = self.network(images)
         if not isinstance(scores, Tensor):
             raise ValueError(f"{type(self.network).__name__} has outputs beside its class scores and cannot be trained")
         kept, self._kept = self._kept, None
-        return scores, kept
+        return scores.float(), kept
 
     def _keep(self, _layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         self._kept = output
@@ -43,13 +46,15 @@ class Loss(nn.Module):
         self._weights, self._guidance = weights, guidance
         self.parts: list[tuple[float, float]] = []
 
-    def forward(self, made: tuple[Tensor, Tensor | None], wanted: tuple[Tensor, Tensor]) -> Tensor:
-        """The sum, of what :class:`Learner` made and (targets, allowed)."""
-        (scores, activation), (targets, allowed) = made, wanted
-        each = functional.cross_entropy(scores, targets, reduction="none", label_smoothing=_SMOOTHING)
+    def forward(self, made: tuple[Tensor, Tensor | None], wanted: tuple[Tensor, Tensor, Tensor | None]) -> Tensor:
+        """The sum, of what :class:`Learner` made and (targets, allowed, a teacher's scores of the rest)."""
+        (scores, activation), (targets, allowed, taught) = made, wanted
+        own, others = scores[: len(targets)], scores[len(targets) :]
+        each = functional.cross_entropy(own, targets, reduction="none", label_smoothing=_SMOOTHING)
         wrong = (each * self._weights.to(each)[targets]).mean()
         lost = scores.new_zeros(())
         if activation is not None:
-            lost = astray(scores, activation, targets, allowed).mean()
+            lost = astray(own, activation, targets, allowed).mean()
         self.parts.append((wrong.detach().item(), lost.detach().item()))
-        return wrong + self._guidance * lost
+        total = wrong + self._guidance * lost
+        return total if taught is None else total + disagreement(others, taught).mean()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.transforms import Compose
+from monai.utils.type_conversion import convert_to_tensor
 from numpy.typing import NDArray
 from skimage.draw import polygon2mask
 from torch import Tensor, nn
@@ -107,7 +108,7 @@ class Views(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
         image, allowed = pixels[:3].float() / 255, (pixels[3:] > 127).float()
         if seed:
             made = self._views.set_random_state(seed)({"image": image, "allowed": allowed})
-            image, allowed = (torch.as_tensor(made[key]) for key in ("image", "allowed"))
+            image, allowed = (convert_to_tensor(made[key], track_meta=False) for key in ("image", "allowed"))
         return (image.clamp(0, 1) - self._mean) / self._std, (self.target(index), allowed)
 
 

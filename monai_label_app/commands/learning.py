@@ -49,6 +49,7 @@ _RECIPE = (
         "--size", default=224, show_default=True, type=click.IntRange(32, 4096), help="Of the input, in pixels."
     ),
     click.option("--weights", default="", metavar="imagenet|FILE", help="Pretrained weights to start from."),
+    click.option("--teacher", default="", metavar="FILE", help="A checkpoint to learn from too, of the same input."),
     click.option(
         "--train-from",
         default="",
@@ -153,6 +154,9 @@ def evaluate(
 @click.option("--preprocess", type=click.Choice(["none", "box", "box+border", "inpaint"]), default="box+border",
               show_default=True, help="What is taken off a frame first.")  # fmt: skip
 @_recipe_options
+@click.option("--refit", is_flag=True,
+              help="Train again, on what was kept aside too; temperature and metrics stay.")  # fmt: skip
+@click.option("--half", is_flag=True, help="Write the weights in numbers of 16 bits.")
 @click.option("--run", type=result_folder,
               help="Folder for curves, logs and the state. [default: --out without its suffix]")  # fmt: skip
 @click.option("--name", default="endolens", show_default=True, help="Of the model, on its card.")
@@ -164,6 +168,8 @@ def train(
     polyps: Path | None,
     masks: Path | None,
     validation: float,
+    refit: bool,
+    half: bool,
     run: Path | None,
     name: str,
     version: str,
@@ -185,6 +191,7 @@ def train(
     from monai_label_app.classifier.checkpoint import save
     from monai_label_app.classifier.data import Dataset, divide, read_dataset
     from monai_label_app.classifier.distributed import group, leads
+    from monai_label_app.classifier.network import calibrate
     from monai_label_app.classifier.training import Recipe, Training
     from monai_label_app.masks import find_masks
 
@@ -203,15 +210,23 @@ def train(
         if twice := next((paths for paths in several.values() if len(paths) > 1), None):
             fail(f"{twice[0]} and {twice[1]} are masks of one picture")
         named = {stem: path for stem, (path,) in several.items()}
-        training = Training(Recipe(**options), found.classes, examples, aside, named, folder, shown)
-        card = training.run()
+        recipe = Recipe(**options)
+        runs = [Training(recipe, found.classes, examples, aside, named, folder, shown)]
+        card = runs[0].run()
+        if refit and aside:
+            examples = (*examples, *aside)
+            (folder / "refit").mkdir(exist_ok=True)
+            runs.append(Training(recipe, found.classes, examples, (), named, folder / "refit", shown))
+            card = replace(runs[1].run(), temperature=card.temperature, metrics=card.metrics)
+            calibrate(runs[1].network, card.temperature)
         if not leads():
             return
-        name_problems(training.problems)
+        name_problems(runs[-1].problems)
         sources = ", ".join(str(path) for path in (dataset, polyps) if path)
         card = replace(card, name=name, version=version, notice=notice, training_data=f"{len(examples)} of {sources}")
-        save(out, training.network, card)
-        training.clear()
+        save(out, runs[-1].network, card, half)
+        for one in runs:
+            one.clear()
     scores = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in card.metrics.items())
     click.echo(f"{out}: {len(examples)} pictures, temperature {card.temperature:.2f}{', ' + scores if scores else ''}")
 

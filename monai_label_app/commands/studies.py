@@ -185,19 +185,19 @@ def serve(studies: str, host: str, port: int, ohif: Path | None, dataset: Path |
 @click.option("--folder", type=result_folder, default=Path("demo"), show_default=True,
               help="Gets the sample study and its results.")  # fmt: skip
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
-@click.option("--rebuild", is_flag=True, help="First make the sample model and study anew (20 minutes on two cores).")
+@click.option("--rebuild", is_flag=True, help="First make the sample study anew.")
 @click.pass_context
 def demo(context: click.Context, folder: Path, port: int, rebuild: bool) -> None:
     """Analyse the sample study with the demonstration model, and serve it.
 
-    The study is synthetic and the model learned synthetic frames: not for clinical use.
+    The study is synthetic, the model a demonstration: not for clinical use.
     """
     from monai_label_app import sample
 
     if rebuild:
-        from monai_label_app.sample.build import build
+        from monai_label_app.sample.build import write_study
 
-        build()
+        write_study()
     with explained(folder):
         shutil.copytree(sample.STUDY, folder / "study", dirs_exist_ok=True)
     context.invoke(analyze, inputs=(folder / "study",), out=folder / "results")

@@ -1,6 +1,7 @@
-"""A sample model and a sample study that are made by this package alone: no download, no real image.
+"""A sample model and a sample study, which holds no real image.
 
-``python -m monai_label_app.sample.train`` makes the model anew; ``frames.study_frames()`` draws the study's stills.
+``python -m monai_label_app.sample.train`` makes the model anew, of frames such as Kvasir's; ``frames.study_frames()``
+draws the study's stills.
 """
 
 from pathlib import Path

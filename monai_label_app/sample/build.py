@@ -1,4 +1,4 @@
-"""Make the sample model and the sample study anew: ``endolens demo --rebuild``."""
+"""Make the sample study anew: ``endolens demo --rebuild``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
 
-from monai_label_app.sample import MODEL, STUDY
+from monai_label_app.sample import STUDY
 from monai_label_app.sample.frames import study_frames
-from monai_label_app.sample.train import train
 from report.endoscopic_image import Examination, Still, endoscopic_image, study_of
 
 _EXAMINATION = Examination(
@@ -25,12 +24,6 @@ _EXAMINATION = Examination(
     study_description="Colonoscopy, synthetic sample",
 )
 _JPEG_QUALITY = 92
-
-
-def build() -> None:
-    """Train the demonstration model and write the sample study, in place of those in the package."""
-    train(MODEL)
-    write_study()
 
 
 def write_study() -> None:

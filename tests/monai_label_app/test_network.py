@@ -125,3 +125,24 @@ def test_what_cannot_be_calibrated_is_refused_and_stays_as_it_is() -> None:
     for temperature in (0, -1, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="must be above 0"):
             calibrate(build("vgg11", width=1 / 32), temperature)
+
+
+def test_a_narrower_network_keeps_the_strongest_channels_and_what_leads_to_them(tmp_path: Path) -> None:
+    """A wide network in which only some channels do anything is, narrowed to as many, the same network."""
+    torch.manual_seed(0)
+    wide = build("vgg11", width=(1 / 4, 1 / 4, 1 / 4, 1 / 4, 1 / 4, 1 / 64))
+    for layer in convolutions(wide).values():
+        half = layer.out_channels // 2
+        silent = torch.randperm(layer.out_channels)[half:]
+        with torch.no_grad():
+            layer.weight[silent], layer.bias[silent] = 0, 0
+    save_file(wide.features.state_dict(prefix="features."), tmp_path / "wide.safetensors")
+    narrow = build("vgg11", width=(1 / 8, 1 / 8, 1 / 8, 1 / 8, 1 / 8, 1 / 64))
+    new = load_pretrained(narrow, "vgg11", tmp_path / "wide.safetensors")
+    assert all(name.startswith("classifier.") for name in new)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        kept, every = narrow.features(images), wide.features(images)
+    heard = [channel for channel in range(every.shape[1]) if channel not in silent]
+    assert torch.allclose(kept, every[:, heard], atol=1e-6)
+    assert kept.any()

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 from torchvision.models import resnet18
 
+from monai_label_app.classifier.checkpoint import Card, save
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.classifier.data import Example
 from monai_label_app.classifier.guidance import astray
@@ -140,19 +141,51 @@ def test_a_network_is_divided_only_where_it_can_be(architecture, first, said):
         split(build(architecture, CLASSES), first)
 
 
-def test_the_head_starts_alike_at_every_position_and_is_baked_as_it_is():
-    network = build("vgg11", CLASSES, 1 / 16)
-    pooled = torch.rand(64, 32 * 49) + torch.rand(32).repeat_interleave(49) * 5
-    start(network, pooled)
-    made = network.classifier[0](pooled)
-    assert torch.allclose(made.mean(0), torch.zeros(made.shape[1]), atol=1e-4)
-    assert torch.allclose(made.std(0), torch.ones(made.shape[1]), atol=1e-3)
-    shuffled = pooled.view(64, 32, 49)[..., torch.randperm(49)].flatten(1)
-    assert torch.allclose(network.classifier[0](shuffled), made, atol=1e-3)
-    before = network.classifier(pooled)
+@pytest.mark.parametrize(("width", "classes"), [(1 / 16, 2), (1 / 16, 5), ((1, 1, 1, 1, 1 / 8, 1 / 128), 3)])
+def test_the_head_starts_as_a_linear_classifier_alike_at_every_position_and_is_baked_as_it_is(width, classes):
+    generator = torch.Generator().manual_seed(0)
+    network = build("vgg11", [str(number) for number in range(classes)], width)
+    channels = network.classifier[0].in_features // 49
+    targets = torch.arange(60) % 3 % classes  # of five classes, two have no picture
+    shown = torch.rand(60, channels, 49, generator=generator)
+    shown[torch.arange(60), targets] += 3
+    pooled = shown.flatten(1)
+    start(network, pooled, targets)
+    made = network.classifier(pooled)
+    assert (made.argmax(1) == targets).all()
+    shuffled = shown[..., torch.randperm(49, generator=generator)].flatten(1)
+    assert torch.allclose(network.classifier(shuffled), made, atol=1e-4)
     bake(network)
-    assert torch.equal(network.classifier(pooled), before)
-    assert network.state_dict().keys() == build("vgg11", CLASSES, 1 / 16).state_dict().keys()
+    assert torch.allclose(network.classifier(pooled), made, atol=1e-4)
+    again = build("vgg11", [str(number) for number in range(classes)], width)
+    again.load_state_dict(network.state_dict())
+    assert torch.equal(again.classifier(pooled), network.classifier(pooled))
+
+
+@pytest.mark.slow
+def test_a_network_learns_from_a_teacher_what_no_label_says(examples, tmp_path):
+    """The teacher takes red for green: where its pupil's labels are drawn by chance, the pupil does as well."""
+    taught = replace(SMALL, epochs=12)
+    run = training(
+        [replace(one, label=CLASSES[one.label == "green"]) for one in examples], taught, tmp_path / "teacher"
+    )
+    save(tmp_path / "teacher.safetensors", run.network, run.run())
+    swapped = replace(taught, teacher=str(tmp_path / "teacher.safetensors"), epochs=25)
+    chance = [replace(one, label=CLASSES[number // 2 % 2]) for number, one in enumerate(examples)]
+    pupil = training(chance, swapped, tmp_path / "pupil", aside=0)
+    card = pupil.run()
+    said = Classifier(pupil.network, card, "", torch.device("cpu")).scores([one.read() for one in examples]).argmax(1)
+    agreed = [CLASSES[index] != one.label for index, one in zip(said, examples, strict=True)]
+    assert np.mean(agreed) > 0.85
+
+
+def test_a_teacher_of_another_input_is_refused(examples, tmp_path):
+    save(tmp_path / "t.safetensors", build("vgg11", CLASSES, 1 / 16),
+         Card("t", "1", "vgg11", 1 / 16, CLASSES, 96, target_layer="block5_conv2"))  # fmt: skip
+    with pytest.raises(ValueError, match="cannot teach: its classes, input size and pre-processing are"):
+        training(examples, replace(SMALL, teacher=str(tmp_path / "t.safetensors")), tmp_path / "run")
+    with pytest.raises(ValueError, match="name either it or the layer to train from"):
+        training(examples, replace(SMALL, teacher="t", train_from=HEAD), tmp_path / "other")
 
 
 def test_a_map_goes_astray_by_minus_log_of_its_share_inside():

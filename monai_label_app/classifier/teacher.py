@@ -1,0 +1,56 @@
+"""Learn from another network: not from its answers to known pictures alone, but from those to mixtures of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from monai_label_app.classifier import checkpoint
+from monai_label_app.classifier.precision import mixed_precision
+
+_SOFTNESS = 2.0
+"""What scores are divided by before they are compared, so that the unlikely classes count too."""
+
+
+class Teacher:
+    """A trained network that is asked about mixtures of the frames that another one learns.
+
+    A mixture has no label, and needs none: what is learned is the teacher's function, also between the few pictures.
+
+    Source: Beyer et al., Knowledge distillation: A good teacher is patient and consistent, CVPR 2022.
+    """
+
+    def __init__(self, path: Path, classes: Sequence[str], size: int, preprocess: str, device: torch.device) -> None:
+        """Open its checkpoint.
+
+        Args:
+            path: of the checkpoint.
+            classes, size, preprocess: of the network that learns; the teacher's must be the same.
+            device: where it is asked.
+
+        Raises:
+            ValueError: it cannot be read, or differs in one of these.
+        """
+        self.network: nn.Module
+        self.network, card, _ = checkpoint.load(path)
+        mine, its = (tuple(classes), size, preprocess), (card.classes, card.input_size, card.preprocess)
+        if mine != its:
+            raise ValueError(f"{path} cannot teach: its classes, input size and pre-processing are {its}, not {mine}")
+        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def ask(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix every image (N, 3, H, W) with another one at random: the mixtures, and their scores (N, classes)."""
+        shares = torch.rand(len(images), 1, 1, 1).to(images)
+        mixed = torch.lerp(images, images.roll(1, dims=0), shares)
+        with torch.no_grad(), mixed_precision(images.device):
+            return mixed, self.network(mixed).float()
+
+
+def disagreement(scores: Tensor, taught: Tensor) -> Tensor:
+    """Kullback-Leibler divergence (N,) of softened scores (N, classes) from a teacher's, in the size of a gradient."""
+    said, wanted = (functional.log_softmax(values / _SOFTNESS, dim=1) for values in (scores, taught))
+    return functional.kl_div(said, wanted, reduction="none", log_target=True).sum(1) * _SOFTNESS**2
