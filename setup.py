@@ -41,6 +41,7 @@ setup(
         "scikit-learn>=1.4",
         "matplotlib>=3.8",
         "flask>=3.0",
+        "apiflask>=3.0",  # describes our routes by OpenAPI
         "jinja2>=3.1",
         "weasyprint>=68",  # the report as PDF
         "fhir.resources>=8.0",
