@@ -16,7 +16,7 @@ export class Panes {
     for (const figure of this.#place.children) {
       if (frame) this.#picture(figure, frame);
       this.#map(figure);
-      for (const group of figure.querySelectorAll("g")) group.replaceChildren();
+      for (const group of figure.querySelectorAll(".regions, .artifacts")) group.replaceChildren();
       figure.querySelector("figcaption").textContent = "";
     }
   }
@@ -44,8 +44,15 @@ export class Panes {
 
   // What was found on the frame, in every pane.
   artifacts({ artifacts }, shown) {
-    for (const group of this.#place.querySelectorAll(".artifacts"))
-      group.replaceChildren(...(shown ? artifacts : []).flatMap(({ name, outline, removed }) => [polygon(outline), label(outline, removed ? `${name}, ${removed}` : name)]));
+    for (const group of this.#place.querySelectorAll(".artifacts")) {
+      group.replaceChildren(
+        ...(shown ? artifacts : []).map(({ name, outline, removed }) => {
+          const one = document.createElementNS(SVG, "g");
+          one.append(polygon(outline), label(outline, removed ? `${name}, ${removed}` : name));
+          return one;
+        }),
+      );
+    }
   }
 
   // Where the evidence lies, of each pane of which it is known.
