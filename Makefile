@@ -68,7 +68,7 @@ system: .venv/tested
 	@test -d $(OHIF) || { mkdir -p .cache && cd .cache && npm pack --silent @ohif/app@$(OHIF_VERSION) >/dev/null && \
 		tar xzf ohif-app-$(OHIF_VERSION).tgz && mv package/dist ohif-$(OHIF_VERSION) && \
 		rm -rf package ohif-app-$(OHIF_VERSION).tgz; } || echo "could not fetch @ohif/app $(OHIF_VERSION)"
-	@test -d $(AXE) || { mkdir -p $(AXE) && cd .cache && npm pack --silent axe-core@$(AXE_VERSION) >/dev/null && \
+	@test -e $(AXE)/axe.min.js || { mkdir -p $(AXE) && cd .cache && npm pack --silent axe-core@$(AXE_VERSION) >/dev/null && \
 		tar xzf axe-core-$(AXE_VERSION).tgz -C axe-core-$(AXE_VERSION) --strip-components 1 package/axe.min.js && \
 		rm axe-core-$(AXE_VERSION).tgz; } || echo "could not fetch axe-core $(AXE_VERSION)"
 

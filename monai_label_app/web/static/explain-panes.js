@@ -58,7 +58,7 @@ export class Panes {
   // Where the evidence lies, of each pane of which it is known.
   regions(frame, evidence) {
     for (const [index, group] of [...this.#place.querySelectorAll(".regions")].entries())
-      group.replaceChildren(...(evidence[index]?.regions ?? []).map(({ contour }) => polygon(contour)));
+      group.replaceChildren(...(evidence[index]?.regions ?? []).flatMap(({ contour }) => [polygon(contour, "halo"), polygon(contour)]));
   }
 
   #arrange(count) {
@@ -94,8 +94,9 @@ export class Panes {
   }
 }
 
-function polygon(points) {
+function polygon(points, className = "") {
   const shape = document.createElementNS(SVG, "polygon");
+  shape.setAttribute("class", className);
   shape.setAttribute("points", points.map((point) => point.join(",")).join(" "));
   return shape;
 }
