@@ -52,6 +52,7 @@ class EndolensExplain extends HTMLElement {
   #panes;
   #model;
   #frame; // what is known of the one that is shown: address, prediction, size, artifacts
+  // Without a layer it is the model's target layer, without a label the predicted class.
   #choice = { method: "grad-cam", layer: undefined, label: undefined, view: "over", why: false, regions: true, artifacts: true, opacity: 0.45 };
   #wanted = false;
   #running;
@@ -99,18 +100,20 @@ class EndolensExplain extends HTMLElement {
   // Do what a key stands for; whether it is one of ours.
   press(key) {
     if (!this.#frame?.prediction) return false;
-    const { method, view, why, regions, artifacts, opacity } = this.#choice;
+    const { method, layer, view, regions, artifacts, opacity } = this.#choice;
     const stage = this.#model.stages[Number(key) - 1];
+    const next = (names, name) => names[(names.indexOf(name) + 1) % names.length];
     const methods = this.#model.methods.map(({ name }) => name);
+    const views = VIEWS.map(({ name }) => name);
     const actions = {
       ArrowUp: () => this.show({ label: neighbour(this.#classes, this.#label, -1) }),
       ArrowDown: () => this.show({ label: neighbour(this.#classes, this.#label, 1) }),
-      ",": () => this.#choose(neighbour(this.#model.layers, this.#choice.layer, -1)),
-      ".": () => this.#choose(neighbour(this.#model.layers, this.#choice.layer, 1)),
+      ",": () => this.#choose(neighbour(this.#model.layers, layer, -1)),
+      ".": () => this.#choose(neighbour(this.#model.layers, layer, 1)),
       w: () => this.#walk(),
       n: () => this.#toggleComparison(),
-      m: () => this.show({ method: methods[(methods.indexOf(method) + 1) % methods.length] }),
-      v: () => this.show({ view: VIEWS[(VIEWS.findIndex(({ name }) => name === view) + 1) % VIEWS.length].name, why: false }),
+      m: () => this.show({ method: next(methods, method) }),
+      v: () => this.show({ view: next(views, view), why: false }),
       "-": () => this.show({ opacity: Math.max(0, opacity - 0.1) }),
       "+": () => this.show({ opacity: Math.min(1, opacity + 0.1) }),
       o: () => this.show({ regions: !regions }),
@@ -166,7 +169,7 @@ class EndolensExplain extends HTMLElement {
   // A frame: its picture at once, then what the network takes it for.
   async #open(address) {
     this.#frame = { address, number: this.getAttribute("frame"), picture: this.#server.absolute(`${address}/picture.jpg`) };
-    if (this.#choice.label) this.#choice.label = undefined;
+    this.#choice.label = undefined;
     this.#panes.clear(this.#frame);
     this.#say([], [], "");
     const [prediction, about] = await Promise.all([this.#server.ask(`${address}/prediction`), this.#server.ask(address)]);
@@ -294,8 +297,10 @@ class EndolensExplain extends HTMLElement {
       found.push(await this.#server.evidence(this.#frame.address, { layer, class: one }));
     }
     if (this.#wanted) return;
-    this.#panes.regions(this.#frame, regions ? panes.map(({ map }) => found.find((one) => one.class === map?.class && one.layer === map.layer)) : []);
-    this.#say(found.map(({ sentence }) => sentence), found.flatMap(({ warnings }) => warnings), this.#frame.sentence);
+    const evidenceOf = ({ map }) => found.find((one) => one.class === map?.class && one.layer === map.layer);
+    this.#panes.regions(regions ? panes.map(evidenceOf) : []);
+    const warnings = found.flatMap((one) => one.warnings);
+    this.#say(found.map(({ sentence }) => sentence), warnings, this.#frame.sentence);
   }
 
   #say(sentences, warnings, about, failed = false) {

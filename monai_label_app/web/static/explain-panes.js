@@ -56,7 +56,7 @@ export class Panes {
   }
 
   // Where the evidence lies, of each pane of which it is known.
-  regions(frame, evidence) {
+  regions(evidence) {
     for (const [index, group] of [...this.#place.querySelectorAll(".regions")].entries())
       group.replaceChildren(...(evidence[index]?.regions ?? []).flatMap(({ contour }) => [polygon(contour, "halo"), polygon(contour)]));
   }
