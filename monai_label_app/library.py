@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from monai_label_app.pacs import Pacs
 from monai_label_app.study import Instance, Problem, Study, group, list_folder, read_instances
+
+Found = TypeVar("Found")
 
 FRESH_SECONDS = 2.0
 """How long a look at the folder or the PACS is taken for current."""
@@ -62,12 +64,12 @@ class FolderLibrary:
     def study(self, uid: str) -> Study:
         """One study; LookupError if there is none."""
         self._look()
-        return self._studies[uid]
+        return _found(self._studies, uid)
 
     def instance(self, uid: str) -> Instance:
         """One object; LookupError if there is none."""
         self._look()
-        return self._instances[uid]
+        return _found(self._instances, uid)
 
     def _look(self) -> None:
         with self._lock:
@@ -129,6 +131,12 @@ class PacsLibrary:
         if known is None or known[0] != count or count == 0:
             known = self._studies[uid] = (count, self._pacs.study(uid))
         return known[1]
+
+
+def _found(known: Mapping[str, Found], uid: str) -> Found:
+    if uid not in known:
+        raise LookupError(uid)
+    return known[uid]
 
 
 def is_address(studies: str) -> bool:

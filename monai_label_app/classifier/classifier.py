@@ -38,11 +38,20 @@ class Classifier:
         """The card's version and the first eight digits of the fingerprint, as in ``1.0.0+0a1b2c3d``."""
         return f"{self.card.version}+{self.fingerprint[:8]}"
 
-    @cached_property
+    @property
+    def layers(self) -> list[str]:
+        """Every layer that takes part in the scores, in the order of the forward pass."""
+        return list(self._sizes)
+
+    @property
     def stages(self) -> list[str]:
         """The last layer of each size, from the first to the last: five in a VGG."""
+        return list({size: layer for layer, size in self._sizes.items()}.values())
+
+    @cached_property
+    def _sizes(self) -> dict[str, torch.Size]:
         seen = dissect(self.network, torch.zeros(1, 3, self.card.input_size, self.card.input_size))
-        return list({seen.activation(layer).shape[2:]: layer for layer in seen.layers}.values())
+        return {layer: seen.activation(layer).shape[2:] for layer in seen.layers}
 
     def dissect(
         self, frames: Sequence[NDArray], layers: Sequence[str] | None = None

@@ -1,0 +1,148 @@
+"""Why the network says what it says of a frame: maps as picture, numbers and DICOM, and evidence in words."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from apiflask import APIBlueprint, Schema
+from apiflask.fields import Dict, Float, Integer, List, Nested, String
+from apiflask.validators import OneOf
+from flask import Response
+from numpy.typing import NDArray
+from PIL import Image
+
+from explainers import METHODS, heatmap
+from monai_label_app.analysis import algorithm_of
+from monai_label_app.web.api.content import described, encoded, unchanging
+from monai_label_app.web.api.frames import FRAME
+from monai_label_app.web.evidence import warnings
+from monai_label_app.web.explorer import OpenFrame
+from monai_label_app.web.services import Services
+from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Explanation
+from report.secondary_capture import GUIDED_HEATMAPS, HEATMAPS, heatmap_capture
+
+_CAPTURES = {"grad-cam": (GRAD_CAM, HEATMAPS), "guided-grad-cam": (GUIDED_GRAD_CAM, GUIDED_HEATMAPS)}
+
+
+class Choice(Schema):
+    """A layer and a class; by default the model's target layer and the predicted class."""
+
+    layer = String(load_default=None)
+    label = String(data_key="class", load_default=None)
+
+
+class MapChoice(Choice):
+    """A map."""
+
+    method = String(load_default="grad-cam", validate=OneOf(list(METHODS)))
+    compared_with = String(load_default=None, metadata={"description": "a class whose map shares the scale"})
+
+
+class CaptureChoice(Choice):
+    """A map that DICOM has a name for."""
+
+    method = String(load_default="grad-cam", validate=OneOf(list(_CAPTURES)))
+
+
+class Outline(Schema):
+    """A region, in pixels of the frame; (0, 0) is the outer corner of the first."""
+
+    contour = List(List(Float()), required=True)
+    box = List(Float(), required=True)
+
+
+class EvidenceSchema(Schema):
+    """What a Grad-CAM says, in words and numbers."""
+
+    layer = String(required=True)
+    label = String(data_key="class", required=True)
+    probability = Float(required=True)
+    sentence = String(required=True)
+    warnings = List(String(), required=True)
+    shares = Dict(String(), Float(), required=True, metadata={"description": "of the evidence, on each artifact"})
+    regions = List(Nested(Outline), required=True)
+    width = Integer(required=True)
+    height = Integer(required=True)
+
+
+def create_blueprint(services: Services) -> APIBlueprint:
+    """``/images/UID/frames/NUMBER/evidence`` and ``…/explanation``."""
+    api, explorer = APIBlueprint("explanations", __name__, tag="Explanations"), services.explorer
+
+    @api.get(f"{FRAME}/evidence")
+    @api.input(Choice, location="query")
+    @api.doc(summary="What a class is read from, in words and numbers")
+    @api.output(EvidenceSchema)
+    def evidence(uid: str, number: int, query_data: dict[str, Any]) -> dict[str, Any]:
+        seen = explorer.open(uid, number)
+        found = seen.evidence(*_choose(seen, query_data))
+        return {**vars(found), "sentence": found.sentence, "warnings": warnings(found.label, found.shares)}
+
+    @api.get(f"{FRAME}/explanation.png")
+    @api.input(MapChoice, location="query")
+    @api.doc(summary="A map in colours, to lay over its frame", responses=described("image/png", "Clear where 0."))
+    def png(uid: str, number: int, query_data: dict[str, Any]) -> Response:
+        return mapped("image/png", uid, number, query_data, _coloured)
+
+    @api.get(f"{FRAME}/explanation.npy")
+    @api.input(MapChoice, location="query")
+    @api.doc(summary="A map as numbers", responses=described("application/x-npy", "float32 (height, width), 0 to 1."))
+    def npy(uid: str, number: int, query_data: dict[str, Any]) -> Response:
+        return mapped("application/x-npy", uid, number, query_data, _numbers)
+
+    @api.get(f"{FRAME}/explanation.dcm")
+    @api.input(CaptureChoice, location="query")
+    @api.doc(summary="A map over its frame", responses=described("application/dicom", "A Secondary Capture."))
+    def dcm(uid: str, number: int, query_data: dict[str, Any]) -> Response:
+        seen, name = explorer.open(uid, number), query_data["method"]
+        layer, label = _choose(seen, query_data)
+
+        def make() -> bytes:
+            method, series = _CAPTURES[name]
+            made = heatmap_capture(
+                explorer.instance(uid).read(),
+                number,
+                heatmap.overlay(seen.picture.pixels, seen.look(name, layer, label)),
+                Explanation(method, layer, label, seen.glance.probabilities[label]),
+                algorithm_of(seen.classifier),
+                instance_number=number,
+                series=series,
+                colours=heatmap.colourise(np.linspace(0, 1, 256)),
+            )
+            stream = io.BytesIO()
+            made.save_as(stream, enforce_file_format=True)
+            return stream.getvalue()
+
+        return unchanging("application/dicom", make, uid, number, seen.classifier.fingerprint, name, layer, label)
+
+    def mapped(
+        kind: str, uid: str, number: int, chosen: dict[str, Any], write: Callable[[NDArray[np.float32]], bytes]
+    ) -> Response:
+        seen = explorer.open(uid, number)
+        look = (chosen["method"], *_choose(seen, chosen), chosen["compared_with"])
+        key = (uid, number, seen.classifier.fingerprint, *look)
+        return unchanging(kind, lambda: write(seen.look(*look)), *key)
+
+    return api
+
+
+def _choose(seen: OpenFrame, chosen: dict[str, Any]) -> tuple[str, str]:
+    return chosen["layer"] or seen.classifier.card.target_layer, chosen["label"] or seen.glance.predicted
+
+
+def _coloured(saliency: NDArray[np.float32]) -> bytes:
+    # With a palette, a picture is made, sent and shown in a fraction of the time.
+    values = np.linspace(0, 1, 256)
+    picture = Image.fromarray(np.rint(255 * saliency).astype(np.uint8), "P")
+    picture.putpalette(heatmap.colourise(values).tobytes())
+    opacity = np.rint(255 * np.minimum(1, 2 * values)).astype(np.uint8)  # as heatmap.overlay has it
+    return encoded(picture, "PNG", compress_level=1, transparency=opacity.tobytes())
+
+
+def _numbers(saliency: NDArray[np.float32]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, saliency)
+    return stream.getvalue()

@@ -1,0 +1,64 @@
+"""Studies and their images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apiflask import APIBlueprint, Schema
+from apiflask.fields import Integer, List, Nested, String
+
+from monai_label_app.study import Study
+from monai_label_app.web.services import Services
+
+
+class ImageSummary(Schema):
+    """An image of a study."""
+
+    sop_instance_uid = String(required=True)
+    frames = Integer(required=True)
+
+
+class StudySummary(Schema):
+    """A study and its images."""
+
+    uid = String(required=True)
+    patient = String(required=True)
+    patient_id = String(required=True)
+    date = String(required=True)
+    description = String(required=True)
+    images = List(Nested(ImageSummary), required=True)
+
+
+def create_blueprint(services: Services) -> APIBlueprint:
+    """``/studies``."""
+    api = APIBlueprint("studies", __name__, tag="Studies")
+
+    @api.get("/studies")
+    @api.doc(summary="Every study with endoscopy images")
+    @api.output(StudySummary(many=True))
+    def listing() -> list[dict[str, Any]]:
+        return [summary(study) for study in services.library.studies() if study.images.instances]
+
+    @api.get("/studies/<uid>")
+    @api.doc(summary="One study")
+    @api.output(StudySummary)
+    def study(uid: str) -> dict[str, Any]:
+        return summary(services.library.study(uid))
+
+    return api
+
+
+def summary(study: Study) -> dict[str, Any]:
+    """A study for people to read: patient, date, images."""
+    header = study.instances[0].header
+    return {
+        "uid": study.uid,
+        "patient": str(header.get("PatientName", "")).replace("^", " ").strip() or "unnamed patient",
+        "patient_id": str(header.get("PatientID", "")),
+        "date": str(header.get("StudyDate", "")),
+        "description": str(header.get("StudyDescription", "")),
+        "images": [
+            {"sop_instance_uid": str(one.header.SOPInstanceUID), "frames": one.frame_count}
+            for one in study.images.instances
+        ],
+    }

@@ -1,0 +1,26 @@
+"""What the routes work on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from monai_label_app.library import Library
+from monai_label_app.viewers.ohif import Viewer
+from monai_label_app.web.explorer import Explorer
+
+
+@dataclass(frozen=True)
+class Services:
+    """Given to every subject of the REST interface and to every page.
+
+    Attributes:
+        library: the studies.
+        explorer: opens their frames.
+        viewer: OHIF, for the links to it.
+        pacs: the library is a PACS, so OHIF reads from there.
+    """
+
+    library: Library
+    explorer: Explorer
+    viewer: Viewer
+    pacs: bool
