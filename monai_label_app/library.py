@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+from pydicom import Dataset
+
+from monai_label_app.folder import add_objects
 from monai_label_app.pacs import Pacs
 from monai_label_app.study import Instance, Problem, Study, group, list_folder, read_instances
 
@@ -41,14 +44,28 @@ class Library(Protocol):
             LookupError: there is none.
         """
 
+    def store(self, datasets: Iterable[Dataset]) -> list[str]:
+        """Add objects to their studies, each whole or not at all, and none whose SOP Instance UID is there already.
+
+        Returns:
+            SOP Instance UIDs of those that are new; a look at the library that begins now finds them.
+
+        Raises:
+            OSError: the folder cannot be written, and nothing was added.
+            PacsError: the PACS is down or refuses one of them; those before it are stored.
+        """
+
 
 class FolderLibrary:
-    """The DICOM files and pictures of a folder and its sub-folders."""
+    """The DICOM files and pictures of a folder and its sub-folders.
+
+    What is stored becomes ``STUDY/INSTANCE.dcm`` in the folder, named by UIDs, wherever the study's other files lie.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.problems: list[Problem] = []
-        self._lock = threading.Lock()
+        self._lock, self._storing = threading.Lock(), threading.Lock()
         self._looked = float("-inf")
         self._seen: list[tuple[Path, int, int]] | None = None
         self._studies: dict[str, Study] = {}
@@ -69,9 +86,26 @@ class FolderLibrary:
         self._look()
         return self._instances[uid]
 
-    def _look(self) -> None:
+    def store(self, datasets: Iterable[Dataset]) -> list[str]:
+        """Add objects, each once; OSError if the folder cannot be written."""
+        with self._storing:
+            self._look(again=True)
+            new: dict[str, None] = {}
+
+            def missing() -> Iterator[Dataset]:
+                for dataset in datasets:
+                    uid = str(dataset.SOPInstanceUID)
+                    if uid not in self._instances and uid not in new:
+                        new[uid] = None
+                        yield dataset
+
+            add_objects(missing(), self.folder)
+            self._look(again=True)
+        return list(new)
+
+    def _look(self, again: bool = False) -> None:
         with self._lock:
-            if time.monotonic() - self._looked < FRESH_SECONDS:
+            if not again and time.monotonic() - self._looked < FRESH_SECONDS:
                 return
             files = list(self._snapshot())
             if files != self._seen:
@@ -94,8 +128,9 @@ class PacsLibrary:
 
     def __init__(self, pacs: Pacs) -> None:
         self._pacs = pacs
-        self._lock = threading.Lock()
+        self._lock, self._storing = threading.Lock(), threading.Lock()
         self._looked = float("-inf")
+        self._stores = 0
         self._counts: dict[str, int] = {}
         self._studies: dict[str, tuple[int, Study]] = {}
 
@@ -115,12 +150,22 @@ class PacsLibrary:
                     return instance
         raise LookupError(uid)
 
+    def store(self, datasets: Iterable[Dataset]) -> list[str]:
+        """Add objects, each once; PacsError if the PACS cannot be asked or refuses one."""
+        try:
+            with self._storing:
+                return self._pacs.store(datasets)
+        finally:
+            self._stores += 1
+            self._looked = float("-inf")
+
     def _look(self) -> dict[str, int]:
         if time.monotonic() - self._looked > FRESH_SECONDS:
             # Not under the lock: a slow PACS would hold up those who need no news of it.
-            counts = self._pacs.studies()
+            stores, counts = self._stores, self._pacs.studies()
             with self._lock:
-                self._counts, self._looked = counts, time.monotonic()
+                # What was stored meanwhile may not be counted.
+                self._counts, self._looked = counts, time.monotonic() if stores == self._stores else float("-inf")
                 self._studies = {uid: known for uid, known in self._studies.items() if uid in counts}
         return self._counts
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -94,30 +95,39 @@ class Pacs:
                 return studies
             studies.update(new)
 
-    def deliver(self, result: StudyResult) -> None:
-        """Store a study's result objects by STOW-RS, without those that the PACS already has.
+    def store(self, datasets: Iterable[Dataset]) -> list[str]:
+        """Store objects by STOW-RS, without those that the PACS already has.
 
-        The result then names its outputs by SOP Instance UID.
+        Returns:
+            SOP Instance UIDs of those that are new there.
 
         Raises:
             PacsError: the PACS is down or refuses one of them; those before it are stored.
         """
-        present: dict[str, set[str]] = {}
-        names = {}
-        for path in result.objects:
-            dataset = dcmread(path)
-            names[str(path)] = dataset.SOPInstanceUID
-            series = dataset.SeriesInstanceUID
+        present: dict[tuple[str, str], set[str]] = {}
+        stored = []
+        for dataset in datasets:
+            series = dataset.StudyInstanceUID, dataset.SeriesInstanceUID
             if series not in present:
-                present[series] = self._instances(result.study_uid, series)
+                present[series] = self._instances(*series)
             if dataset.SOPInstanceUID not in present[series]:
                 self._store(dataset)
+                present[series].add(dataset.SOPInstanceUID)
+                stored.append(str(dataset.SOPInstanceUID))
+        return stored
+
+    def deliver(self, result: StudyResult) -> None:
+        """Store a study's result objects as :meth:`store` does; the result then names its outputs by their UIDs."""
+        self.store(dcmread(path) for path in result.objects)
         for line in result.frames:
-            line.outputs = [names[output] for output in line.outputs]
+            line.outputs = [Path(output).stem for output in line.outputs]
 
     def _instances(self, study: str, series: str) -> set[str]:
-        with self._explained():
-            found = self._client.search_for_instances(study, series, fields=["SOPInstanceUID"])
+        try:
+            with self._explained():
+                found = self._client.search_for_instances(study, series, fields=["SOPInstanceUID"])
+        except NotInPacsError:
+            return set()
         return {Dataset.from_json(item).SOPInstanceUID for item in found}
 
     def _store(self, dataset: Dataset) -> None:
