@@ -22,8 +22,14 @@ from monai_label_app.study import Instance, Study, make_study
 if TYPE_CHECKING:  # torch comes with it
     from monai_label_app.analysis import StudyResult
 
+MODALITY = "ES"
+"""Of the studies that are looked for: endoscopy."""
+
 TIMEOUT = (5, 60)
 """Seconds to connect, and to wait for an answer."""
+
+_AS_STORED = (("application/dicom", "*"),)
+"""An instance in the transfer syntax that it has; the default of DICOMweb is to decompress it."""
 
 
 def credentials() -> tuple[bytes, bytes] | None:
@@ -86,7 +92,7 @@ class Pacs:
         while True:
             with self._explained():
                 page = self._client.search_for_studies(
-                    search_filters={"ModalitiesInStudy": "ES"}, offset=len(studies) or None
+                    search_filters={"ModalitiesInStudy": MODALITY}, offset=len(studies) or None
                 )
             found = [Dataset.from_json(item) for item in page]
             new = {str(one.StudyInstanceUID): int(one.get("NumberOfStudyRelatedInstances") or 0) for one in found}
@@ -141,7 +147,7 @@ class Pacs:
     def _read(self, header: Dataset) -> Dataset:
         with self._explained():
             return self._client.retrieve_instance(
-                header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID
+                header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID, media_types=_AS_STORED
             )
 
     @contextmanager

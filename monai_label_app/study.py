@@ -99,6 +99,11 @@ class Study:
         """The same study with nothing but the images that can be analysed."""
         return Study(self.uid, tuple(instance for instance in self.instances if instance.refusal is None))
 
+    @property
+    def frame_count(self) -> int:
+        """Number of frames that the headers of all instances announce."""
+        return sum(instance.frame_count for instance in self.instances)
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -1,0 +1,202 @@
+"""Which of the files that came in are endoscopic images, and which of those may be added to a library."""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pydicom import Dataset
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from monai_label_app.folder import whole
+from monai_label_app.frames import UnreadableError, frames, in_one_line, require_size
+from monai_label_app.library import Library, PacsLibrary
+from monai_label_app.pacs import MODALITY
+from monai_label_app.pictures import read_picture
+from monai_label_app.study import Instance, convert_pictures, read_dicom
+from report.endoscopic_image import Examination
+
+STORED, PRESENT, REFUSED = "stored", "present", "refused"
+
+_HEAD = 132
+"""Bytes of a DICOM file up to the end of its mark, DICM (PS3.10 7.1)."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """A file that is an endoscopic image.
+
+    Attributes:
+        name: what the sender calls it.
+        path: where it lies.
+        fingerprint: of a picture's pixels; empty for DICOM.
+    """
+
+    name: str
+    path: Path
+    fingerprint: str = ""
+
+    @property
+    def kind(self) -> str:
+        """``picture`` or ``DICOM``."""
+        return "picture" if self.fingerprint else "DICOM"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a file: ``stored``, ``present`` (it was there already) or ``refused``, and why, in a sentence."""
+
+    name: str
+    state: str
+    study: str = ""
+    reason: str = ""
+
+
+def look(path: Path, name: str) -> Received:
+    """See what a file is, by its content. A DICOM file is written anew, as it will be stored.
+
+    Args:
+        path: where it lies.
+        name: what the sender calls it, for the sentences; it decides nothing.
+
+    Raises:
+        UnreadableError: it is no endoscopic image, or cannot be read to the end.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(_HEAD).endswith(b"DICM"):
+                return _look_at_dicom(path, name)
+        if (mimetypes.guess_type(name)[0] or "").startswith("video/"):
+            raise UnreadableError(f"{name} is a video, and videos are not taken yet")
+        still = read_picture(path)
+        require_size(still.pixels, name)
+        return Received(name, path, still.fingerprint)
+    except ValueError as error:
+        # Where it lies here is nobody's business.
+        raise UnreadableError(str(error).replace(str(path), name)) from None
+
+
+def _look_at_dicom(path: Path, name: str) -> Received:
+    try:
+        syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+    except Exception as error:  # a damaged file makes pydicom raise nearly anything
+        raise UnreadableError(f"{name} is damaged DICOM: {in_one_line(error)}") from None
+    if syntax == DeflatedExplicitVRLittleEndian:  # a small file can become one of any size
+        raise UnreadableError(f"{name} is deflated as a whole, and such files are not taken")
+    dataset = read_dicom(path)
+    if reason := Instance(name, dataset, lambda: dataset).refusal:
+        raise UnreadableError(f"{name} {reason}")
+    require_size(next(frames(dataset, name, only=1)).pixels, name)
+    try:
+        with whole(path) as partly:
+            dataset.save_as(partly, enforce_file_format=True)
+    except OSError:
+        raise
+    except Exception as error:
+        raise UnreadableError(f"{name} is damaged DICOM: {in_one_line(error)}") from None
+    return Received(name, path)
+
+
+def store(files: Iterable[Received], examination: Examination, library: Library) -> list[Outcome]:
+    """Add images to a library: DICOM to the studies that they name, all pictures as one study of the examination.
+
+    Nothing is overwritten, doubled, or put into another patient's study.
+
+    Returns:
+        What became of each file, in their order.
+
+    Raises:
+        OSError, PacsError: as :meth:`monai_label_app.library.Library.store`.
+    """
+    files = list(files)
+    outcomes: dict[Path, Outcome] = {}
+    accepted: dict[str, tuple[Received, Instance]] = {}
+    candidates = list(_instances(files, examination))
+    for file, instance in candidates:
+        headers = [one.header for _, one in candidates]
+        known = [one for _, one in accepted.values()]
+        outcome = _judge(file.name, instance, known, library) or _unlisted(file.name, instance, headers, library)
+        if outcome is None:
+            accepted[str(instance.header.SOPInstanceUID)] = file, instance
+        else:
+            outcomes[file.path] = outcome
+    new = set(library.store(instance.read() for _, instance in accepted.values()))
+    for uid, (file, instance) in accepted.items():
+        state = STORED if uid in new else PRESENT
+        outcomes[file.path] = Outcome(file.name, state, str(instance.header.StudyInstanceUID))
+    first = {file.fingerprint: file.path for file in reversed(files)}
+    return [outcomes.get(file.path) or _again(file, outcomes[first[file.fingerprint]]) for file in files]
+
+
+def _instances(files: Sequence[Received], examination: Examination) -> Iterator[tuple[Received, Instance]]:
+    pictures: dict[str, Received] = {}
+    for file in files:
+        if file.fingerprint:
+            pictures.setdefault(file.fingerprint, file)
+        else:
+            yield file, Instance(file.name, read_dicom(file.path, pixels=False), partial(read_dicom, file.path))
+    converted, _ = convert_pictures([file.path for file in pictures.values()], examination)
+    yield from zip(pictures.values(), converted, strict=True)
+
+
+def _judge(name: str, instance: Instance, accepted: Sequence[Instance], library: Library) -> Outcome | None:
+    """Why an image cannot be added to the library and to those that were accepted, None if it can."""
+    header = instance.header
+    uid, study = str(header.SOPInstanceUID), str(header.StudyInstanceUID)
+    known = next((one for one in accepted if one.header.SOPInstanceUID == uid), None) or _stored(library, uid)
+    if known is not None:
+        if _same(known, instance):
+            return Outcome(name, PRESENT, study, f"{name} is there already")
+        return Outcome(name, REFUSED, reason=f"{name} has the SOP Instance UID of an image that is there with another "
+                       "content, and nothing is overwritten")  # fmt: skip
+    others = [one.header for one in accepted if one.header.StudyInstanceUID == study] or _headers(library, study)
+    if others and _patient(others[0]) != _patient(header):
+        return Outcome(name, REFUSED, reason=f"{name} names another patient than the rest of its study")
+    return None
+
+
+def _unlisted(name: str, instance: Instance, sent: Sequence[Dataset], library: Library) -> Outcome | None:
+    """An image that a PACS would take and that nobody would find here again."""
+    study = instance.header.StudyInstanceUID
+    if not isinstance(library, PacsLibrary):
+        return None
+    beside = [one for one in sent if one.StudyInstanceUID == study] + _headers(library, study)
+    if any(one.get("Modality") == MODALITY for one in beside):
+        return None
+    return Outcome(name, REFUSED, reason=f"{name} belongs to a study without images of modality {MODALITY}, "
+                   "and no others are looked for in the PACS")  # fmt: skip
+
+
+def _again(file: Received, first: Outcome) -> Outcome:
+    if first.state == REFUSED:
+        return Outcome(file.name, REFUSED, reason=f"{file.name} is the same picture as {first.name}")
+    return Outcome(file.name, PRESENT, first.study, f"{file.name} is the same picture as {first.name}")
+
+
+def _stored(library: Library, uid: str) -> Instance | None:
+    try:
+        return library.instance(uid)
+    except LookupError:
+        return None
+
+
+def _headers(library: Library, study: str) -> list[Dataset]:
+    try:
+        return [one.header for one in library.study(study).instances]
+    except LookupError:
+        return []
+
+
+def _same(one: Instance, other: Instance) -> bool:
+    try:
+        return bool(one.read() == other.read())
+    except UnreadableError:
+        return False
+
+
+def _patient(header: Dataset) -> str:
+    return str(header.get("PatientID") or "").strip() or str(header.get("PatientName") or "")
