@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +21,6 @@ from monailabel.config import settings
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
@@ -99,14 +96,7 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
     hosts = LOOPBACK_NAMES if os.environ.get(LOOPBACK_VARIABLE) else None
     origins = frozenset(str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS)
     guard = Middleware(Guard, hosts=hosts, origins=origins)
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with monailabel.app.lifespan(app):
-            yield
-        await run_in_threadpool(jobs.close)
-
-    return Starlette(routes=[*routes, Mount("/", api)], middleware=[guard], lifespan=lifespan)
+    return Starlette(routes=[*routes, Mount("/", api)], middleware=[guard], lifespan=monailabel.app.lifespan)
 
 
 async def _home(request: Request) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,11 +34,13 @@ class Received:
         name: what the sender calls it.
         path: where it lies.
         fingerprint: of a picture's pixels; empty for DICOM.
+        number: its place among those that were received together, from 1.
     """
 
     name: str
     path: Path
     fingerprint: str = ""
+    number: int = 1
 
     @property
     def kind(self) -> str:
@@ -48,9 +50,16 @@ class Received:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a file: ``stored``, ``present`` (it was there already) or ``refused``, and why, in a sentence."""
+    """What became of a file.
 
-    name: str
+    Attributes:
+        number: of the file.
+        state: ``stored``, ``present`` (it was there already) or ``refused``.
+        study: Study Instance UID; empty if it was refused.
+        reason: a sentence, where there is something to say.
+    """
+
+    number: int
     state: str
     study: str = ""
     reason: str = ""
@@ -113,23 +122,36 @@ def store(files: Iterable[Received], examination: Examination, library: Library)
         OSError, PacsError: as :meth:`monai_label_app.library.Library.store`.
     """
     files = list(files)
-    outcomes: dict[Path, Outcome] = {}
-    accepted: dict[str, tuple[Received, Instance]] = {}
     candidates = list(_instances(files, examination))
+    endoscopic = {one.header.StudyInstanceUID for _, one in candidates if one.header.get("Modality") == MODALITY}
+    accepted: dict[str, tuple[Received, Instance]] = {}
+    patients: dict[str, str] = {}
+    outcomes: dict[int, Outcome] = {}
     for file, instance in candidates:
-        headers = [one.header for _, one in candidates]
-        known = [one for _, one in accepted.values()]
-        outcome = _judge(file.name, instance, known, library) or _unlisted(file.name, instance, headers, library)
-        if outcome is None:
-            accepted[str(instance.header.SOPInstanceUID)] = file, instance
+        uid, study = str(instance.header.SOPInstanceUID), str(instance.header.StudyInstanceUID)
+        if study not in patients:
+            patients[study] = _patient(next(iter(_headers(library, study)), instance.header))
+        known = accepted[uid][1] if uid in accepted else _stored(library, uid)
+        if known is not None and _same(known, instance):
+            outcomes[file.number] = Outcome(file.number, PRESENT, study, f"{file.name} is there already")
+        elif known is not None:
+            outcomes[file.number] = _refused(
+                file, "has the SOP Instance UID of an image that is there with another content; nothing is overwritten"
+            )
+        elif _patient(instance.header) != patients[study]:
+            outcomes[file.number] = _refused(file, "names another patient than the rest of its study")
+        elif study not in endoscopic and not _finds(library, study):
+            outcomes[file.number] = _refused(
+                file, f"is of a study without images of modality {MODALITY}, and no others are looked for in the PACS"
+            )
         else:
-            outcomes[file.path] = outcome
+            accepted[uid] = file, instance
     new = set(library.store(instance.read() for _, instance in accepted.values()))
     for uid, (file, instance) in accepted.items():
         state = STORED if uid in new else PRESENT
-        outcomes[file.path] = Outcome(file.name, state, str(instance.header.StudyInstanceUID))
-    first = {file.fingerprint: file.path for file in reversed(files)}
-    return [outcomes.get(file.path) or _again(file, outcomes[first[file.fingerprint]]) for file in files]
+        outcomes[file.number] = Outcome(file.number, state, str(instance.header.StudyInstanceUID))
+    first = {file.fingerprint: file for file in reversed(files)}
+    return [outcomes.get(file.number) or _again(file, first[file.fingerprint], outcomes) for file in files]
 
 
 def _instances(files: Sequence[Received], examination: Examination) -> Iterator[tuple[Received, Instance]]:
@@ -143,38 +165,21 @@ def _instances(files: Sequence[Received], examination: Examination) -> Iterator[
     yield from zip(pictures.values(), converted, strict=True)
 
 
-def _judge(name: str, instance: Instance, accepted: Sequence[Instance], library: Library) -> Outcome | None:
-    """Why an image cannot be added to the library and to those that were accepted, None if it can."""
-    header = instance.header
-    uid, study = str(header.SOPInstanceUID), str(header.StudyInstanceUID)
-    known = next((one for one in accepted if one.header.SOPInstanceUID == uid), None) or _stored(library, uid)
-    if known is not None:
-        if _same(known, instance):
-            return Outcome(name, PRESENT, study, f"{name} is there already")
-        return Outcome(name, REFUSED, reason=f"{name} has the SOP Instance UID of an image that is there with another "
-                       "content, and nothing is overwritten")  # fmt: skip
-    others = [one.header for one in accepted if one.header.StudyInstanceUID == study] or _headers(library, study)
-    if others and _patient(others[0]) != _patient(header):
-        return Outcome(name, REFUSED, reason=f"{name} names another patient than the rest of its study")
-    return None
+def _refused(file: Received, reason: str) -> Outcome:
+    return Outcome(file.number, REFUSED, reason=f"{file.name} {reason}")
 
 
-def _unlisted(name: str, instance: Instance, sent: Sequence[Dataset], library: Library) -> Outcome | None:
-    """An image that a PACS would take and that nobody would find here again."""
-    study = instance.header.StudyInstanceUID
-    if not isinstance(library, PacsLibrary):
-        return None
-    beside = [one for one in sent if one.StudyInstanceUID == study] + _headers(library, study)
-    if any(one.get("Modality") == MODALITY for one in beside):
-        return None
-    return Outcome(name, REFUSED, reason=f"{name} belongs to a study without images of modality {MODALITY}, "
-                   "and no others are looked for in the PACS")  # fmt: skip
+def _again(file: Received, first: Received, outcomes: Mapping[int, Outcome]) -> Outcome:
+    """Of a picture that was sent twice."""
+    state = REFUSED if outcomes[first.number].state == REFUSED else PRESENT
+    return Outcome(file.number, state, outcomes[first.number].study, f"{file.name} is the same picture as {first.name}")
 
 
-def _again(file: Received, first: Outcome) -> Outcome:
-    if first.state == REFUSED:
-        return Outcome(file.name, REFUSED, reason=f"{file.name} is the same picture as {first.name}")
-    return Outcome(file.name, PRESENT, first.study, f"{file.name} is the same picture as {first.name}")
+def _finds(library: Library, study: str) -> bool:
+    """Whether a library will list a study to which an image of another modality is added."""
+    return not isinstance(library, PacsLibrary) or any(
+        one.get("Modality") == MODALITY for one in _headers(library, study)
+    )
 
 
 def _stored(library: Library, uid: str) -> Instance | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import queue
 import secrets
@@ -106,6 +107,8 @@ class Jobs:
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="analysis", daemon=True)
                 self._worker.start()
+                # Python would stop it in the midst of torch's own threads, and abort.
+                atexit.register(self.close)
         self._waiting.put(job.key)
         return job
 

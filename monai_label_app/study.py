@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -175,13 +176,13 @@ def read_frame(path: Path, number: int = 1) -> NDArray[np.uint8]:
 
 def list_folder(folder: Path) -> Iterator[Path]:
     """Every file under a folder, sorted, without hidden files and bookkeeping; none is opened."""
-    datastore = (folder / "datastore_v2.json").exists()
-    for file in sorted(folder.rglob("*")):
-        place = file.relative_to(folder).parts
-        hidden = any(part.startswith(".") for part in place)
-        label = datastore and place[0] == "labels"
-        if file.is_file() and not hidden and not label and file.name not in _BOOKKEEPING:
-            yield file
+    found: list[Path] = []
+    # Unlike Path.rglob it does not fail where a folder goes while it is looked at.
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in files if not name.startswith(".") and name not in _BOOKKEEPING]
+    labels = folder / "labels" if (folder / "datastore_v2.json").exists() else None
+    yield from (file for file in sorted(found) if file.is_file() and labels not in file.parents)
 
 
 def find_files(paths: Iterable[Path]) -> Iterator[Path]:

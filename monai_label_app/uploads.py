@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -131,7 +131,9 @@ class Uploads:
             with self._looking:
                 received = intake.look(path, name)
             with self._lock:
-                self._uploads[key].files.append(received)
+                files = self._uploads[key].files
+                received = replace(received, number=len(files) + 1)
+                files.append(received)
                 upload.touched = time.monotonic()
         except BaseException:
             path.unlink(missing_ok=True)

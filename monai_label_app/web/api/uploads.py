@@ -8,7 +8,7 @@ from typing import Any
 
 from apiflask import APIBlueprint, Schema
 from apiflask.fields import Integer, List, Nested, String
-from apiflask.validators import Length, OneOf
+from apiflask.validators import Length, OneOf, Regexp
 from flask import Response, abort, request
 
 from monai_label_app.intake import PRESENT, REFUSED, STORED
@@ -16,6 +16,8 @@ from monai_label_app.uploads import BusyError, NoRoomError, TooLargeError
 from monai_label_app.web.api.problems import Refusal, described
 from monai_label_app.web.services import Services
 from report.endoscopic_image import Examination
+
+_DATE = Regexp("^([0-9]{8})?$", error="Not YYYYMMDD.")
 
 _STATUSES = {LookupError: 404, TooLargeError: 413, BusyError: 503, NoRoomError: 507, OSError: 507}
 _HEADERS = {
@@ -46,6 +48,7 @@ class FileName(Schema):
 class ReceivedSchema(Schema):
     """A file that is an endoscopic image."""
 
+    number = Integer(required=True)
     name = String(required=True)
     kind = String(required=True, validate=OneOf(["DICOM", "picture"]))
 
@@ -53,21 +56,21 @@ class ReceivedSchema(Schema):
 class ExaminationSchema(Schema):
     """Whose pictures they are. DICOM says so itself. What is not known stays empty."""
 
-    patient_id = String(load_default="")
-    patient_name = String(load_default="", metadata={"description": "Family^Given"})
-    patient_birth_date = String(load_default="", metadata={"description": "YYYYMMDD"})
-    patient_sex = String(load_default="", metadata={"description": "M, F or O"})
-    study_date = String(load_default="", metadata={"description": "YYYYMMDD"})
-    study_time = String(load_default="", metadata={"description": "HHMMSS"})
-    study_description = String(load_default="")
-    accession_number = String(load_default="")
-    referring_physician_name = String(load_default="", metadata={"description": "Family^Given"})
+    patient_id = String(load_default="", validate=Length(max=64))
+    patient_name = String(load_default="", validate=Length(max=64), metadata={"description": "Family^Given"})
+    patient_birth_date = String(load_default="", validate=_DATE)
+    patient_sex = String(load_default="", validate=OneOf(["", "M", "F", "O"]))
+    study_date = String(load_default="", validate=_DATE)
+    study_time = String(load_default="", validate=Regexp("^([0-9]{6})?$", error="Not HHMMSS."))
+    study_description = String(load_default="", validate=Length(max=64))
+    accession_number = String(load_default="", validate=Length(max=16))
+    referring_physician_name = String(load_default="", validate=Length(max=64))
 
 
 class OutcomeSchema(Schema):
     """What became of a file."""
 
-    name = String(required=True)
+    number = Integer(required=True)
     state = String(required=True, validate=OneOf([STORED, PRESENT, REFUSED]))
     study = String(required=True, metadata={"description": "Study Instance UID; empty if it was refused"})
     reason = String(required=True)
