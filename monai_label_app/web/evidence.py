@@ -37,23 +37,28 @@ class Evidence:
     def sentence(self) -> str:
         """What is seen, in one plain sentence."""
         likely = f"{self.probability:.1%}" if self.probability >= 0.001 else "less than 0.1%"
-        begin = f"The network {'takes this frame for' if self.predicted else 'gives'} {self.label}, {likely}"
+        begin = f"takes this frame for {self.label} ({likely})" if self.predicted else f"gives {self.label} {likely}"
         if not self.regions:
-            return f"{begin}: in {self.layer} nothing speaks for it."
+            return f"The network {begin}; in {self.layer} nothing stands out for it."
         x0, y0, x1, y1 = self.regions[0].box
         place = _place((x0 + x1) / 2 / self.width, (y0 + y1) / 2 / self.height)
         area = sum(one.area for one in self.regions) / (self.width * self.height)
         where = place if len(self.regions) == 1 else f"in {len(self.regions)} regions, the largest {place}"
-        return f"{begin}: in {self.layer} the evidence lies {where}, on {area:.0%} of the picture."
+        return f"The network {begin}; its evidence in {self.layer} lies {where}, on {area:.0%} of the picture."
 
-    @property
-    def warnings(self) -> list[str]:
-        """A sentence for each artifact that a good part of the evidence lies on."""
-        return [
-            f"{share:.0%} of the evidence for {self.label} lies on the {name}, not on tissue."
-            for name, share in self.shares.items()
-            if share >= WORTH_A_WARNING
-        ]
+
+def warnings(label: str, shares: Mapping[str, float]) -> list[str]:
+    """A sentence for each artifact that a good part of the evidence for a class lies on.
+
+    Args:
+        label: the class.
+        shares: artifact → share of the evidence that lies on it, 0 to 1.
+    """
+    return [
+        f"{share:.0%} of the evidence for {label} lies on the {name}, not on tissue."
+        for name, share in shares.items()
+        if share >= WORTH_A_WARNING
+    ]
 
 
 def _place(x: float, y: float) -> str:

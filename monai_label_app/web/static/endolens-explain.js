@@ -1,246 +1,323 @@
 // <endolens-explain api="…/api/v1" image="SOP Instance UID" frame="1">: any layer and class of a network on one frame.
-// It asks the server for maps and words, and computes nothing itself.
+//
+// It asks the server for maps and words and computes nothing itself. It stands alone: a page or a viewer gives it the
+// three attributes, may pass key strokes on to press(), and hears of "endolens-shown" when it shows something else.
+import { Server } from "./explain-server.js";
+import { Panes } from "./explain-panes.js";
+import { COMPARING, VIEWS, methodName, percent, scaleInWords } from "./explain-views.js";
 
-const percent = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 1 });
 const STEP_MILLISECONDS = 900;
 
 const TEMPLATE = `
-<style>
-  :host { display: grid; grid-template-columns: minmax(0, 1fr) 22rem; gap: 1rem; color-scheme: dark; }
-  @media (max-width: 60rem) { :host { grid-template-columns: 1fr; } }
-  .stages { display: flex; gap: .6rem; }
-  figure { margin: 0; flex: 1; min-width: 0; }
-  figcaption { padding-top: .3rem; }
-  .stage { position: relative; background: #000; }
-  .stage img { display: block; width: 100%; max-height: 70vh; object-fit: contain; }
-  .stage .map { position: absolute; inset: 0; height: 100%; }
-  .stage.failed img { visibility: hidden; }
-  fieldset { border: 0; margin: 0 0 .8rem; padding: 0; }
-  legend, label.field { display: block; font-weight: 600; padding: 0 0 .2rem; }
-  .class { display: grid; grid-template-columns: auto 1fr 4rem; gap: .4rem; align-items: center; position: relative; }
-  .class span:last-child { text-align: right; font-variant-numeric: tabular-nums; }
-  .class meter { grid-column: 2 / 4; width: 100%; height: .45rem; }
-  select, input[type="range"], button { width: 100%; box-sizing: border-box; font: inherit; }
-  .field { margin-bottom: .6rem; }
-  .buttons { display: flex; gap: .4rem; }
-  .sentence { min-height: 3em; margin: .6rem 0 0; }
-  .warning { margin: .4rem 0 0; padding: .4rem .6rem; background: #5a3d00; color: #ffe6b0; border-radius: .3rem; }
-  .error { color: #ff9d9d; }
-</style>
-<div>
-  <div class="stages">
-    <figure data-role="predicted" hidden><div class="stage"><img class="picture" alt=""><img class="map" alt=""></div><figcaption></figcaption></figure>
-    <figure data-role="chosen"><div class="stage"><img class="picture" alt=""><img class="map" alt=""></div><figcaption></figcaption></figure>
-  </div>
-  <p class="sentence" role="status" aria-live="polite"></p>
-  <div class="warnings" role="alert"></div>
-</div>
-<form>
-  <fieldset class="classes"><legend>Class</legend></fieldset>
-  <label class="field">Method <select name="method"></select></label>
-  <label class="field"><span>Layer <output name="layer-name"></output></span><input type="range" name="layer" min="0" step="1"></label>
-  <label class="field">Opacity of the map <input type="range" name="opacity" min="0" max="1" step="0.05" value="0.6"></label>
-  <p class="buttons">
-    <button type="button" name="walk" aria-pressed="false">Walk the layers</button>
-    <button type="button" name="why" aria-pressed="false">Why not …?</button>
-  </p>
-</form>`;
-
-async function ask(address, signal) {
-  const response = await fetch(address, { signal });
-  const content = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(content.detail ?? `the server answered ${response.status}`);
-  return content;
-}
+<link rel="stylesheet" href="${new URL("endolens-explain.css", import.meta.url)}">
+<div class="layout">
+  <section class="seen" aria-label="What the network sees">
+    <div class="panes"></div>
+    <p class="scale"><span class="colours" aria-hidden="true"></span><span class="scale-words"></span></p>
+    <div class="words" role="status"><p class="sentence"></p><div class="warnings"></div><p class="found"></p></div>
+  </section>
+  <form class="choices" aria-label="What is shown">
+    <div role="group" aria-labelledby="class-head"><h3 id="class-head">Class</h3><div class="classes"></div>
+      <button type="button" name="why" aria-pressed="false">Why not …?</button></div>
+    <div role="group" aria-labelledby="layer-head"><h3 id="layer-head">Layer <output name="layer-name"></output></h3>
+      <input type="range" name="layer" min="0" step="1" aria-labelledby="layer-head">
+      <div class="row stages"></div>
+      <button type="button" name="walk" aria-pressed="false">Walk the layers</button></div>
+    <div role="group" aria-labelledby="method-head"><h3 id="method-head">Method</h3><div class="row methods"></div></div>
+    <div role="group" aria-labelledby="view-head"><h3 id="view-head">View</h3><div class="row views"></div>
+      <label>Opacity of the map <input type="range" name="opacity" min="0" max="1" step="0.05"></label>
+      <label class="tick"><input type="checkbox" name="regions"> outline of the evidence</label>
+      <label class="tick"><input type="checkbox" name="artifacts"> what was found on the frame</label></div>
+  </form>
+</div>`;
 
 class EndolensExplain extends HTMLElement {
   static observedAttributes = ["image", "frame"];
+
+  // Key strokes that press() knows, for a page's help.
+  static keys = [
+    ["↑ ↓", "another class"],
+    [", .", "the layer before, the layer after"],
+    ["1 – 5", "the last layer of a block"],
+    ["w", "walk the layers"],
+    ["n", "why not …? another class beside the predicted one"],
+    ["m", "another method"],
+    ["v", "another view: over, beside, all methods, all blocks"],
+    ["- +", "opacity of the map"],
+    ["o", "outline of the evidence"],
+    ["a", "what was found on the frame"],
+  ];
+
+  #server;
+  #panes;
   #model;
-  #prediction;
-  #running = new AbortController();
+  #frame; // what is known of the one that is shown: address, prediction, size, artifacts
+  #choice = { method: "grad-cam", layer: undefined, label: undefined, view: "over", why: false, regions: true, artifacts: true, opacity: 0.45 };
+  #wanted = false;
+  #running;
   #timer;
 
   constructor() {
     super();
     this.attachShadow({ mode: "open" }).innerHTML = TEMPLATE;
-    const form = this.shadowRoot.querySelector("form");
-    form.addEventListener("input", ({ target }) => {
-      if (target.name === "opacity") this.#setOpacity();
-      else this.#show();
-    });
-    form.walk.addEventListener("click", () => this.#walk());
-    form.why.addEventListener("click", () => this.#toggleComparison());
+    this.#panes = new Panes(this.shadowRoot.querySelector(".panes"));
+    const form = this.#form;
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("input", ({ target }) => this.#take(target));
+    form.addEventListener("click", ({ target }) => this.#click(target.closest("button")));
   }
 
   connectedCallback() {
-    this.#setOpacity();
-    this.#open();
+    this.#server = new Server(this.getAttribute("api"));
+    this.show();
   }
 
   disconnectedCallback() {
-    this.#running.abort();
+    this.#wanted = false;
     this.#stopWalking();
   }
 
   attributeChangedCallback(name, before, after) {
-    if (this.isConnected && this.#model && before !== after) queueMicrotask(() => this.#open());
+    // Image and frame change one after the other; both are read once they have.
+    if (this.isConnected && before !== after) queueMicrotask(() => this.show());
+  }
+
+  // Settled once all that was asked for is shown.
+  get ready() {
+    return this.#running ?? Promise.resolve();
+  }
+
+  // Show another choice; of several in quick succession, the last.
+  show(changes = {}) {
+    Object.assign(this.#choice, changes);
+    this.#wanted = true;
+    this.#reflect();
+    this.#running ??= this.#work().finally(() => (this.#running = undefined));
+    return this.#running;
+  }
+
+  // Do what a key stands for; whether it is one of ours.
+  press(key) {
+    if (!this.#frame?.prediction) return false;
+    const { method, view, why, regions, artifacts, opacity } = this.#choice;
+    const stage = this.#model.stages[Number(key) - 1];
+    const methods = this.#model.methods.map(({ name }) => name);
+    const actions = {
+      ArrowUp: () => this.show({ label: neighbour(this.#classes, this.#label, -1) }),
+      ArrowDown: () => this.show({ label: neighbour(this.#classes, this.#label, 1) }),
+      ",": () => this.#choose(neighbour(this.#model.layers, this.#choice.layer, -1)),
+      ".": () => this.#choose(neighbour(this.#model.layers, this.#choice.layer, 1)),
+      w: () => this.#walk(),
+      n: () => this.#toggleComparison(),
+      m: () => this.show({ method: methods[(methods.indexOf(method) + 1) % methods.length] }),
+      v: () => this.show({ view: VIEWS[(VIEWS.findIndex(({ name }) => name === view) + 1) % VIEWS.length].name, why: false }),
+      "-": () => this.show({ opacity: Math.max(0, opacity - 0.1) }),
+      "+": () => this.show({ opacity: Math.min(1, opacity + 0.1) }),
+      o: () => this.show({ regions: !regions }),
+      a: () => this.show({ artifacts: !artifacts }),
+    };
+    const action = stage ? () => this.#choose(stage) : Object.hasOwn(actions, key) ? actions[key] : undefined;
+    action?.();
+    return Boolean(action);
   }
 
   get #form() {
     return this.shadowRoot.querySelector("form");
   }
 
-  get #frame() {
-    return `${this.getAttribute("api")}/images/${encodeURIComponent(this.getAttribute("image"))}/frames/${this.getAttribute("frame")}`;
+  // By probability.
+  get #classes() {
+    const { probabilities } = this.#frame.prediction;
+    return Object.keys(probabilities).sort((one, other) => probabilities[other] - probabilities[one]);
   }
 
   get #label() {
-    return this.#form.querySelector("input[name=class]:checked")?.value ?? this.#prediction.predicted;
+    return this.#choice.label ?? this.#frame.prediction.predicted;
   }
 
-  // A frame: its picture, the classes by probability, and the map of the predicted one.
-  async #open() {
-    const signal = this.#begin();
-    try {
-      const frame = this.#frame;
-      if (!this.#model) this.#prepare((await ask(`${this.getAttribute("api")}/models`, signal))[0]);
-      for (const picture of this.shadowRoot.querySelectorAll(".picture")) {
-        picture.src = `${frame}/picture.jpg`;
-        picture.alt = "the frame";
+  async #work() {
+    while (this.#wanted) {
+      this.#wanted = false;
+      this.setAttribute("aria-busy", "true");
+      try {
+        await this.#draw();
+      } catch (error) {
+        this.#fail(error);
       }
-      this.#prediction = await ask(`${frame}/prediction`, signal);
-      this.#listClasses();
-      await this.#show();
-    } catch (error) {
-      this.#fail(error);
     }
+    this.removeAttribute("aria-busy");
   }
 
-  #begin() {
-    this.#running.abort();
-    this.#running = new AbortController();
-    return this.#running.signal;
+  async #draw() {
+    const address = this.#server.frame(this.getAttribute("image"), this.getAttribute("frame"));
+    if (this.#frame?.address !== address || !this.#frame.prediction) await this.#open(address);
+    if (this.#wanted) return;
+    const state = { ...this.#choice, label: this.#label };
+    const frame = this.#frame;
+    const panes = this.#view(state).panes(state, frame.prediction, this.#model);
+    const maps = await Promise.all(panes.map(({ map }) => map && this.#server.map(address, map)));
+    await this.#panes.draw(frame, panes, maps);
+    this.#panes.artifacts(frame, state.artifacts);
+    this.shadowRoot.querySelector(".scale-words").textContent = scaleInWords(panes);
+    this.dispatchEvent(new CustomEvent("endolens-shown", { detail: { address, ...state }, bubbles: true, composed: true }));
+    await this.#explain(panes, state);
+  }
+
+  // A frame: its picture at once, then what the network takes it for.
+  async #open(address) {
+    this.#frame = { address, number: this.getAttribute("frame"), picture: this.#server.absolute(`${address}/picture.jpg`) };
+    if (this.#choice.label) this.#choice.label = undefined;
+    this.#panes.clear(this.#frame);
+    this.#say([], [], "");
+    const [prediction, about] = await Promise.all([this.#server.ask(`${address}/prediction`), this.#server.ask(address)]);
+    if (this.#model?.version !== prediction.model) this.#prepare((await this.#server.ask("/models"))[0]);
+    Object.assign(this.#frame, about, { prediction });
+    this.#list();
+    this.#reflect();
   }
 
   #prepare(model) {
     this.#model = model;
-    const { method, layer } = this.#form.elements;
-    method.replaceChildren(...model.methods.map(({ name }) => new Option(name)));
-    layer.max = model.layers.length - 1;
-    layer.value = model.layers.indexOf(model.target_layer);
+    const { layer, method } = this.#choice;
+    if (!model.layers.includes(layer)) this.#choice.layer = model.target_layer;
+    if (!model.methods.some(({ name }) => name === method)) this.#choice.method = model.methods[0].name;
+    this.#form.elements.layer.max = model.layers.length - 1;
+    this.#fill(".stages", model.stages.map((name, index) => ["stage", name, String(index + 1), `the last layer of block ${index + 1}, ${name}`]));
+    this.#fill(".methods", model.methods.map(({ name }) => ["method", name, methodName(name)]));
+    this.#fill(".views", VIEWS.map(({ name, title }) => ["view", name, title]));
   }
 
-  #listClasses() {
-    const { predicted, probabilities } = this.#prediction;
-    const rows = Object.entries(probabilities)
-      .sort(([, one], [, other]) => other - one)
-      .map(([name, probability]) => {
-        const row = Object.assign(document.createElement("label"), { className: "class" });
-        const choice = Object.assign(document.createElement("input"), { type: "radio", name: "class", value: name });
-        choice.defaultChecked = name === predicted;
-        const words = [name, percent.format(probability)].map((text) =>
-          Object.assign(document.createElement("span"), { textContent: text }),
-        );
-        const bar = Object.assign(document.createElement("meter"), { value: probability });
-        bar.setAttribute("aria-hidden", "true");
-        row.append(choice, ...words, bar);
-        return row;
-      });
-    const list = this.shadowRoot.querySelector(".classes");
-    list.replaceChildren(list.querySelector("legend"), ...rows);
-  }
-
-  async #show() {
-    const signal = this.#begin();
-    const { method, layer, why } = this.#form.elements;
-    const layerName = this.#model.layers[layer.value];
-    const { of_layer: ofLayer, of_class: ofClass } = this.#model.methods.find(({ name }) => name === method.value);
-    layer.disabled = !ofLayer;
-    this.shadowRoot.querySelector(".classes").disabled = !ofClass;
-    this.#form.elements["layer-name"].value = layerName;
-    const predicted = this.#prediction.predicted;
-    const comparing = why.getAttribute("aria-pressed") === "true" && this.#label !== predicted && ofClass;
-    const figure = (role) => this.shadowRoot.querySelector(`figure[data-role=${role}]`);
-    figure("predicted").hidden = !comparing;
-    try {
-      const chosen = { method: method.value, layer: layerName, class: this.#label };
-      const maps = [this.#draw(figure("chosen"), comparing ? { ...chosen, compared_with: predicted } : chosen, signal)];
-      if (comparing) {
-        const other = { ...chosen, class: predicted, compared_with: this.#label };
-        maps.push(this.#draw(figure("predicted"), other, signal));
-      }
-      const query = new URLSearchParams({ layer: layerName, class: this.#label });
-      const [said] = await Promise.all([ask(`${this.#frame}/evidence?${query}`, signal), ...maps]);
-      this.#say(said.sentence, said.warnings);
-    } catch (error) {
-      this.#fail(error);
-    }
-  }
-
-  async #draw(figure, chosen, signal) {
-    const address = `${this.#frame}/explanation.png?${new URLSearchParams(chosen)}`;
-    const response = await fetch(address, { signal });
-    if (!response.ok) throw new Error((await response.json()).detail);
-    const map = figure.querySelector(".map");
-    URL.revokeObjectURL(map.src);
-    map.src = URL.createObjectURL(await response.blob());
-    map.alt = `${chosen.method} of ${chosen.layer} for ${chosen.class}`;
-    map.dataset.shown = new URL(address, document.baseURI).search;
-    figure.querySelector("figcaption").textContent = `${chosen.class} ${percent.format(this.#prediction.probabilities[chosen.class])}`;
-    await map.decode();
-  }
-
-  #say(sentence, warnings) {
-    const place = this.shadowRoot.querySelector(".sentence");
-    place.classList.remove("error");
-    place.textContent = sentence;
-    for (const stage of this.shadowRoot.querySelectorAll(".stage")) stage.classList.remove("failed");
-    this.shadowRoot.querySelector(".warnings").replaceChildren(
-      ...warnings.map((text) => Object.assign(document.createElement("p"), { className: "warning", textContent: text })),
+  #fill(place, buttons) {
+    this.shadowRoot.querySelector(place).replaceChildren(
+      ...buttons.map(([name, value, text, label]) => {
+        const button = Object.assign(document.createElement("button"), { type: "button", name, value, textContent: text });
+        if (label) button.setAttribute("aria-label", label);
+        return button;
+      }),
     );
   }
 
-  #fail(error) {
-    if (error.name === "AbortError") return;
-    this.#say(`Not shown: ${error.message}`, []);
-    this.shadowRoot.querySelector(".sentence").classList.add("error");
-    // A map of another choice must not stand beside this one's words.
-    for (const map of this.shadowRoot.querySelectorAll(".map")) map.removeAttribute("src");
+  #list() {
+    const { probabilities } = this.#frame.prediction;
+    this.#fill(".classes", this.#classes.map((name) => ["label", name, name]));
+    for (const button of this.shadowRoot.querySelectorAll(".classes button")) {
+      const value = Object.assign(document.createElement("span"), { textContent: percent(probabilities[button.value]) });
+      const bar = Object.assign(document.createElement("i"), { className: "bar" });
+      bar.style.width = `${100 * probabilities[button.value]}%`;
+      button.append(value, bar);
+    }
   }
 
-  #setOpacity() {
-    for (const map of this.shadowRoot.querySelectorAll(".map")) map.style.opacity = this.#form.opacity.value;
+  // The controls show the choice at once, whatever still has to be fetched.
+  #reflect() {
+    const { elements } = this.#form;
+    const { layer, method, view, why, regions, artifacts, opacity } = this.#choice;
+    this.#panes.opacity(opacity);
+    Object.assign(elements.opacity, { value: opacity });
+    Object.assign(elements.regions, { checked: regions });
+    Object.assign(elements.artifacts, { checked: artifacts });
+    elements.why.setAttribute("aria-pressed", String(why));
+    elements.walk.setAttribute("aria-pressed", String(Boolean(this.#timer)));
+    elements.walk.textContent = this.#timer ? "Stop" : "Walk the layers";
+    if (!this.#model || !this.#frame?.prediction) return;
+    elements.layer.value = this.#model.layers.indexOf(layer);
+    elements["layer-name"].value = layer;
+    elements.layer.setAttribute("aria-valuetext", layer);
+    const chosen = { label: this.#label, stage: layer, method, view };
+    for (const button of this.#form.querySelectorAll(".row button, .classes button"))
+      button.setAttribute("aria-pressed", String(chosen[button.name] === button.value));
+    const { of_layer: ofLayer, of_class: ofClass } = this.#model.methods.find(({ name }) => name === method);
+    this.shadowRoot.querySelector(".classes").classList.toggle("idle", !ofClass);
+    this.shadowRoot.querySelector(".stages").classList.toggle("idle", !ofLayer);
+  }
+
+  #take({ name, value, checked }) {
+    if (name === "layer") this.#choose(this.#model.layers[value]);
+    if (name === "opacity") this.show({ opacity: Number(value) });
+    if (name === "regions" || name === "artifacts") this.show({ [name]: checked });
+  }
+
+  #click(button) {
+    if (!button || !this.#model) return;
+    if (button.name === "walk") this.#walk();
+    else if (button.name === "why") this.#toggleComparison();
+    else if (button.name === "stage") this.#choose(button.value);
+    else if (button.name === "view") this.show({ view: button.value, why: false });
+    else this.show({ [button.name]: button.value });
+  }
+
+  #choose(layer) {
+    this.#stopWalking();
+    this.show({ layer });
+  }
+
+  #view({ view, why, label }) {
+    const compares = why && label !== this.#frame.prediction.predicted;
+    return compares ? COMPARING : VIEWS.find(({ name }) => name === view);
   }
 
   #toggleComparison() {
-    const { why } = this.#form;
-    const pressed = why.getAttribute("aria-pressed") !== "true";
-    why.setAttribute("aria-pressed", String(pressed));
-    const choices = [...this.#form.querySelectorAll("input[name=class]")];
-    if (pressed && this.#label === this.#prediction.predicted && choices.length > 1) choices[1].checked = true;
-    this.#show();
+    const why = !this.#choice.why;
+    const { predicted } = this.#frame.prediction;
+    // Of the predicted class nobody asks why not: the next best is compared with it.
+    const next = this.#classes.find((name) => name !== predicted);
+    this.show({ why, label: why && this.#label === predicted ? next : this.#label });
   }
 
   #walk() {
     if (this.#timer) return this.#stopWalking();
-    const { layer, walk } = this.#form.elements;
-    const stages = this.#model.stages.map((name) => this.#model.layers.indexOf(name));
-    let step = 0;
-    walk.setAttribute("aria-pressed", "true");
+    const stages = [...this.#model.stages];
     const next = async () => {
-      layer.value = stages[step++];
-      await this.#show();
-      if (step === stages.length) this.#stopWalking();
-      else if (this.#timer) this.#timer = setTimeout(next, STEP_MILLISECONDS);
+      await this.show({ layer: stages.shift() });
+      if (!this.#timer) return;
+      if (stages.length) this.#timer = setTimeout(next, STEP_MILLISECONDS);
+      else this.#stopWalking();
     };
     this.#timer = setTimeout(next, 0);
+    this.#reflect();
   }
 
   #stopWalking() {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    this.#form.walk.setAttribute("aria-pressed", "false");
+    this.#reflect();
   }
+
+  // The words come after the maps, and only for what is still shown.
+  async #explain(panes, { layer, label, regions }) {
+    this.shadowRoot.querySelector(".words").classList.add("old");
+    const { predicted } = this.#frame.prediction;
+    const labels = panes.some(({ compared }) => compared) ? [predicted, label] : [label];
+    const found = [];
+    for (const one of labels) {
+      if (this.#wanted) return;
+      found.push(await this.#server.evidence(this.#frame.address, { layer, class: one }));
+    }
+    if (this.#wanted) return;
+    this.#panes.regions(this.#frame, regions ? panes.map(({ map }) => found.find((one) => one.class === map?.class && one.layer === map.layer)) : []);
+    this.#say(found.map(({ sentence }) => sentence), found.flatMap(({ warnings }) => warnings), this.#frame.sentence);
+  }
+
+  #say(sentences, warnings, about, failed = false) {
+    const words = this.shadowRoot.querySelector(".words");
+    const paragraphs = (texts, className) => texts.map((textContent) => Object.assign(document.createElement("p"), { textContent, className }));
+    words.classList.remove("old");
+    words.querySelector(".sentence").textContent = sentences.join(" ");
+    words.querySelector(".sentence").classList.toggle("error", failed);
+    words.querySelector(".warnings").replaceChildren(...paragraphs(warnings, "warning"));
+    words.querySelector(".found").textContent = about;
+  }
+
+  #fail(error) {
+    this.#stopWalking();
+    // A map of another choice must not stand beside this one's words.
+    this.#panes.clear(this.#frame);
+    this.#say([`Not shown: ${error.message}`], [], "", true);
+  }
+}
+
+function neighbour(names, name, step) {
+  return names[Math.min(names.length - 1, Math.max(0, names.indexOf(name) + step))];
 }
 
 customElements.define("endolens-explain", EndolensExplain);
