@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import mimetypes
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -198,9 +199,17 @@ def _headers(library: Library, study: str) -> list[Dataset]:
 
 def _same(one: Instance, other: Instance) -> bool:
     try:
-        return bool(one.read() == other.read())
+        return _as_stored(one) == _as_stored(other)
     except UnreadableError:
         return False
+
+
+def _as_stored(instance: Instance) -> Dataset:
+    """The dataset as it is read from a file: what is empty in one way or another is then the same."""
+    stream = io.BytesIO()
+    instance.read().save_as(stream, enforce_file_format=True)
+    stream.seek(0)
+    return dcmread(stream)
 
 
 def _patient(header: Dataset) -> str:

@@ -114,6 +114,8 @@ class Jobs:
 
     def get(self, key: str) -> Job:
         """A job as it stands now; LookupError if there is none of this key."""
+        if key not in self._jobs:
+            raise LookupError(key)
         return self._jobs[key]
 
     def of_study(self, study: str) -> Job | None:
@@ -129,7 +131,7 @@ class Jobs:
             TooLateError: its results are being stored.
         """
         with self._lock:
-            job = self._jobs[key]
+            job = self.get(key)
             if job.state == STORING:
                 raise TooLateError("the analysis is done and its results are being stored")
             if job.state in ENDED:

@@ -117,7 +117,7 @@ class Uploads:
         """
         name = _shown(name)
         with self._lock:
-            upload = self._uploads[key]
+            upload = self._find(key)
             upload.touched = time.monotonic()
             if len(upload.files) >= MOST_FILES:
                 raise TooLargeError(f"an upload has {MOST_FILES} files at most; store these first")
@@ -131,7 +131,7 @@ class Uploads:
             with self._looking:
                 received = intake.look(path, name)
             with self._lock:
-                files = self._uploads[key].files
+                files = self._find(key).files
                 received = replace(received, number=len(files) + 1)
                 files.append(received)
                 upload.touched = time.monotonic()
@@ -152,7 +152,8 @@ class Uploads:
             OSError, PacsError: as :meth:`monai_label_app.library.Library.store`.
         """
         with self._lock:
-            upload = self._uploads.pop(key)
+            upload = self._find(key)
+            del self._uploads[key]
         try:
             with self._looking:
                 outcomes = intake.store(sorted(upload.files, key=lambda one: one.name), examination, self._library)
@@ -166,7 +167,13 @@ class Uploads:
     def abandon(self, key: str) -> None:
         """End an upload; what was received is gone. LookupError if there is none."""
         with self._lock:
-            self._discard(self._uploads.pop(key))
+            self._discard(self._find(key))
+            del self._uploads[key]
+
+    def _find(self, key: str) -> _Upload:
+        if key not in self._uploads:
+            raise LookupError(key)
+        return self._uploads[key]
 
     def _discard(self, upload: _Upload) -> None:
         shutil.rmtree(upload.folder, ignore_errors=True)

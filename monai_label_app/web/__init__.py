@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 
 from apiflask import APIFlask, HTTPError
 from flask import Response, render_template, request
@@ -55,7 +55,7 @@ def create_app(
         pacs,
         Uploads(library),
         jobs or Jobs(library, classifier),
-        datastore or cache(lambda: open_datastore(library, "", lambda: classifier().card.classes)),
+        datastore or lru_cache(lambda: open_datastore(library, "", lambda: classifier().card.classes)),
     )
     # No docs page: it would ask another server for its scripts.
     app = APIFlask(__name__, "EndoLens", "1", spec_path=f"{api.PREFIX}/openapi.json", docs_path=None, json_errors=False)

@@ -104,7 +104,7 @@ def create_blueprint(services: Services) -> APIBlueprint:
     def receive(key: str, query_data: dict[str, Any]) -> Any:
         if request.content_length is None:
             abort(411, "A file must say its length.")
-        request.max_content_length = None  # of this one the library's own holds
+        request.max_content_length = request.content_length  # a file has a limit of its own
         return uploads.receive(key, query_data["name"], request.content_length, request.stream)
 
     @api.post("/uploads/<key>/store")
