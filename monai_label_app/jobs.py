@@ -183,7 +183,8 @@ class Jobs:
 
         with tempfile.TemporaryDirectory(prefix="endolens-analysis-") as folder:
             result = analyze(images, self._classifier(), Path(folder), progress)
-            problems = tuple(one.reason for one in result.problems)
+            # Where a file lies on the server is nobody's business.
+            problems = tuple(one.reason.replace(one.origin, Path(one.origin).name) for one in result.problems)
             if not result.frames:
                 raise ValueError("; ".join(problems) or "no image could be analysed")
             self._go_on(key, state=STORING)

@@ -119,7 +119,7 @@ class EndolensCorrect extends HTMLElement {
       this.#list(await ask(`${this.#frame}/labels`, content));
       localStorage.setItem(READER, by.value);
       comment.value = "";
-      this.#say("Saved. Thank you; the next training learns from it.");
+      this.#say("Saved.");
       this.dispatchEvent(new CustomEvent("endolens-corrected", { bubbles: true }));
     } catch (error) {
       this.#say(error.message, true);
