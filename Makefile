@@ -15,6 +15,8 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 BIN := .venv/bin
 OHIF_VERSION := 3.13.2
 OHIF := .cache/ohif-$(OHIF_VERSION)
+AXE_VERSION := 4.14.1
+AXE := .cache/axe-core-$(AXE_VERSION)
 
 .PHONY: demo test quick lint system clean
 
@@ -46,7 +48,7 @@ lint: .venv/tested
 	@touch $@
 
 # The real servers, viewers and validators of the tests: Orthanc, Chromium, dcmtk, poppler and PixelMed from Debian, a
-# current OHIF from npm. What cannot be installed is named here; its tests then skip, or fail where CI is set.
+# current OHIF and axe-core, which finds faults of accessibility, from npm. What cannot be installed is named here; its tests then skip, or fail where CI is set.
 system: .venv/tested
 	@missing=""; \
 	command -v Orthanc >/dev/null || missing="$$missing orthanc"; \
@@ -66,6 +68,9 @@ system: .venv/tested
 	@test -d $(OHIF) || { mkdir -p .cache && cd .cache && npm pack --silent @ohif/app@$(OHIF_VERSION) >/dev/null && \
 		tar xzf ohif-app-$(OHIF_VERSION).tgz && mv package/dist ohif-$(OHIF_VERSION) && \
 		rm -rf package ohif-app-$(OHIF_VERSION).tgz; } || echo "could not fetch @ohif/app $(OHIF_VERSION)"
+	@test -e $(AXE)/axe.min.js || { mkdir -p $(AXE) && cd .cache && npm pack --silent axe-core@$(AXE_VERSION) >/dev/null && \
+		tar xzf axe-core-$(AXE_VERSION).tgz -C axe-core-$(AXE_VERSION) --strip-components 1 package/axe.min.js && \
+		rm axe-core-$(AXE_VERSION).tgz; } || echo "could not fetch axe-core $(AXE_VERSION)"
 
 clean:
 	rm -rf .venv .cache demo

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import shutil
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -13,7 +15,7 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
-from explainers import heatmap
+from explainers import Dissection, heatmap
 from monai_label_app import library as library_module
 from monai_label_app import web
 from monai_label_app.analysis import analyze
@@ -22,6 +24,7 @@ from monai_label_app.library import FolderLibrary
 from monai_label_app.sample import STUDY
 from monai_label_app.study import group, read_instances
 from monai_label_app.viewers.ohif import Viewer
+from monai_label_app.web.explorer import OPEN
 
 STILLS = sorted(STUDY.iterdir())[:4]
 UIDS = [str(pydicom.dcmread(still, stop_before_pixels=True).SOPInstanceUID) for still in STILLS]
@@ -156,6 +159,9 @@ def test_what_does_not_change_is_sent_once_and_what_is_gone_is_gone(client, tmp_
 @pytest.mark.parametrize(
     ("path", "status", "said"),
     [
+        (frame(UIDS[0], "evidence", 0), 404, "or frame here"),
+        (frame(UIDS[0], "picture.jpg", 10**9), 404, "or frame here"),
+        (frame("..%2f..%2fetc%2fpasswd", "evidence"), 404, ""),
         (frame(UIDS[0], "explanation.png?class=polyp"), 422, "did you mean polyps"),
         (frame(UIDS[0], "explanation.png?layer=block9_conv9"), 422, "there is no layer 'block9_conv9'"),
         (frame(UIDS[0], "explanation.png?compared_with=x"), 422, "there is no class 'x'"),
@@ -175,8 +181,27 @@ def test_what_cannot_be_answered_is_a_problem_in_a_sentence(client, path, status
     assert said in answer.get_json()["detail"]
 
 
+def test_what_is_not_allowed_is_a_problem_that_says_what_is(client) -> None:
+    answer = client.delete(frame(UIDS[0], "evidence"))
+    assert answer.status_code == answer.get_json()["status"] == 405
+    assert answer.mimetype == "application/problem+json"
+    assert "GET" in answer.headers["Allow"]
+
+
+def test_a_mistake_of_ours_is_a_problem_without_our_code(tmp_path: Path) -> None:
+    def broken() -> Classifier:
+        return {}["no such key"]
+
+    shutil.copy(STILLS[0], tmp_path)
+    app = web.create_app(FolderLibrary(tmp_path), broken, Viewer(), pacs=False)
+    answer = app.test_client().get("/api/v1/models")
+    assert answer.status_code == answer.get_json()["status"] == 500
+    assert answer.mimetype == "application/problem+json"
+    assert "no such key" not in answer.get_data(as_text=True)
+
+
 @pytest.mark.slow
-def test_sixteen_clients_at_once_get_what_each_asked_for(client, classifier) -> None:
+def test_sixteen_clients_at_once_get_what_each_asked_for_in_bounded_memory(client, classifier, tmp_path) -> None:
     asked = [
         {"uid": uid, "layer": layer, "class": label}
         for uid in UIDS
@@ -184,13 +209,23 @@ def test_sixteen_clients_at_once_get_what_each_asked_for(client, classifier) -> 
         for label in classifier.card.classes[:4]
     ]
     alone = [array(client, **one) for one in asked]
-    app = client.application
+    open_frames: weakref.WeakSet[Dissection] = weakref.WeakSet()
 
-    def ask(number: int) -> np.ndarray:
-        return array(app.test_client(), **asked[number])
+    class Watched(Classifier):
+        def dissect(self, *given: Any) -> Any:
+            seen, geometries = super().dissect(*given)
+            open_frames.add(seen)
+            return seen, geometries
+
+    watched = Watched(classifier.network, classifier.card, classifier.fingerprint, classifier.device)
+    app = web.create_app(FolderLibrary(tmp_path), lambda: watched, Viewer(), pacs=False)
+
+    def ask(number: int) -> tuple[np.ndarray, int]:
+        return array(app.test_client(), **asked[number]), len(open_frames)
 
     order = np.random.default_rng(5).permutation(len(asked))
     with ThreadPoolExecutor(16) as pool:
-        for number, got in zip(order, pool.map(ask, order), strict=True):
+        for number, (got, held) in zip(order, pool.map(ask, order), strict=True):
             # Threads sum in another order.
             assert np.allclose(got, alone[number], atol=1e-4), asked[number]
+            assert 0 < held <= OPEN + 1

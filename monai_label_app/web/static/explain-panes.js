@@ -16,7 +16,7 @@ export class Panes {
     for (const figure of this.#place.children) {
       if (frame) this.#picture(figure, frame);
       this.#map(figure);
-      for (const group of figure.querySelectorAll("g")) group.replaceChildren();
+      for (const group of figure.querySelectorAll(".regions, .artifacts")) group.replaceChildren();
       figure.querySelector("figcaption").textContent = "";
     }
   }
@@ -44,14 +44,21 @@ export class Panes {
 
   // What was found on the frame, in every pane.
   artifacts({ artifacts }, shown) {
-    for (const group of this.#place.querySelectorAll(".artifacts"))
-      group.replaceChildren(...(shown ? artifacts : []).flatMap(({ name, outline, removed }) => [polygon(outline), label(outline, removed ? `${name}, ${removed}` : name)]));
+    for (const group of this.#place.querySelectorAll(".artifacts")) {
+      group.replaceChildren(
+        ...(shown ? artifacts : []).map(({ name, outline, removed }) => {
+          const one = document.createElementNS(SVG, "g");
+          one.append(polygon(outline), label(outline, removed ? `${name}, ${removed}` : name));
+          return one;
+        }),
+      );
+    }
   }
 
   // Where the evidence lies, of each pane of which it is known.
   regions(frame, evidence) {
     for (const [index, group] of [...this.#place.querySelectorAll(".regions")].entries())
-      group.replaceChildren(...(evidence[index]?.regions ?? []).map(({ contour }) => polygon(contour)));
+      group.replaceChildren(...(evidence[index]?.regions ?? []).flatMap(({ contour }) => [polygon(contour, "halo"), polygon(contour)]));
   }
 
   #arrange(count) {
@@ -87,8 +94,9 @@ export class Panes {
   }
 }
 
-function polygon(points) {
+function polygon(points, className = "") {
   const shape = document.createElementNS(SVG, "polygon");
+  shape.setAttribute("class", className);
   shape.setAttribute("points", points.map((point) => point.join(",")).join(" "));
   return shape;
 }
