@@ -1,4 +1,4 @@
-"""From files on a doctor's desk to a corrected label: dropped, analysed, looked at, corrected; in a folder and a PACS."""
+"""From files on a desk to a corrected label: dropped, analysed, looked at, corrected; in a folder and in a PACS."""
 
 import json
 import re
