@@ -1,10 +1,12 @@
 """The page and the manifest, over a folder, without a browser."""
 
 import io
+import re
 import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 from flask.testing import FlaskClient
@@ -15,6 +17,7 @@ from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.library import FolderLibrary
 from monai_label_app.sample import STUDY
 from monai_label_app.viewers.ohif import Viewer, mended
+from tests.dicom_files import image, write
 
 STILLS = sorted(STUDY.iterdir())[:2]
 
@@ -46,9 +49,20 @@ def test_script_in_a_patient_name_is_text(client: FlaskClient, folder: Path) -> 
         dataset.save_as(file)
     study = str(pydicom.dcmread(next(folder.glob("*.dcm"))).StudyInstanceUID)
     for page in ("/", f"/studies/{study}"):
-        html = client.get(page).get_data(as_text=True)
+        answer = client.get(page)
+        assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+        html = answer.get_data(as_text=True)
         assert "&lt;script&gt;" in html
         assert "<script>alert" not in html and "<img src=x" not in html
+
+
+def test_of_very_many_frames_some_are_shown_and_it_is_said(client: FlaskClient, folder: Path) -> None:
+    long = image(np.zeros((1, 64, 64, 3), np.uint8), NumberOfFrames=5000)
+    write(long, folder / "long.dcm")
+    html = client.get(f"/studies/{long.StudyInstanceUID}").get_data(as_text=True)
+    numbers = [int(number) for number in re.findall(r'data-frame="(\d+)"', html)]
+    assert numbers == list(range(1, 5001, 3))
+    assert "One of 3 of the 5000 frames." in html
 
 
 def test_what_is_removed_is_gone_at_once(client: FlaskClient, folder: Path, uid: str) -> None:

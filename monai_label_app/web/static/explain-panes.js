@@ -26,7 +26,7 @@ export class Panes {
     await Promise.all(maps.filter(Boolean).map((source) => Object.assign(new Image(), { src: source }).decode()));
     this.#arrange(panes.length);
     this.#place.style.setProperty("--ratio", frame.width / frame.height);
-    this.#place.style.setProperty("--letters", frame.height / 30);
+    this.#place.style.setProperty("--letters", frame.height / 36);
     for (const [index, figure] of [...this.#place.children].entries()) {
       const { map, caption, words } = panes[index];
       this.#picture(figure, frame);

@@ -12,7 +12,7 @@ const SIDE_BY_SIDE = ["grad-cam", "guided-grad-cam", "saliency"];
 
 const format = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 1 });
 
-export const percent = (share) => format.format(share);
+export const percent = (share) => (share < 0.001 ? "<0.1%" : format.format(share));
 
 export const methodName = (method) => NAMES[method] ?? method;
 
