@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import mimetypes
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -18,7 +17,7 @@ from monai_label_app.frames import UnreadableError, frames, in_one_line, require
 from monai_label_app.library import Library, PacsLibrary
 from monai_label_app.pacs import MODALITY
 from monai_label_app.pictures import read_picture
-from monai_label_app.study import Instance, convert_pictures, read_dicom
+from monai_label_app.study import Instance, as_file, convert_pictures, read_dicom
 from report.endoscopic_image import Examination
 
 STORED, PRESENT, REFUSED = "stored", "present", "refused"
@@ -199,17 +198,9 @@ def _headers(library: Library, study: str) -> list[Dataset]:
 
 def _same(one: Instance, other: Instance) -> bool:
     try:
-        return _as_stored(one) == _as_stored(other)
+        return as_file(one.read()) == as_file(other.read())
     except UnreadableError:
         return False
-
-
-def _as_stored(instance: Instance) -> Dataset:
-    """The dataset as it is read from a file: what is empty in one way or another is then the same."""
-    stream = io.BytesIO()
-    instance.read().save_as(stream, enforce_file_format=True)
-    stream.seek(0)
-    return dcmread(stream)
 
 
 def _patient(header: Dataset) -> str:

@@ -17,7 +17,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 from requests.auth import HTTPBasicAuth
 
-from monai_label_app.study import Instance, Study, make_study
+from monai_label_app.study import Instance, Study, as_file, make_study
 
 if TYPE_CHECKING:  # torch comes with it
     from monai_label_app.analysis import StudyResult
@@ -138,7 +138,8 @@ class Pacs:
 
     def _store(self, dataset: Dataset) -> None:
         with self._explained():
-            answer = self._client.store_instances([dataset], dataset.StudyInstanceUID)
+            # The client sends a dataset that was made, not read, without what makes it a file (PS3.10 7.1).
+            answer = self._client.store_instances([as_file(dataset)], dataset.StudyInstanceUID)
         failed = answer.get("FailedSOPSequence")
         if failed:
             reason = failed[0].get("FailureReason", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -139,6 +140,14 @@ def read_dicom(path: Path, *, pixels: bool = True) -> Dataset:
     except Exception as error:
         raise UnreadableError(f"{path} is damaged DICOM: {in_one_line(error)}") from error
     return dataset
+
+
+def as_file(dataset: Dataset) -> Dataset:
+    """The dataset as it is read from a file of it: with preamble and file meta information, and empty in one way."""
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    stream.seek(0)
+    return dcmread(stream)
 
 
 def _require_identity(dataset: Dataset) -> None:

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 
@@ -11,6 +12,7 @@ from monai_label_app import library as library_module
 from monai_label_app.library import PacsLibrary
 from monai_label_app.pacs import NotInPacsError, Pacs, PacsError
 from monai_label_app.sample import STUDY
+from report.endoscopic_image import Examination, Still, endoscopic_image
 from tests.e2e.conftest import Orthanc
 
 pytestmark = pytest.mark.e2e
@@ -79,10 +81,12 @@ def test_the_pacs_gets_what_it_has_not_yet_and_the_library_shows_it_at_once(orth
     assert library.store([changed, *stills, stills[2]]) == [stills[2].SOPInstanceUID]
     (study,) = library.studies()
     assert len(study.instances) == len(orthanc.instances()) == 3
+    made = endoscopic_image(Still(np.full((40, 50, 3), 9, np.uint8)), Examination(study_instance_uid="1.2.3"), 1)
+    assert library.store([made]) == [made.SOPInstanceUID]
     kept = {one.SOPInstanceUID: one for one in map(pydicom.dcmread, orthanc.download(tmp_path))}
-    for one in stills:
+    for one in [*stills, made]:
         assert kept[one.SOPInstanceUID].PixelData == one.PixelData
-        assert kept[one.SOPInstanceUID].StudyDescription == one.StudyDescription
+        assert kept[one.SOPInstanceUID].get("StudyDescription") == one.get("StudyDescription")
     orthanc.process.terminate()
     orthanc.process.wait(20)
     with pytest.raises(PacsError, match="no PACS answers"):
