@@ -132,18 +132,11 @@ def store(files: Iterable[Received], examination: Examination, library: Library)
         if study not in patients:
             patients[study] = _patient(next(iter(_headers(library, study)), instance.header))
         known = accepted[uid][1] if uid in accepted else _stored(library, uid)
-        if known is not None and _same(known, instance):
-            outcomes[file.number] = Outcome(file.number, PRESENT, study, f"{file.name} is there already")
-        elif known is not None:
-            outcomes[file.number] = _refused(
-                file, "has the SOP Instance UID of an image that is there with another content; nothing is overwritten"
-            )
-        elif _patient(instance.header) != patients[study]:
-            outcomes[file.number] = _refused(file, "names another patient than the rest of its study")
-        elif study not in endoscopic and not _finds(library, study):
-            outcomes[file.number] = _refused(
-                file, f"is of a study without images of modality {MODALITY}, and no others are looked for in the PACS"
-            )
+        listed = study in endoscopic or _finds(library, study)
+        state, reason = _judge(instance, known, patients[study], listed)
+        if reason:
+            study = study if state == PRESENT else ""
+            outcomes[file.number] = Outcome(file.number, state, study, f"{file.name} {reason}")
         else:
             accepted[uid] = file, instance
     new = set(library.store(instance.read() for _, instance in accepted.values()))
@@ -165,8 +158,27 @@ def _instances(files: Sequence[Received], examination: Examination) -> Iterator[
     yield from zip(pictures.values(), converted, strict=True)
 
 
-def _refused(file: Received, reason: str) -> Outcome:
-    return Outcome(file.number, REFUSED, reason=f"{file.name} {reason}")
+def _judge(instance: Instance, known: Instance | None, patient: str, listed: bool) -> tuple[str, str]:
+    """What becomes of an image, and why it is not added, as the end of a sentence.
+
+    Args:
+        instance: the image.
+        known: what has the same SOP Instance UID and is there.
+        patient: of its study.
+        listed: its study will be found again.
+    """
+    if known is not None and _same(known, instance):
+        return PRESENT, "is there already"
+    if known is not None:
+        return (
+            REFUSED,
+            "has the SOP Instance UID of an image that is there with another content; nothing is overwritten",
+        )
+    if _patient(instance.header) != patient:
+        return REFUSED, "names another patient than the rest of its study"
+    if not listed:
+        return REFUSED, f"is of a study without images of modality {MODALITY}, and no others are looked for in the PACS"
+    return STORED, ""
 
 
 def _again(file: Received, first: Received, outcomes: Mapping[int, Outcome]) -> Outcome:

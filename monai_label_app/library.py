@@ -14,7 +14,7 @@ from pydicom import Dataset
 
 from monai_label_app.folder import add_objects
 from monai_label_app.pacs import Pacs
-from monai_label_app.study import Instance, Problem, Study, group, list_folder, read_instances
+from monai_label_app.study import Instance, Problem, Study, group, list_folder, read_header, read_instances
 
 Found = TypeVar("Found")
 
@@ -69,7 +69,8 @@ class FolderLibrary:
         self.problems: list[Problem] = []
         self._lock, self._storing = threading.Lock(), threading.Lock()
         self._looked = float("-inf")
-        self._seen: list[tuple[Path, int, int]] | None = None
+        self._seen: dict[Path, tuple[int, int]] = {}
+        self._headers: dict[Path, Dataset] = {}
         self._studies: dict[str, Study] = {}
         self._instances: dict[str, Instance] = {}
 
@@ -109,20 +110,27 @@ class FolderLibrary:
         with self._lock:
             if not again and time.monotonic() - self._looked < FRESH_SECONDS:
                 return
-            files = list(self._snapshot())
+            files = dict(self._snapshot())
             if files != self._seen:
-                instances, self.problems = read_instances([self.folder])
+                same = files.items() & self._seen.items()
+                self._headers = {file: self._headers[file] for file, _ in same if file in self._headers}
+                instances, self.problems = read_instances([self.folder], self._header)
                 self._studies = {study.uid: study for study in group(instances)}
                 self._instances = {str(instance.header.SOPInstanceUID): instance for instance in instances}
                 self._seen = files
             self._looked = time.monotonic()
 
-    def _snapshot(self) -> Iterator[tuple[Path, int, int]]:
+    def _header(self, file: Path) -> Dataset:
+        if file not in self._headers:
+            self._headers[file] = read_header(file)
+        return self._headers[file]
+
+    def _snapshot(self) -> Iterator[tuple[Path, tuple[int, int]]]:
         for file in list_folder(self.folder):
             # A file may go while it is looked at.
             with suppress(OSError):
                 status = file.stat()
-                yield file, status.st_mtime_ns, status.st_size
+                yield file, (status.st_mtime_ns, status.st_size)
 
 
 class PacsLibrary:

@@ -211,8 +211,19 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
             raise UnreadableError(f"{path} does not exist")
 
 
-def read_instances(paths: Iterable[Path]) -> tuple[list[Instance], list[Problem]]:
+def read_header(path: Path) -> Dataset:
+    """A DICOM file without its pixels; raises as :func:`read_dicom`."""
+    return read_dicom(path, pixels=False)
+
+
+def read_instances(
+    paths: Iterable[Path], header_of: Callable[[Path], Dataset] = read_header
+) -> tuple[list[Instance], list[Problem]]:
     """Read the headers of files and folders; pictures become VL Endoscopic Images, those of one folder one study.
+
+    Args:
+        paths: the files and folders.
+        header_of: reads a DICOM file's header, or knows it.
 
     Returns:
         Every DICOM object once, by SOP Instance UID, then the pictures; and what could not be read.
@@ -225,7 +236,7 @@ def read_instances(paths: Iterable[Path]) -> tuple[list[Instance], list[Problem]
             pictures.setdefault(file.parent, []).append(file)
             continue
         try:
-            header = read_dicom(file, pixels=False)
+            header = header_of(file)
             instances.setdefault(header.SOPInstanceUID, Instance(str(file), header, partial(read_dicom, file)))
         except UnreadableError as error:
             problems.append(Problem(str(file), str(error)))

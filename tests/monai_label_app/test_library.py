@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, dcmread
 
+from monai_label_app import library as library_module
 from monai_label_app.library import FolderLibrary
 from monai_label_app.sample import STUDY
+from monai_label_app.study import read_header
 from tests.dicom_files import write
 
 STILLS = sorted(STUDY.iterdir())[:3]
@@ -70,3 +72,27 @@ def test_several_who_store_the_same_at_once_store_it_once(tmp_path):
         stored = [uid for uids in pool.map(lambda _: library.store(stills()), range(4)) for uid in uids]
     assert sorted(stored) == sorted(one.SOPInstanceUID for one in stills())
     assert len(list(tmp_path.rglob("*.dcm"))) == 3
+
+
+def test_only_what_changed_is_read_again(tmp_path, monkeypatch):
+    read: list[Path] = []
+
+    def header(file: Path) -> Dataset:
+        read.append(file)
+        return read_header(file)
+
+    monkeypatch.setattr(library_module, "read_header", header)
+    monkeypatch.setattr(library_module, "FRESH_SECONDS", 0.0)
+    library, (first, second, third) = FolderLibrary(tmp_path), stills()
+    library.store([first, second])
+    read.clear()
+    library.store([third])
+    assert [file.stem for file in read] == [third.SOPInstanceUID]
+    first.StudyDescription = "changed in its place"
+    write(first, tmp_path / first.StudyInstanceUID / f"{first.SOPInstanceUID}.dcm")
+    assert library.instance(first.SOPInstanceUID).header.StudyDescription == "changed in its place"
+    (tmp_path / second.StudyInstanceUID / f"{second.SOPInstanceUID}.dcm").unlink()
+    assert {one.header.SOPInstanceUID for one in library.studies()[0].instances} == {
+        first.SOPInstanceUID,
+        third.SOPInstanceUID,
+    }
