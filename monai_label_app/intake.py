@@ -172,7 +172,7 @@ def _judge(instance: Instance, known: Instance | None, patient: str, listed: boo
     if known is not None:
         return (
             REFUSED,
-            "has the SOP Instance UID of an image that is there with another content; nothing is overwritten",
+            "has the SOP Instance UID of an image that is there with other content; nothing is overwritten",
         )
     if _patient(instance.header) != patient:
         return REFUSED, "names another patient than the rest of its study"

@@ -166,7 +166,7 @@ def test_dicom_is_stored_as_it_is_and_refused_where_it_would_hurt(client, studie
     assert Sender(client).outcome(first) == [("stored", "")]
     outcomes = Sender(client).outcome(impostor, stranger, beside)
     assert [state for state, _ in outcomes] == ["refused", "refused", "stored"]
-    assert "another content; nothing is overwritten" in outcomes[0][1]
+    assert "other content; nothing is overwritten" in outcomes[0][1]
     assert "names another patient" in outcomes[1][1]
     kept = {dataset.SOPInstanceUID: dataset for dataset in map(dcmread, files(studies))}
     assert kept == {one.SOPInstanceUID: as_file(one) for one in (first, beside)}
