@@ -43,12 +43,10 @@ def heard(page: Page) -> list[str]:
     return found
 
 
-def settled(page: Page) -> Locator:
-    """The explorer, once it shows what was asked for."""
+def settled(page: Page) -> None:
+    """Wait until the explorer shows what was asked for."""
     expect(page.locator("endolens-explain .sentence")).not_to_be_empty(timeout=QUIET)
-    explorer = page.locator("endolens-explain:not([aria-busy])")
-    expect(explorer).to_have_count(1, timeout=QUIET)
-    return explorer
+    expect(page.locator("endolens-explain:not([aria-busy])")).to_have_count(1, timeout=QUIET)
 
 
 def press(page: Page, *keys: str) -> None:
@@ -101,10 +99,13 @@ def test_a_doctor_looks_into_a_study_of_real_images_by_keyboard(
     assert query["class"] == card.locator(".prediction").inner_text()
     assert query["layer"] == demonstration.card.target_layer
     picture = screen(page.locator(".stage"))
-    expected = overlay(demonstration, pixels, query["layer"], query["class"])
-    expected = np.asarray(Image.fromarray(expected).resize(picture.shape[1::-1])).astype(float)
+    laid_over = overlay(demonstration, pixels, query["layer"], query["class"])
+    expected, plain = (
+        np.asarray(Image.fromarray(one).resize(picture.shape[1::-1])).astype(float) for one in (laid_over, pixels)
+    )
     assert np.abs(picture - expected).mean() < 6
-    assert np.abs(picture - np.asarray(Image.fromarray(pixels).resize(picture.shape[1::-1]))).mean() > 6
+    coloured = np.abs(expected - plain).max(axis=2) > 30
+    assert np.abs(picture - expected)[coloured].mean() < 0.3 * np.abs(picture - plain)[coloured].mean()
 
     # Another class, another layer, another method.
     press(page, "ArrowDown")
@@ -117,7 +118,6 @@ def test_a_doctor_looks_into_a_study_of_real_images_by_keyboard(
     assert shown(page)["layer"] == demonstration.layers[demonstration.layers.index(demonstration.stages[1]) + 1]
     press(page, "m")
     assert shown(page)["method"] != "grad-cam"
-    assert page.evaluate("document.activeElement === document.body || document.activeElement.closest('.frames')")
 
     # Walking shows every block, the last one in the end.
     page.evaluate(
@@ -126,7 +126,7 @@ def test_a_doctor_looks_into_a_study_of_real_images_by_keyboard(
     )
     page.keyboard.press("w")
     walk = page.get_by_role("button", name="Walk the layers")
-    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible(timeout=QUIET)
     expect(walk).to_be_visible(timeout=QUIET)
     assert page.evaluate("walked") == demonstration.stages
 
@@ -134,7 +134,7 @@ def test_a_doctor_looks_into_a_study_of_real_images_by_keyboard(
     page.get_by_role("button", name="Grad-CAM", exact=True).click()
     press(page, "n")
     figures = page.locator("figure")
-    expect(figures).to_have_count(2)
+    expect(figures).to_have_count(2, timeout=QUIET)
     expect(figures.first).to_contain_text("Taken for")
     expect(figures.last).to_contain_text("Why not")
     expect(page.locator(".scale")).to_contain_text("one scale for both maps")
@@ -155,7 +155,7 @@ def test_a_navigation_box_is_drawn_and_said_and_frames_can_be_filtered(
     for name in names:
         settled(page)
         drawn = page.locator(".artifacts g", has_text="navigation box").locator("polygon")
-        expect(drawn).to_have_count(int(name in boxes))
+        expect(drawn).to_have_count(int(name in boxes), timeout=QUIET)
         if name in boxes:
             expect(page.locator(".found")).to_contain_text("navigation box")
             points = np.array([pair.split(",") for pair in drawn.get_attribute("points").split()], dtype=float)
@@ -195,10 +195,10 @@ def test_a_gallery_of_many_frames_loads_what_is_in_view(
     assert 0 < len(asked) < FRAMES / 4
     press(page, "End")
     last = page.locator(".frames button").last
-    expect(last).to_be_in_viewport()
+    expect(last).to_be_in_viewport(timeout=QUIET)
     expect(last.locator(".certainty")).not_to_be_empty(timeout=QUIET)
     thumbnail = last.locator("img")
-    expect(thumbnail).to_have_js_property("complete", True)
+    expect(thumbnail).to_have_js_property("naturalWidth", 64, timeout=QUIET)
     assert abs(screen(thumbnail)[..., 0].max() - 200) < 4, "the last frame is the brightest"
     assert len(asked) < FRAMES / 2
     assert page.locator("figure .picture").get_attribute("src").endswith(f"/frames/{FRAMES}/picture.jpg")

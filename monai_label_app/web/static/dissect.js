@@ -39,7 +39,8 @@ help.querySelector("tbody").append(
   ...[...KEYS, ...customElements.get("endolens-explain").keys].map(([keys, what]) => {
     const row = document.createElement("tr");
     const [left, right] = [row.insertCell(), row.insertCell()];
-    for (const key of keys.split(" ")) left.append(key === "–" ? "–" : Object.assign(document.createElement("kbd"), { textContent: key }), " ");
+    const keyOf = (key) => (key === "–" ? key : Object.assign(document.createElement("kbd"), { textContent: key }));
+    for (const key of keys.split(" ")) left.append(keyOf(key), " ");
     right.textContent = what;
     return row;
   }),

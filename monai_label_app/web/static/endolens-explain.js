@@ -2,9 +2,10 @@
 //
 // It asks the server for maps and words and computes nothing itself. It stands alone: a page or a viewer gives it the
 // three attributes, may pass key strokes on to press(), and hears of "endolens-shown" when it shows something else.
-import { Server } from "./explain-server.js";
+import { Controls } from "./explain-controls.js";
 import { Panes } from "./explain-panes.js";
-import { COMPARING, VIEWS, methodName, percent, scaleInWords } from "./explain-views.js";
+import { Server } from "./explain-server.js";
+import { COMPARING, VIEWS, scaleInWords } from "./explain-views.js";
 
 const STEP_MILLISECONDS = 900;
 
@@ -50,9 +51,20 @@ class EndolensExplain extends HTMLElement {
 
   #server;
   #panes;
+  #controls;
   #model;
   #frame; // what is known of the one that is shown: address, prediction, size, artifacts
-  #choice = { method: "grad-cam", layer: undefined, label: undefined, view: "over", why: false, regions: true, artifacts: true, opacity: 0.45 };
+  // Without a layer it is the model's target layer, without a label the predicted class.
+  #choice = {
+    method: "grad-cam",
+    layer: undefined,
+    label: undefined,
+    view: "over",
+    why: false,
+    regions: true,
+    artifacts: true,
+    opacity: 0.45,
+  };
   #wanted = false;
   #running;
   #timer;
@@ -61,7 +73,8 @@ class EndolensExplain extends HTMLElement {
     super();
     this.attachShadow({ mode: "open" }).innerHTML = TEMPLATE;
     this.#panes = new Panes(this.shadowRoot.querySelector(".panes"));
-    const form = this.#form;
+    const form = this.shadowRoot.querySelector("form");
+    this.#controls = new Controls(form);
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("input", ({ target }) => this.#take(target));
     form.addEventListener("click", ({ target }) => this.#click(target.closest("button")));
@@ -99,18 +112,20 @@ class EndolensExplain extends HTMLElement {
   // Do what a key stands for; whether it is one of ours.
   press(key) {
     if (!this.#frame?.prediction) return false;
-    const { method, view, why, regions, artifacts, opacity } = this.#choice;
+    const { method, layer, view, regions, artifacts, opacity } = this.#choice;
     const stage = this.#model.stages[Number(key) - 1];
+    const next = (names, name) => names[(names.indexOf(name) + 1) % names.length];
     const methods = this.#model.methods.map(({ name }) => name);
+    const views = VIEWS.map(({ name }) => name);
     const actions = {
       ArrowUp: () => this.show({ label: neighbour(this.#classes, this.#label, -1) }),
       ArrowDown: () => this.show({ label: neighbour(this.#classes, this.#label, 1) }),
-      ",": () => this.#choose(neighbour(this.#model.layers, this.#choice.layer, -1)),
-      ".": () => this.#choose(neighbour(this.#model.layers, this.#choice.layer, 1)),
+      ",": () => this.#choose(neighbour(this.#model.layers, layer, -1)),
+      ".": () => this.#choose(neighbour(this.#model.layers, layer, 1)),
       w: () => this.#walk(),
       n: () => this.#toggleComparison(),
-      m: () => this.show({ method: methods[(methods.indexOf(method) + 1) % methods.length] }),
-      v: () => this.show({ view: VIEWS[(VIEWS.findIndex(({ name }) => name === view) + 1) % VIEWS.length].name, why: false }),
+      m: () => this.show({ method: next(methods, method) }),
+      v: () => this.show({ view: next(views, view), why: false }),
       "-": () => this.show({ opacity: Math.max(0, opacity - 0.1) }),
       "+": () => this.show({ opacity: Math.min(1, opacity + 0.1) }),
       o: () => this.show({ regions: !regions }),
@@ -119,10 +134,6 @@ class EndolensExplain extends HTMLElement {
     const action = stage ? () => this.#choose(stage) : Object.hasOwn(actions, key) ? actions[key] : undefined;
     action?.();
     return Boolean(action);
-  }
-
-  get #form() {
-    return this.shadowRoot.querySelector("form");
   }
 
   // By probability.
@@ -159,20 +170,21 @@ class EndolensExplain extends HTMLElement {
     await this.#panes.draw(frame, panes, maps);
     this.#panes.artifacts(frame, state.artifacts);
     this.shadowRoot.querySelector(".scale-words").textContent = scaleInWords(panes);
-    this.dispatchEvent(new CustomEvent("endolens-shown", { detail: { address, ...state }, bubbles: true, composed: true }));
+    const detail = { address, ...state };
+    this.dispatchEvent(new CustomEvent("endolens-shown", { detail, bubbles: true, composed: true }));
     await this.#explain(panes, state);
   }
 
   // A frame: its picture at once, then what the network takes it for.
   async #open(address) {
     this.#frame = { address, number: this.getAttribute("frame"), picture: this.#server.absolute(`${address}/picture.jpg`) };
-    if (this.#choice.label) this.#choice.label = undefined;
+    this.#choice.label = undefined;
     this.#panes.clear(this.#frame);
     this.#say([], [], "");
     const [prediction, about] = await Promise.all([this.#server.ask(`${address}/prediction`), this.#server.ask(address)]);
     if (this.#model?.version !== prediction.model) this.#prepare((await this.#server.ask("/models"))[0]);
     Object.assign(this.#frame, about, { prediction });
-    this.#list();
+    this.#controls.list(this.#classes, prediction.probabilities);
     this.#reflect();
   }
 
@@ -181,54 +193,14 @@ class EndolensExplain extends HTMLElement {
     const { layer, method } = this.#choice;
     if (!model.layers.includes(layer)) this.#choice.layer = model.target_layer;
     if (!model.methods.some(({ name }) => name === method)) this.#choice.method = model.methods[0].name;
-    this.#form.elements.layer.max = model.layers.length - 1;
-    this.#fill(".stages", model.stages.map((name, index) => ["stage", name, String(index + 1), `the last layer of block ${index + 1}, ${name}`]));
-    this.#fill(".methods", model.methods.map(({ name }) => ["method", name, methodName(name)]));
-    this.#fill(".views", VIEWS.map(({ name, title }) => ["view", name, title]));
-  }
-
-  #fill(place, buttons) {
-    this.shadowRoot.querySelector(place).replaceChildren(
-      ...buttons.map(([name, value, text, label]) => {
-        const button = Object.assign(document.createElement("button"), { type: "button", name, value, textContent: text });
-        if (label) button.setAttribute("aria-label", label);
-        return button;
-      }),
-    );
-  }
-
-  #list() {
-    const { probabilities } = this.#frame.prediction;
-    this.#fill(".classes", this.#classes.map((name) => ["label", name, name]));
-    for (const button of this.shadowRoot.querySelectorAll(".classes button")) {
-      const value = Object.assign(document.createElement("span"), { textContent: percent(probabilities[button.value]) });
-      const bar = Object.assign(document.createElement("i"), { className: "bar" });
-      bar.style.width = `${100 * probabilities[button.value]}%`;
-      button.append(value, bar);
-    }
+    this.#controls.offer(model);
   }
 
   // The controls show the choice at once, whatever still has to be fetched.
   #reflect() {
-    const { elements } = this.#form;
-    const { layer, method, view, why, regions, artifacts, opacity } = this.#choice;
-    this.#panes.opacity(opacity);
-    Object.assign(elements.opacity, { value: opacity });
-    Object.assign(elements.regions, { checked: regions });
-    Object.assign(elements.artifacts, { checked: artifacts });
-    elements.why.setAttribute("aria-pressed", String(why));
-    elements.walk.setAttribute("aria-pressed", String(Boolean(this.#timer)));
-    elements.walk.textContent = this.#timer ? "Stop" : "Walk the layers";
-    if (!this.#model || !this.#frame?.prediction) return;
-    elements.layer.value = this.#model.layers.indexOf(layer);
-    elements["layer-name"].value = layer;
-    elements.layer.setAttribute("aria-valuetext", layer);
-    const chosen = { label: this.#label, stage: layer, method, view };
-    for (const button of this.#form.querySelectorAll(".row button, .classes button"))
-      button.setAttribute("aria-pressed", String(chosen[button.name] === button.value));
-    const { of_layer: ofLayer, of_class: ofClass } = this.#model.methods.find(({ name }) => name === method);
-    this.shadowRoot.querySelector(".classes").classList.toggle("idle", !ofClass);
-    this.shadowRoot.querySelector(".stages").classList.toggle("idle", !ofLayer);
+    this.#panes.opacity(this.#choice.opacity);
+    const label = this.#frame?.prediction && this.#label;
+    this.#controls.reflect({ ...this.#choice, label }, this.#model, Boolean(this.#timer));
   }
 
   #take({ name, value, checked }) {
@@ -294,17 +266,20 @@ class EndolensExplain extends HTMLElement {
       found.push(await this.#server.evidence(this.#frame.address, { layer, class: one }));
     }
     if (this.#wanted) return;
-    this.#panes.regions(this.#frame, regions ? panes.map(({ map }) => found.find((one) => one.class === map?.class && one.layer === map.layer)) : []);
-    this.#say(found.map(({ sentence }) => sentence), found.flatMap(({ warnings }) => warnings), this.#frame.sentence);
+    const evidenceOf = ({ map }) => found.find((one) => one.class === map?.class && one.layer === map.layer);
+    this.#panes.regions(regions ? panes.map(evidenceOf) : []);
+    const warnings = found.flatMap((one) => one.warnings);
+    this.#say(found.map(({ sentence }) => sentence), warnings, this.#frame.sentence);
   }
 
   #say(sentences, warnings, about, failed = false) {
     const words = this.shadowRoot.querySelector(".words");
-    const paragraphs = (texts, className) => texts.map((textContent) => Object.assign(document.createElement("p"), { textContent, className }));
     words.classList.remove("old");
     words.querySelector(".sentence").textContent = sentences.join(" ");
     words.querySelector(".sentence").classList.toggle("error", failed);
-    words.querySelector(".warnings").replaceChildren(...paragraphs(warnings, "warning"));
+    words.querySelector(".warnings").replaceChildren(
+      ...warnings.map((textContent) => Object.assign(document.createElement("p"), { textContent, className: "warning" })),
+    );
     words.querySelector(".found").textContent = about;
   }
 

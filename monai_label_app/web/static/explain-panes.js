@@ -2,6 +2,13 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+const FIGURE = `
+<div class="stage">
+  <img class="picture" alt=""><img class="map" alt="" hidden>
+  <svg aria-hidden="true" preserveAspectRatio="none"><g class="regions"></g><g class="artifacts"></g></svg>
+</div>
+<figcaption></figcaption>`;
+
 export class Panes {
   #place;
   #opacity = 1;
@@ -56,9 +63,11 @@ export class Panes {
   }
 
   // Where the evidence lies, of each pane of which it is known.
-  regions(frame, evidence) {
-    for (const [index, group] of [...this.#place.querySelectorAll(".regions")].entries())
-      group.replaceChildren(...(evidence[index]?.regions ?? []).flatMap(({ contour }) => [polygon(contour, "halo"), polygon(contour)]));
+  regions(evidence) {
+    for (const [index, group] of [...this.#place.querySelectorAll(".regions")].entries()) {
+      const contours = evidence[index]?.regions.map(({ contour }) => contour) ?? [];
+      group.replaceChildren(...contours.flatMap((contour) => [polygon(contour, "halo"), polygon(contour)]));
+    }
   }
 
   #arrange(count) {
@@ -72,7 +81,7 @@ export class Panes {
 
   #figure() {
     const figure = document.createElement("figure");
-    figure.innerHTML = `<div class="stage"><img class="picture" alt=""><img class="map" alt="" hidden><svg aria-hidden="true" preserveAspectRatio="none"><g class="regions"></g><g class="artifacts"></g></svg></div><figcaption></figcaption>`;
+    figure.innerHTML = FIGURE;
     figure.querySelector(".map").style.opacity = this.#opacity;
     return figure;
   }
@@ -103,8 +112,8 @@ function polygon(points, className = "") {
 
 function label(outline, words) {
   const text = document.createElementNS(SVG, "text");
-  const place = { x: Math.min(...outline.map(([x]) => x)), y: Math.min(...outline.map(([, y]) => y)), dx: "0.4em", dy: "0.3em" };
-  for (const [name, value] of Object.entries(place)) text.setAttribute(name, value);
+  const [left, top] = [0, 1].map((axis) => Math.min(...outline.map((point) => point[axis])));
+  for (const [name, value] of Object.entries({ x: left, y: top, dx: "0.4em", dy: "0.3em" })) text.setAttribute(name, value);
   text.textContent = words;
   return text;
 }

@@ -27,7 +27,7 @@ function pane({ method, layer, label }, { probabilities }, model, say = ["method
   return { map: { method, layer, class: label }, caption, words: Object.values(words).join(", ") };
 }
 
-// Each: (what is chosen, prediction, model) → panes { map: query of a map, or nothing for the plain frame, caption, words }.
+// Each: (what is chosen, prediction, model) → panes { map, caption, words }; a pane without a map is the plain frame.
 export const VIEWS = [
   { name: "over", title: "Over", panes: (chosen, prediction, model) => [pane(chosen, prediction, model)] },
   {

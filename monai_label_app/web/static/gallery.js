@@ -54,7 +54,8 @@ export class Gallery {
   get #wanted() {
     const { class: label, certainty, warned } = this.#filters.elements;
     const [least, most] = certainty.value.split(" ").map(Number);
-    return { label: label.value, least, most, warned: warned.checked, any: !label.value && certainty.selectedIndex === 0 && !warned.checked };
+    const any = !label.value && certainty.selectedIndex === 0 && !warned.checked;
+    return { label: label.value, least, most, warned: warned.checked, any };
   }
 
   // One at a time, and not while the explorer waits: whoever looks at a frame comes first.
@@ -98,10 +99,13 @@ export class Gallery {
     const { label, least, most, warned, any } = this.#wanted;
     let shown = 0;
     for (const button of this.#buttons) {
-      const { dataset } = button;
-      const certainty = Number(dataset.certainty);
-      const fits = (!label || dataset.label === label) && certainty >= least && (certainty < most || most === 1) && (!warned || !button.querySelector(".warned").hidden);
-      button.parentElement.hidden = !any && !fits;
+      const certainty = Number(button.dataset.certainty);
+      const fits = [
+        !label || button.dataset.label === label,
+        certainty >= least && (certainty < most || most === 1),
+        !warned || !button.querySelector(".warned").hidden,
+      ];
+      button.parentElement.hidden = !any && !fits.every(Boolean);
       shown += !button.parentElement.hidden;
     }
     const known = this.#buttons.filter(({ dataset }) => "known" in dataset).length;
