@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from monailabel.config import settings
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
@@ -35,6 +38,7 @@ from monai_label_app.jobs import Jobs
 from monai_label_app.library import PacsLibrary, open_library
 from monai_label_app.pacs import PacsError
 from monai_label_app.server import LOOPBACK_VARIABLE, OHIF_VARIABLE
+from monai_label_app.uploads import Uploads
 from monai_label_app.viewers.ohif import Viewer, mended
 from monai_label_app.web.events import job_events
 
@@ -61,8 +65,8 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
     viewer = Viewer(ohif)
     pacs = isinstance(library, PacsLibrary)
     classifier = partial(open_classifier, model)
-    jobs = Jobs(library, classifier)
-    page = web.create_app(library, classifier, viewer, pacs, jobs, lambda: app_instance().datastore())
+    uploads, jobs = Uploads(library), Jobs(library, classifier)
+    page = web.create_app(library, classifier, viewer, pacs, uploads, jobs, lambda: app_instance().datastore())
 
     async def configuration(request: Request) -> Response:
         return Response(viewer.configuration(pacs), media_type="text/javascript")
@@ -96,7 +100,16 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
     hosts = LOOPBACK_NAMES if os.environ.get(LOOPBACK_VARIABLE) else None
     origins = frozenset(str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS)
     guard = Middleware(Guard, hosts=hosts, origins=origins)
-    return Starlette(routes=[*routes, Mount("/", api)], middleware=[guard], lifespan=monailabel.app.lifespan)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with monailabel.app.lifespan(app):
+            yield
+        # Here, for a server that is told to end by SIGTERM runs nothing after it.
+        await run_in_threadpool(jobs.close)
+        uploads.close()
+
+    return Starlette(routes=[*routes, Mount("/", api)], middleware=[guard], lifespan=lifespan)
 
 
 async def _home(request: Request) -> Response:

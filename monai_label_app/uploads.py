@@ -170,6 +170,10 @@ class Uploads:
             self._discard(self._find(key))
             del self._uploads[key]
 
+    def close(self) -> None:
+        """End all uploads, when the server ends."""
+        self._root.cleanup()
+
     def _find(self, key: str) -> _Upload:
         if key not in self._uploads:
             raise LookupError(key)

@@ -17,8 +17,8 @@ from monai_label_app.pacs import PacsError
 from monai_label_app.uploads import Uploads
 from monai_label_app.viewers.ohif import Viewer
 from monai_label_app.web import api, pages
-from monai_label_app.web.api import uploads
 from monai_label_app.web.api.problems import document, refusal
+from monai_label_app.web.api.uploads import describe
 from monai_label_app.web.explorer import Explorer
 from monai_label_app.web.services import Services
 
@@ -35,6 +35,7 @@ def create_app(
     classifier: Callable[[], Classifier],
     viewer: Viewer,
     pacs: bool,
+    uploads: Uploads | None = None,
     jobs: Jobs | None = None,
     datastore: Callable[[], StudyDatastore] | None = None,
 ) -> APIFlask:
@@ -45,7 +46,7 @@ def create_app(
         classifier: loads the classifier when it is first needed.
         viewer: OHIF, for the links to it.
         pacs: the library is a PACS, so OHIF reads from there.
-        jobs: runs the analyses; the app's own unless given.
+        uploads, jobs: whoever gives them closes them; the app has its own otherwise.
         datastore: MONAI Label's; without MONAI Label's server the app opens the library's by itself.
     """
     services = Services(
@@ -53,7 +54,7 @@ def create_app(
         Explorer(library, classifier),
         viewer,
         pacs,
-        Uploads(library),
+        uploads or Uploads(library),
         jobs or Jobs(library, classifier),
         datastore or lru_cache(lambda: open_datastore(library, "", lambda: classifier().card.classes)),
     )
@@ -61,7 +62,7 @@ def create_app(
     app = APIFlask(__name__, "EndoLens", "1", spec_path=f"{api.PREFIX}/openapi.json", docs_path=None, json_errors=False)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # classes in the network's order
     app.config.update(AUTO_404_RESPONSE=False, AUTO_VALIDATION_ERROR_RESPONSE=False, MAX_CONTENT_LENGTH=MOST_JSON)
-    app.spec_processor(lambda spec: uploads.describe(document(spec)))  # type: ignore[arg-type]  # a str only where YAML is chosen
+    app.spec_processor(lambda spec: describe(document(spec)))  # type: ignore[arg-type]  # a str only where YAML is chosen
     app.register_blueprint(api.create_blueprint(services))
     app.register_blueprint(pages.create_blueprint(services))
     app.error_processor(_refused)

@@ -88,7 +88,7 @@ def jobs(library: FolderLibrary, gate: Gate, scratch: Path) -> Iterator[Jobs]:
 
 @pytest.fixture
 def client(library: FolderLibrary, classifier: Classifier, jobs: Jobs) -> FlaskClient:
-    return web.create_app(library, lambda: classifier, Viewer(), False, jobs).test_client()
+    return web.create_app(library, lambda: classifier, Viewer(), False, jobs=jobs).test_client()
 
 
 def wait_for(true: Callable[[], bool]) -> None:
