@@ -126,7 +126,7 @@ def analyze(
     study: Study,
     classifier: Classifier,
     folder: Path,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[int], None] = lambda frames: None,
     wanted: Wanted = Wanted(),
 ) -> StudyResult:
     """Analyse a study and write its result objects as DICOM files.
@@ -137,7 +137,7 @@ def analyze(
         study: the images.
         classifier: the network.
         folder: exists; gets ``stills/`` (images made from pictures), ``heatmaps/`` and ``findings/``.
-        progress: called after every instance.
+        progress: called with the number of frames that are done since the last call; what it raises ends the work.
         wanted: which objects.
     """
     result = StudyResult(study.uid)
@@ -146,6 +146,7 @@ def analyze(
     captures: list[Dataset] = []
     for instance in study.instances:
         written: list[Path] = []
+        lines: list[FrameResult] = []
         try:
             dataset = instance.read()
             if sources and dataset.get("PatientID") != sources[0].get("PatientID"):
@@ -154,7 +155,6 @@ def analyze(
             if instance.converted:
                 dataset.InstanceCreatorUID = CONVERTER
                 still.append(_write(dataset, folder / "stills", written))
-            lines: list[FrameResult] = []
             found: list[Finding] = []
             shown: list[Dataset] = []
             for frame, seen in see(dataset, instance.origin, classifier, wanted=wanted):
@@ -168,6 +168,7 @@ def analyze(
                 lines.append(_frame_result(instance, dataset, frame, seen, outputs))
                 found += new
                 shown += [_header(capture) for capture in made]
+                progress(1)
         except (ValueError, TypeError) as error:
             # A frame may be damaged after good ones: of such an instance nothing is kept.
             for path in written:
@@ -181,7 +182,7 @@ def analyze(
             findings += found
             captures += shown
             sources.append(_header(dataset))
-        progress()
+        progress(instance.frame_count - len(lines))  # those of an instance that is left out
     if findings:
         document = findings_report(findings, sources, algorithm_of(classifier), captures, wanted.three_dimensional)
         report = _write(document, folder / "findings", result.objects)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +21,9 @@ import monailabel.app
 from a2wsgi import WSGIMiddleware
 from monailabel.config import settings
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
+from monailabel.interfaces.utils.app import app_instance
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
@@ -29,11 +33,14 @@ from monai_label_app import web
 from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.dicomweb import forward
 from monai_label_app.frames import UnreadableError
-from monai_label_app.guard import LOOPBACK_NAMES, Guard
+from monai_label_app.guard import LOOPBACK_NAMES, Guard, Patience
+from monai_label_app.jobs import Jobs
 from monai_label_app.library import PacsLibrary, open_library
 from monai_label_app.pacs import PacsError
 from monai_label_app.server import LOOPBACK_VARIABLE, OHIF_VARIABLE
+from monai_label_app.uploads import Uploads
 from monai_label_app.viewers.ohif import Viewer, mended
+from monai_label_app.web.events import job_events
 
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".wasm": "application/wasm"}
 
@@ -57,7 +64,9 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
     library = open_library(studies)
     viewer = Viewer(ohif)
     pacs = isinstance(library, PacsLibrary)
-    page = web.create_app(library, partial(open_classifier, model), viewer, pacs)
+    classifier = partial(open_classifier, model)
+    uploads, jobs = Uploads(library), Jobs(library, classifier)
+    page = web.create_app(library, classifier, viewer, pacs, uploads, jobs, lambda: app_instance().datastore())
 
     async def configuration(request: Request) -> Response:
         return Response(viewer.configuration(pacs), media_type="text/javascript")
@@ -84,12 +93,23 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
         routes.append(Route("/", _home))
     if pacs:
         routes.append(Route("/endolens/dicomweb/{path:path}", partial(forward, studies), methods=["GET"]))
-    routes.append(Mount("/endolens", WSGIMiddleware(page)))  # type: ignore[arg-type]  # a2wsgi has types of its own
+    routes.append(Route(f"/endolens{web.api.PREFIX}/jobs/{{key}}/events", partial(job_events, jobs)))
+    pages = Patience(WSGIMiddleware(page))  # type: ignore[arg-type]  # a2wsgi has types of its own
+    routes.append(Mount("/endolens", pages))
     routes += [Route(path, ohif_file) for path in viewer.paths()]
     hosts = LOOPBACK_NAMES if os.environ.get(LOOPBACK_VARIABLE) else None
     origins = frozenset(str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS)
     guard = Middleware(Guard, hosts=hosts, origins=origins)
-    return Starlette(routes=[*routes, Mount("/", api)], middleware=[guard], lifespan=monailabel.app.lifespan)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with monailabel.app.lifespan(app):
+            yield
+        # Here, for a server that is told to end by SIGTERM runs nothing after it.
+        await run_in_threadpool(jobs.close)
+        uploads.close()
+
+    return Starlette(routes=[*routes, Mount("/", api)], middleware=[guard], lifespan=lifespan)
 
 
 async def _home(request: Request) -> Response:

@@ -11,12 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from monai_label_app import compatibility  # noqa: F401  (before monailabel)
+
+# isort: split
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException
 
 from monai_label_app.classifier.data import Example
-from monai_label_app.corrections import Corrections, parse
+from monai_label_app.corrections import Correction, Corrections, parse
 from monai_label_app.folder import whole
 from monai_label_app.library import FolderLibrary, Library
 from monai_label_app.study import Instance
@@ -139,13 +142,24 @@ class StudyDatastore(LocalDatastore):
             correction = parse(sent.read_bytes(), self._library.instance(image_id).header, self._classes())
         except ValueError as error:
             raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(error)) from error
+        return self.keep(correction, label_info)
+
+    def keep(self, correction: Correction, label_info: dict[str, Any] | None = None) -> str:
+        """Add a correction to those before it; they are the image's final label, whose name is returned.
+
+        Raises:
+            ImageNotFoundException: there is no such image.
+            UnreadableError, PacsError: it is there and cannot be read.
+        """
+        self.get_image_uri(correction.image)
         with self._saving, tempfile.TemporaryDirectory() as folder:
             self.corrections.add(correction)
             # MONAI Label keeps one file an image: all that was said of it.
-            history = Path(folder) / f"{image_id}.json"
-            history.write_text(self.corrections.history(image_id), encoding="utf-8")
-            info = {**label_info, "class": correction.label, "by": correction.by}
-            label: str = super().save_label(image_id, str(history), DefaultLabelTag.FINAL.value, info)
+            history = Path(folder) / f"{correction.image}.json"
+            history.write_text(self.corrections.history(correction.image), encoding="utf-8")
+            info = {**(label_info or {}), "class": correction.label, "by": correction.by}
+            tag = DefaultLabelTag.FINAL.value
+            label: str = super().save_label(correction.image, str(history), tag, info)
         return label
 
 

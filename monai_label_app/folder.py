@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pydicom import Dataset
 
 if TYPE_CHECKING:  # torch comes with it
     from monai_label_app.analysis import StudyResult
@@ -35,6 +38,26 @@ def staging(out: Path) -> Iterator[Path]:
     finally:
         if not existed and not any(out.iterdir()):
             out.rmdir()
+
+
+def add_objects(datasets: Iterable[Dataset], folder: Path) -> None:
+    """Write objects as ``STUDY/INSTANCE.dcm``, named by their UIDs. All are on disk before the first appears.
+
+    Raises:
+        OSError: the folder cannot be written, and none appears.
+    """
+    with staging(folder) as staged:
+        places = []
+        for dataset in datasets:
+            place = folder / str(dataset.StudyInstanceUID) / f"{dataset.SOPInstanceUID}.dcm"
+            with (staged / place.name).open("wb") as file:
+                dataset.save_as(file, enforce_file_format=True)
+                file.flush()
+                os.fsync(file.fileno())
+            places.append(place)
+        for place in places:
+            place.parent.mkdir(exist_ok=True)
+            (staged / place.name).replace(place)
 
 
 def deliver(result: StudyResult, staged: Path, out: Path) -> None:

@@ -1,14 +1,19 @@
-"""Keep other web sites out: a page that a doctor has open elsewhere must not reach the studies through the browser."""
+"""Keep others out: pages of other web sites, which must not reach the studies through the browser, and who stalls."""
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+
+STALLED_SECONDS = 30
+"""Time without a byte after which whoever sends a request is taken for gone."""
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -41,3 +46,20 @@ class Guard:
             return "this server does not go by that name"
         own = origin is None or urlsplit(origin).netloc == host or origin in self._origins
         return None if own or method in _READING else "a page of another site may not change anything here"
+
+
+class Patience:
+    """ASGI middleware for an app that holds a thread while it reads a request: one that stalls ends as if cut off."""
+
+    def __init__(self, app: ASGIApp, seconds: float = STALLED_SECONDS) -> None:
+        self._app, self._seconds = app, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+
+        async def soon() -> Message:
+            with suppress(asyncio.TimeoutError):
+                return await asyncio.wait_for(receive(), self._seconds)
+            return {"type": "http.disconnect"}
+
+        await self._app(scope, soon, send)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from pydicom import Dataset
+
+from monai_label_app.folder import add_objects
 from monai_label_app.pacs import Pacs
-from monai_label_app.study import Instance, Problem, Study, group, list_folder, read_instances
+from monai_label_app.study import Instance, Problem, Study, group, list_folder, read_header, read_instances
 
 Found = TypeVar("Found")
 
@@ -43,16 +46,31 @@ class Library(Protocol):
             LookupError: there is none.
         """
 
+    def store(self, datasets: Iterable[Dataset]) -> list[str]:
+        """Add objects to their studies, each whole or not at all, and none whose SOP Instance UID is there already.
+
+        Returns:
+            SOP Instance UIDs of those that are new; a look at the library that begins now finds them.
+
+        Raises:
+            OSError: the folder cannot be written, and nothing was added.
+            PacsError: the PACS is down or refuses one of them; those before it are stored.
+        """
+
 
 class FolderLibrary:
-    """The DICOM files and pictures of a folder and its sub-folders."""
+    """The DICOM files and pictures of a folder and its sub-folders.
+
+    What is stored becomes ``STUDY/INSTANCE.dcm`` in the folder, named by UIDs, wherever the study's other files lie.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.problems: list[Problem] = []
-        self._lock = threading.Lock()
+        self._lock, self._storing = threading.Lock(), threading.Lock()
         self._looked = float("-inf")
-        self._seen: list[tuple[Path, int, int]] | None = None
+        self._seen: dict[Path, tuple[int, int]] = {}
+        self._headers: dict[Path, Dataset] = {}
         self._studies: dict[str, Study] = {}
         self._instances: dict[str, Instance] = {}
 
@@ -71,24 +89,48 @@ class FolderLibrary:
         self._look()
         return _found(self._instances, uid)
 
-    def _look(self) -> None:
+    def store(self, datasets: Iterable[Dataset]) -> list[str]:
+        """Add objects, each once; OSError if the folder cannot be written."""
+        with self._storing:
+            self._look(again=True)
+            new: dict[str, None] = {}
+
+            def missing() -> Iterator[Dataset]:
+                for dataset in datasets:
+                    uid = str(dataset.SOPInstanceUID)
+                    if uid not in self._instances and uid not in new:
+                        new[uid] = None
+                        yield dataset
+
+            add_objects(missing(), self.folder)
+            self._look(again=True)
+        return list(new)
+
+    def _look(self, again: bool = False) -> None:
         with self._lock:
-            if time.monotonic() - self._looked < FRESH_SECONDS:
+            if not again and time.monotonic() - self._looked < FRESH_SECONDS:
                 return
-            files = list(self._snapshot())
+            files = dict(self._snapshot())
             if files != self._seen:
-                instances, self.problems = read_instances([self.folder])
+                same = files.items() & self._seen.items()
+                self._headers = {file: self._headers[file] for file, _ in same if file in self._headers}
+                instances, self.problems = read_instances([self.folder], self._header)
                 self._studies = {study.uid: study for study in group(instances)}
                 self._instances = {str(instance.header.SOPInstanceUID): instance for instance in instances}
                 self._seen = files
             self._looked = time.monotonic()
 
-    def _snapshot(self) -> Iterator[tuple[Path, int, int]]:
+    def _header(self, file: Path) -> Dataset:
+        if file not in self._headers:
+            self._headers[file] = read_header(file)
+        return self._headers[file]
+
+    def _snapshot(self) -> Iterator[tuple[Path, tuple[int, int]]]:
         for file in list_folder(self.folder):
             # A file may go while it is looked at.
             with suppress(OSError):
                 status = file.stat()
-                yield file, status.st_mtime_ns, status.st_size
+                yield file, (status.st_mtime_ns, status.st_size)
 
 
 class PacsLibrary:
@@ -96,8 +138,9 @@ class PacsLibrary:
 
     def __init__(self, pacs: Pacs) -> None:
         self._pacs = pacs
-        self._lock = threading.Lock()
+        self._lock, self._storing = threading.Lock(), threading.Lock()
         self._looked = float("-inf")
+        self._stores = 0
         self._counts: dict[str, int] = {}
         self._studies: dict[str, tuple[int, Study]] = {}
 
@@ -117,12 +160,22 @@ class PacsLibrary:
                     return instance
         raise LookupError(uid)
 
+    def store(self, datasets: Iterable[Dataset]) -> list[str]:
+        """Add objects, each once; PacsError if the PACS cannot be asked or refuses one."""
+        try:
+            with self._storing:
+                return self._pacs.store(datasets)
+        finally:
+            self._stores += 1
+            self._looked = float("-inf")
+
     def _look(self) -> dict[str, int]:
         if time.monotonic() - self._looked > FRESH_SECONDS:
             # Not under the lock: a slow PACS would hold up those who need no news of it.
-            counts = self._pacs.studies()
+            stores, counts = self._stores, self._pacs.studies()
             with self._lock:
-                self._counts, self._looked = counts, time.monotonic()
+                # What was stored meanwhile may not be counted.
+                self._counts, self._looked = counts, time.monotonic() if stores == self._stores else float("-inf")
                 self._studies = {uid: known for uid, known in self._studies.items() if uid in counts}
         return self._counts
 

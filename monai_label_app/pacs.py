@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -16,13 +17,19 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 from requests.auth import HTTPBasicAuth
 
-from monai_label_app.study import Instance, Study, make_study
+from monai_label_app.study import Instance, Study, as_file, make_study
 
 if TYPE_CHECKING:  # torch comes with it
     from monai_label_app.analysis import StudyResult
 
+MODALITY = "ES"
+"""Of the studies that are looked for: endoscopy."""
+
 TIMEOUT = (5, 60)
 """Seconds to connect, and to wait for an answer."""
+
+_AS_STORED = (("application/dicom", "*"),)
+"""An instance in the transfer syntax that it has; the default of DICOMweb is to decompress it."""
 
 
 def credentials() -> tuple[bytes, bytes] | None:
@@ -85,7 +92,7 @@ class Pacs:
         while True:
             with self._explained():
                 page = self._client.search_for_studies(
-                    search_filters={"ModalitiesInStudy": "ES"}, offset=len(studies) or None
+                    search_filters={"ModalitiesInStudy": MODALITY}, offset=len(studies) or None
                 )
             found = [Dataset.from_json(item) for item in page]
             new = {str(one.StudyInstanceUID): int(one.get("NumberOfStudyRelatedInstances") or 0) for one in found}
@@ -94,35 +101,45 @@ class Pacs:
                 return studies
             studies.update(new)
 
-    def deliver(self, result: StudyResult) -> None:
-        """Store a study's result objects by STOW-RS, without those that the PACS already has.
+    def store(self, datasets: Iterable[Dataset]) -> list[str]:
+        """Store objects by STOW-RS, without those that the PACS already has.
 
-        The result then names its outputs by SOP Instance UID.
+        Returns:
+            SOP Instance UIDs of those that are new there.
 
         Raises:
             PacsError: the PACS is down or refuses one of them; those before it are stored.
         """
-        present: dict[str, set[str]] = {}
-        names = {}
-        for path in result.objects:
-            dataset = dcmread(path)
-            names[str(path)] = dataset.SOPInstanceUID
-            series = dataset.SeriesInstanceUID
+        present: dict[tuple[str, str], set[str]] = {}
+        stored = []
+        for dataset in datasets:
+            series = dataset.StudyInstanceUID, dataset.SeriesInstanceUID
             if series not in present:
-                present[series] = self._instances(result.study_uid, series)
+                present[series] = self._instances(*series)
             if dataset.SOPInstanceUID not in present[series]:
                 self._store(dataset)
+                present[series].add(dataset.SOPInstanceUID)
+                stored.append(str(dataset.SOPInstanceUID))
+        return stored
+
+    def deliver(self, result: StudyResult) -> None:
+        """Store a study's result objects as :meth:`store` does; the result then names its outputs by their UIDs."""
+        self.store(dcmread(path) for path in result.objects)
         for line in result.frames:
-            line.outputs = [names[output] for output in line.outputs]
+            line.outputs = [Path(output).stem for output in line.outputs]
 
     def _instances(self, study: str, series: str) -> set[str]:
-        with self._explained():
-            found = self._client.search_for_instances(study, series, fields=["SOPInstanceUID"])
+        try:
+            with self._explained():
+                found = self._client.search_for_instances(study, series, fields=["SOPInstanceUID"])
+        except NotInPacsError:
+            return set()
         return {Dataset.from_json(item).SOPInstanceUID for item in found}
 
     def _store(self, dataset: Dataset) -> None:
         with self._explained():
-            answer = self._client.store_instances([dataset], dataset.StudyInstanceUID)
+            # The client sends a dataset that was made, not read, without what makes it a file (PS3.10 7.1).
+            answer = self._client.store_instances([as_file(dataset)], dataset.StudyInstanceUID)
         failed = answer.get("FailedSOPSequence")
         if failed:
             reason = failed[0].get("FailureReason", 0)
@@ -131,7 +148,7 @@ class Pacs:
     def _read(self, header: Dataset) -> Dataset:
         with self._explained():
             return self._client.retrieve_instance(
-                header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID
+                header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID, media_types=_AS_STORED
             )
 
     @contextmanager

@@ -17,6 +17,9 @@ from monai_label_app.viewers.ohif import Viewer
 LOOPBACK_VARIABLE = "ENDOLENS_LOOPBACK"
 """Environment variable: set where the server listens on this machine alone."""
 
+GRACE_SECONDS = 3
+"""How long who still listens or sends is waited for when the server ends."""
+
 OHIF_VARIABLE = "ENDOLENS_OHIF"
 """Environment variable: folder of a built OHIF to serve in place of the bundled one."""
 
@@ -68,7 +71,8 @@ def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None
     click.echo(f"OHIF:     {address}{viewer.base if pacs else _first_study(library, viewer)}")
     click.echo(f"EndoLens: {address}/endolens/")
     with suppress(KeyboardInterrupt):  # the usual way to end it, which uvicorn passes on after a clean stop
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS)
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def _first_study(library: Library, viewer: Viewer) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -99,6 +101,11 @@ class Study:
         """The same study with nothing but the images that can be analysed."""
         return Study(self.uid, tuple(instance for instance in self.instances if instance.refusal is None))
 
+    @property
+    def frame_count(self) -> int:
+        """Number of frames that the headers of all instances announce."""
+        return sum(instance.frame_count for instance in self.instances)
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -133,6 +140,14 @@ def read_dicom(path: Path, *, pixels: bool = True) -> Dataset:
     except Exception as error:
         raise UnreadableError(f"{path} is damaged DICOM: {in_one_line(error)}") from error
     return dataset
+
+
+def as_file(dataset: Dataset) -> Dataset:
+    """The dataset as it is read from a file of it: with preamble and file meta information, and empty in one way."""
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    stream.seek(0)
+    return dcmread(stream)
 
 
 def _require_identity(dataset: Dataset) -> None:
@@ -170,13 +185,13 @@ def read_frame(path: Path, number: int = 1) -> NDArray[np.uint8]:
 
 def list_folder(folder: Path) -> Iterator[Path]:
     """Every file under a folder, sorted, without hidden files and bookkeeping; none is opened."""
-    datastore = (folder / "datastore_v2.json").exists()
-    for file in sorted(folder.rglob("*")):
-        place = file.relative_to(folder).parts
-        hidden = any(part.startswith(".") for part in place)
-        label = datastore and place[0] == "labels"
-        if file.is_file() and not hidden and not label and file.name not in _BOOKKEEPING:
-            yield file
+    found: list[Path] = []
+    # Unlike Path.rglob it does not fail where a folder goes while it is looked at.
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in files if not name.startswith(".") and name not in _BOOKKEEPING]
+    labels = folder / "labels" if (folder / "datastore_v2.json").exists() else None
+    yield from (file for file in sorted(found) if file.is_file() and labels not in file.parents)
 
 
 def find_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -196,8 +211,19 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
             raise UnreadableError(f"{path} does not exist")
 
 
-def read_instances(paths: Iterable[Path]) -> tuple[list[Instance], list[Problem]]:
+def read_header(path: Path) -> Dataset:
+    """A DICOM file without its pixels; raises as :func:`read_dicom`."""
+    return read_dicom(path, pixels=False)
+
+
+def read_instances(
+    paths: Iterable[Path], header_of: Callable[[Path], Dataset] = read_header
+) -> tuple[list[Instance], list[Problem]]:
     """Read the headers of files and folders; pictures become VL Endoscopic Images, those of one folder one study.
+
+    Args:
+        paths: the files and folders.
+        header_of: reads a DICOM file's header, or knows it.
 
     Returns:
         Every DICOM object once, by SOP Instance UID, then the pictures; and what could not be read.
@@ -210,7 +236,7 @@ def read_instances(paths: Iterable[Path]) -> tuple[list[Instance], list[Problem]
             pictures.setdefault(file.parent, []).append(file)
             continue
         try:
-            header = read_dicom(file, pixels=False)
+            header = header_of(file)
             instances.setdefault(header.SOPInstanceUID, Instance(str(file), header, partial(read_dicom, file)))
         except UnreadableError as error:
             problems.append(Problem(str(file), str(error)))

@@ -56,7 +56,7 @@ class Examination:
         for field in fields(self):
             value = getattr(self, field.name)
             limit = limits.get(field.name, 64)
-            if len(value) > limit or re.search(r"[\\\x00-\x1f\x7f]", value):
+            if len(value) > limit or re.search(r"[\\\x00-\x1f\x7f\ud800-\udfff]", value):
                 raise ValueError(f"{field.name} holds a control character, a backslash or more than {limit} characters")
 
 

@@ -129,6 +129,13 @@ def read_findings(report: Dataset) -> list[Finding]:
     return [_finding(group) for group in content.get_planar_roi_measurement_groups()]
 
 
+def is_findings_report(header: Dataset) -> bool:
+    """Whether an object is a report of :func:`findings_report`; its header is enough."""
+    titles = [item.get("CodeValue") for item in header.get("ConceptNameCodeSequence") or []]
+    is_report = header.get("SOPClassUID") in (ComprehensiveSRStorage, Comprehensive3DSRStorage)
+    return is_report and is_own_result(header) and titles == [codes.DCM.ImagingMeasurementReport.value]
+
+
 def _procedure(source: Dataset) -> CodedConcept:
     """The study's own procedure code; without one no more than "Imaging procedure" is known."""
     for item in source.get("ProcedureCodeSequence") or []:

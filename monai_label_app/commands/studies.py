@@ -88,17 +88,17 @@ def analyze(
         archive = Pacs(pacs) if pacs else None
         studies, problems = ([archive.study(study).images], []) if archive and study else read_studies(inputs)
         name_problems(problems)
-        instances = sum(len(one.instances) for one in studies)
-        if not instances:
+        frames = sum(one.frame_count for one in studies)
+        if not frames:
             fail("there is no endoscopic image to analyse")
         classifier = open_classifier(model, weights)
         notice(classifier)
         with folder.staging(out) as staged:
             results = []
-            with click.progressbar(length=instances, label="Analysing", file=sys.stderr) as bar:
+            with click.progressbar(length=frames, label="Analysing", file=sys.stderr) as bar:
                 for one in studies:
                     (staged / one.uid).mkdir()
-                    results.append(analysis.analyze(one, classifier, staged / one.uid, lambda: bar.update(1), choice))
+                    results.append(analysis.analyze(one, classifier, staged / one.uid, bar.update, choice))
             for result in results:
                 name_problems(result.problems)
             frames = sum(len(result.frames) for result in results)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from apiflask import APIFlask, HTTPError
 from flask import Response, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.datastore import StudyDatastore, open_datastore
+from monai_label_app.jobs import Jobs
 from monai_label_app.library import Library
 from monai_label_app.pacs import PacsError
+from monai_label_app.uploads import Uploads
 from monai_label_app.viewers.ohif import Viewer
 from monai_label_app.web import api, pages
 from monai_label_app.web.api.problems import document, refusal
+from monai_label_app.web.api.uploads import describe
 from monai_label_app.web.explorer import Explorer
 from monai_label_app.web.services import Services
 
@@ -21,7 +26,19 @@ from monai_label_app.web.services import Services
 _POLICY = "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'self'"
 
 
-def create_app(library: Library, classifier: Callable[[], Classifier], viewer: Viewer, pacs: bool) -> APIFlask:
+MOST_JSON = 1024 * 1024
+"""Size of what a page sends, in bytes, at most; files have a limit of their own."""
+
+
+def create_app(
+    library: Library,
+    classifier: Callable[[], Classifier],
+    viewer: Viewer,
+    pacs: bool,
+    uploads: Uploads | None = None,
+    jobs: Jobs | None = None,
+    datastore: Callable[[], StudyDatastore] | None = None,
+) -> APIFlask:
     """Make the Flask app, to be mounted at ``/endolens``.
 
     Args:
@@ -29,13 +46,23 @@ def create_app(library: Library, classifier: Callable[[], Classifier], viewer: V
         classifier: loads the classifier when it is first needed.
         viewer: OHIF, for the links to it.
         pacs: the library is a PACS, so OHIF reads from there.
+        uploads, jobs: whoever gives them closes them; the app has its own otherwise.
+        datastore: MONAI Label's; without MONAI Label's server the app opens the library's by itself.
     """
-    services = Services(library, Explorer(library, classifier), viewer, pacs)
+    services = Services(
+        library,
+        Explorer(library, classifier),
+        viewer,
+        pacs,
+        uploads or Uploads(library),
+        jobs or Jobs(library, classifier),
+        datastore or lru_cache(lambda: open_datastore(library, "", lambda: classifier().card.classes)),
+    )
     # No docs page: it would ask another server for its scripts.
     app = APIFlask(__name__, "EndoLens", "1", spec_path=f"{api.PREFIX}/openapi.json", docs_path=None, json_errors=False)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # classes in the network's order
-    app.config.update(AUTO_404_RESPONSE=False, AUTO_VALIDATION_ERROR_RESPONSE=False)
-    app.spec_processor(document)  # type: ignore[arg-type]  # a str only where YAML is chosen
+    app.config.update(AUTO_404_RESPONSE=False, AUTO_VALIDATION_ERROR_RESPONSE=False, MAX_CONTENT_LENGTH=MOST_JSON)
+    app.spec_processor(lambda spec: describe(document(spec)))  # type: ignore[arg-type]  # a str only where YAML is chosen
     app.register_blueprint(api.create_blueprint(services))
     app.register_blueprint(pages.create_blueprint(services))
     app.error_processor(_refused)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from monai_label_app.datastore import StudyDatastore
+from monai_label_app.jobs import Jobs
 from monai_label_app.library import Library
+from monai_label_app.uploads import Uploads
 from monai_label_app.viewers.ohif import Viewer
 from monai_label_app.web.explorer import Explorer
 
@@ -18,9 +22,15 @@ class Services:
         explorer: opens their frames.
         viewer: OHIF, for the links to it.
         pacs: the library is a PACS, so OHIF reads from there.
+        uploads: that are under way.
+        jobs: analyses that wait or run.
+        datastore: MONAI Label's, which keeps what doctors say; asked for at each use.
     """
 
     library: Library
     explorer: Explorer
     viewer: Viewer
     pacs: bool
+    uploads: Uploads
+    jobs: Jobs
+    datastore: Callable[[], StudyDatastore]

@@ -3,14 +3,16 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 
 from monai_label_app import compatibility  # noqa: F401
 from monai_label_app import library as library_module
 from monai_label_app.library import PacsLibrary
-from monai_label_app.pacs import NotInPacsError, Pacs
+from monai_label_app.pacs import NotInPacsError, Pacs, PacsError
 from monai_label_app.sample import STUDY
+from report.endoscopic_image import Examination, Still, endoscopic_image
 from tests.e2e.conftest import Orthanc
 
 pytestmark = pytest.mark.e2e
@@ -67,3 +69,25 @@ def test_datastore_reads_images_from_the_pacs_and_keeps_labels(orthanc: Orthanc,
     for wrong in ("1.2.3.9", "../cache", "/etc/passwd"):
         with pytest.raises(ImageNotFoundException):
             datastore.get_image_uri(wrong)
+
+
+def test_the_pacs_gets_what_it_has_not_yet_and_the_library_shows_it_at_once(orthanc: Orthanc, tmp_path: Path) -> None:
+    stills = [pydicom.dcmread(file) for file in sorted(STUDY.iterdir())[:3]]
+    library = PacsLibrary(Pacs(orthanc.dicomweb))
+    assert library.studies() == []
+    assert library.store(stills[:2]) == [one.SOPInstanceUID for one in stills[:2]]
+    changed = pydicom.dcmread(sorted(STUDY.iterdir())[0])
+    changed.StudyDescription = "another"
+    assert library.store([changed, *stills, stills[2]]) == [stills[2].SOPInstanceUID]
+    (study,) = library.studies()
+    assert len(study.instances) == len(orthanc.instances()) == 3
+    made = endoscopic_image(Still(np.full((40, 50, 3), 9, np.uint8)), Examination(study_instance_uid="1.2.3"), 1)
+    assert library.store([made]) == [made.SOPInstanceUID]
+    kept = {one.SOPInstanceUID: one for one in map(pydicom.dcmread, orthanc.download(tmp_path))}
+    for one in [*stills, made]:
+        assert kept[one.SOPInstanceUID].PixelData == one.PixelData
+        assert kept[one.SOPInstanceUID].get("StudyDescription") == one.get("StudyDescription")
+    orthanc.process.terminate()
+    orthanc.process.wait(20)
+    with pytest.raises(PacsError, match="no PACS answers"):
+        library.store(stills)

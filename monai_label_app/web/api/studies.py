@@ -6,9 +6,11 @@ from typing import Any
 
 from apiflask import APIBlueprint, Schema
 from apiflask.fields import Integer, List, Nested, String
+from apiflask.validators import OneOf
 
 from monai_label_app.study import Study
 from monai_label_app.web.services import Services
+from monai_label_app.web.state import STATES, state_of
 
 
 class ImageSummary(Schema):
@@ -26,6 +28,7 @@ class StudySummary(Schema):
     patient_id = String(required=True)
     date = String(required=True)
     description = String(required=True)
+    state = String(required=True, validate=OneOf(STATES))
     images = List(Nested(ImageSummary), required=True)
 
 
@@ -49,7 +52,7 @@ def create_blueprint(services: Services) -> APIBlueprint:
 
 
 def summary(study: Study) -> dict[str, Any]:
-    """A study for people to read: patient, date, images."""
+    """A study for people to read: patient, date, how far it has come, images."""
     header = study.instances[0].header
     return {
         "uid": study.uid,
@@ -57,6 +60,7 @@ def summary(study: Study) -> dict[str, Any]:
         "patient_id": str(header.get("PatientID", "")),
         "date": str(header.get("StudyDate", "")),
         "description": str(header.get("StudyDescription", "")),
+        "state": state_of(study),
         "images": [
             {"sop_instance_uid": str(one.header.SOPInstanceUID), "frames": one.frame_count}
             for one in study.images.instances

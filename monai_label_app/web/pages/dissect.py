@@ -29,6 +29,7 @@ def add_to(pages: Blueprint, services: Services) -> None:
             card=model.card,
             version=model.version,
             ohif=services.viewer.address(uid, services.pacs),
+            job=services.jobs.of_study(uid),
         )
 
 

@@ -1,21 +1,30 @@
-"""The list of studies."""
+"""The list of studies, where new ones are added and analysed."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Blueprint, render_template
 
+from monai_label_app.study import Study
 from monai_label_app.web.api.studies import summary
 from monai_label_app.web.services import Services
+from monai_label_app.web.state import STATES
 
 
 def add_to(pages: Blueprint, services: Services) -> None:
     """``/``."""
 
+    def row(study: Study) -> dict[str, Any]:
+        return {
+            **summary(study),
+            "frames": study.images.frame_count,
+            "ohif": services.viewer.address(study.uid, services.pacs),
+            "job": services.jobs.of_study(study.uid),
+        }
+
     @pages.get("/")
     def studies() -> str:
-        shown = [
-            {**summary(study), "ohif": services.viewer.address(study.uid, services.pacs)}
-            for study in services.library.studies()
-            if study.images.instances
-        ]
-        return render_template("studies.html", studies=shown, card=services.explorer.classifier.card)
+        rows = [row(study) for study in services.library.studies() if study.images.instances]
+        rows.sort(key=lambda one: (one["date"], one["uid"]), reverse=True)
+        return render_template("studies.html", studies=rows, states=STATES, pacs=services.pacs)

@@ -1,4 +1,6 @@
 // The page "Dissect": a gallery with filters, the chosen frame in <endolens-explain>, and keys for both.
+import "./endolens-analysis.js";
+import "./endolens-correct.js";
 import "./endolens-explain.js";
 import { Gallery } from "./gallery.js";
 

@@ -1,0 +1,87 @@
+"""What a doctor says on the page is what MONAI Label's datastore holds, and the other way round."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pydicom
+import pytest
+from flask.testing import FlaskClient
+
+from monai_label_app import library as library_module
+from monai_label_app import web
+from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.datastore import StudyDatastore
+from monai_label_app.library import FolderLibrary
+from monai_label_app.sample import STUDY
+from monai_label_app.viewers.ohif import Viewer
+
+STILL = sorted(STUDY.iterdir())[0]
+UID = str(pydicom.dcmread(STILL, stop_before_pixels=True).SOPInstanceUID)
+LABELS = f"/api/v1/images/{UID}/frames/1/labels"
+
+
+@pytest.fixture
+def datastore(tmp_path: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> StudyDatastore:
+    monkeypatch.setattr(library_module, "FRESH_SECONDS", 0.0)
+    shutil.copy(STILL, tmp_path)
+    return StudyDatastore(FolderLibrary(tmp_path), tmp_path, lambda: classifier.card.classes)
+
+
+@pytest.fixture
+def client(tmp_path: Path, datastore: StudyDatastore, classifier: Classifier) -> FlaskClient:
+    library = FolderLibrary(tmp_path)
+    return web.create_app(library, lambda: classifier, Viewer(), False, datastore=lambda: datastore).test_client()
+
+
+def test_the_page_and_monai_label_keep_one_history(client, datastore, tmp_path) -> None:
+    assert client.get(LABELS).get_json() == []
+    region = [[10, 10.5], [100, 10], [100, 90]]
+    said = {"class": "polyps", "by": "Dr. Åse", "region": region, "comment": "flat <b>4 mm</b>", "model": "tiny 0.1.0"}
+    answer = client.post(LABELS, json=said)
+    assert answer.status_code == 201
+    (first,) = answer.get_json()
+    assert {key: first[key] for key in said} == said
+    assert (first["frame"], first["current"], first["at"].endswith("+00:00")) == (1, True, True)
+    (tmp_path / "label.json").write_text(json.dumps({"class": "normal-cecum", "by": "Dr. Bo"}))
+    datastore.save_label(UID, str(tmp_path / "label.json"), "final", {})
+    listed = client.get(LABELS).get_json()
+    assert [(one["class"], one["by"], one["current"]) for one in listed] == [
+        ("polyps", "Dr. Åse", False),
+        ("normal-cecum", "Dr. Bo", True),
+    ]
+    stored = json.loads(Path(datastore.get_label_uri(UID, "final")).read_text())
+    assert [one["label"] for one in stored["corrections"]] == ["polyps", "normal-cecum"]
+    assert datastore.get_label_info(UID, "final")["class"] == "normal-cecum"
+    assert datastore.get_unlabeled_images() == []
+    datastore.remove_label(UID, "final")
+    assert [one["current"] for one in client.get(LABELS).get_json()] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"class": "cancer", "by": "x"}, "there is no class 'cancer'"),
+        ({"class": "polyps"}, "by: Missing data for required field."),
+        ({"class": "polyps", "by": " "}, "'by' must say who the reader is"),
+        ({"class": "polyps", "by": "x" * 501}, "at most 500 characters"),
+        ({"class": "polyps", "by": "x", "region": [[1, 1], [2, 2]]}, "2 points"),
+        ({"class": "polyps", "by": "x", "region": [[1, 1], [2, 2], [9999, 1]]}, "outside the image"),
+        ({"class": "polyps", "by": "x", "region": [[1], [2], [3]]}, "'region' must be a list of [x, y]"),
+        ({"class": "polyps", "by": "x", "at": "1999"}, "at: Unknown field."),
+    ],
+)
+def test_a_label_with_a_mistake_is_refused_in_a_sentence_and_not_kept(client, datastore, said, reason) -> None:
+    answer = client.post(LABELS, json=said)
+    assert (answer.status_code, answer.mimetype) == (422, "application/problem+json")
+    assert reason in answer.get_json()["detail"]
+    assert datastore.corrections.all() == []
+
+
+def test_a_frame_that_is_not_there_has_no_label(client) -> None:
+    said = {"class": "polyps", "by": "x"}
+    assert client.post(LABELS.replace("/1/labels", "/7/labels"), json=said).status_code == 422
+    for answer in (client.post(LABELS.replace(UID, "1.2.3"), json=said), client.get(LABELS.replace(UID, "1.2.3"))):
+        assert answer.status_code == 404
