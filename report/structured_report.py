@@ -41,7 +41,7 @@ from report.attributes import (
     tracking,
 )
 from report.findings import Algorithm, Explanation, Finding
-from report.terms import term
+from report.terms import plain_text, term
 from report.uids import derive
 
 SERIES_NUMBER = 902
@@ -176,7 +176,10 @@ def _group(
         finding_sites=[FindingSite(meaning.site)] if meaning.site else None,
         measurements=[Measurement(codes.DCM.Probability, value=round(100 * explanation.probability, 2), unit=_PERCENT)],
         algorithm_id=AlgorithmIdentification(
-            name=algorithm.name, version=algorithm.version, parameters=parameters, manufacturer=MANUFACTURER
+            name=plain_text(algorithm.name),
+            version=plain_text(algorithm.version),
+            parameters=[plain_text(one) for one in parameters],
+            manufacturer=MANUFACTURER,
         ),
     )
     group[0].ContentSequence.extend(_visual_explanation(capture) for capture in captures)
