@@ -8,6 +8,7 @@ import numpy as np
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from pydicom import Dataset
+from pydicom.pixels.utils import pack_bits
 from pydicom.sr.codedict import codes
 from pydicom.uid import VLEndoscopicImageStorage
 from skimage.draw import polygon2mask
@@ -72,6 +73,8 @@ def segmentation(
         contributing_equipment=[processing_equipment(algorithm, f"Regions. {algorithm.notice}")],
         specific_character_set=header.SpecificCharacterSet,
     )
+    # Packed anew: highdicom does not join frames of fewer than 8 pixels, and ends on the letter 0 for a zero byte.
+    result.PixelData = pack_bits(np.stack([mask for _, mask in masks]).ravel().astype(np.uint8))
     # An endoscope's picture has no anatomical orientation: the attribute is required, and empty.
     result.PatientOrientation = []
     for item in _references(result, header.SOPInstanceUID):

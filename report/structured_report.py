@@ -165,7 +165,7 @@ def _group(
         f"{_CLASS}: {explanation.label}",
         f"Probability: of the whole frame, {'calibrated' if algorithm.calibrated else 'not calibrated'}",
     ]
-    if algorithm.notice:
+    if plain_text(algorithm.notice).strip():
         parameters.append(algorithm.notice)
     group = PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(uid=tracking_uid, identifier=identifier),

