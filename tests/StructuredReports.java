@@ -5,7 +5,7 @@ public class StructuredReports {
     public static void main(String[] files) throws Exception {
         DicomSRValidator validator = new DicomSRValidator();
         for (String file : files) {
-            System.out.println("File " + file);
+            System.out.println("\fFile " + file);
             System.out.println(validator.validate(file));
         }
     }
