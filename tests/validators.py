@@ -74,7 +74,7 @@ def dsrdump(report: Path) -> str:
         missing("dcmtk")
     done = subprocess.run([program, "+U8", report], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
-    return done.stdout.decode()
+    return done.stdout.decode(errors="replace")  # it cuts long text between bytes
 
 
 def pdftotext(content: bytes) -> str:
