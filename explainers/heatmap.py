@@ -17,6 +17,9 @@ BLUE_TO_RED = "blue-red"
 GRADIENT_PERCENTILE = 99.5
 """Share of a gradient's pixels, in percent, that are shown below full colour."""
 
+_STRIP = 32
+"""Rows that are blended at a time: a strip stays in the processor's cache, a whole frame does not."""
+
 
 def finite(saliency: ArrayLike | Tensor, dimensions: int = 2) -> NDArray[np.float64]:
     """A map, or several, as an array.
@@ -112,14 +115,16 @@ def colourise(saliency: ArrayLike | Tensor, colours: str = BLUE_TO_RED) -> NDArr
     """
     values = np.clip(_array(saliency), 0, 1)
     if colours == BLUE_TO_RED:
-        centres = np.array([3, 2, 1], dtype=np.float32)
-        return np.rint(255 * np.clip(1.5 - np.abs(4 * values[..., None] - centres), 0, 1)).astype(np.uint8)
+        coloured = np.empty((*values.shape, 3), np.uint8)
+        for channel, centre in enumerate((3, 2, 1)):
+            coloured[..., channel] = np.rint(255 * np.clip(1.5 - np.abs(4 * values - centre), 0, 1))
+        return coloured
     from matplotlib import colormaps  # a second to import, and few ask for it
 
     if colours not in colormaps:
         raise unknown("colour map", colours, [BLUE_TO_RED, *colormaps])
-    coloured: NDArray[np.uint8] = colormaps[colours](values, bytes=True)[..., :3]
-    return coloured
+    mapped: NDArray[np.uint8] = colormaps[colours](values, bytes=True)[..., :3]
+    return mapped
 
 
 def overlay(
@@ -137,8 +142,13 @@ def overlay(
     given = _array(saliency)
     if given.shape != image.shape[:2] or image.shape[2:] != (3,):
         raise ValueError(f"a map of {given.shape} does not fit an image of {image.shape}")
-    values = np.clip(finite(given), 0, 1, dtype=np.float32)[..., None]
-    alpha = opacity * np.minimum(1, 2 * values)
-    coloured = colourise(values[..., 0], colours)
-    blended: NDArray[np.uint8] = np.rint((1 - alpha) * image + alpha * coloured).astype(np.uint8)
+    blended = np.empty_like(image)
+    for top in range(0, len(image), _STRIP):
+        strip = slice(top, top + _STRIP)
+        values = np.clip(_finite(given[strip]), 0, 1, dtype=np.float32)
+        alpha = opacity * np.minimum(1, 2 * values)
+        coloured = colourise(values, colours)
+        for channel in range(3):
+            below = image[strip, :, channel]
+            blended[strip, :, channel] = np.rint(below + alpha * (coloured[..., channel].astype(np.float32) - below))
     return blended

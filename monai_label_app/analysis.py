@@ -255,7 +255,8 @@ def findings_of(source: Dataset, frame: Frame, seen: Seen, captures: Sequence[Da
     """One finding a region; where nothing stands out, one on the whole image that says so."""
     height, width = frame.pixels.shape[:2]
     outline = ((0.0, 0.0), (width, 0.0), (width, height), (0.0, height), (0.0, 0.0))
-    contours = [tuple((float(x), float(y)) for x, y in region.contour) for region in seen.regions]
+    # In single precision, as a report holds it: what is read back is what was found.
+    contours = [tuple(map(tuple, region.contour.astype(np.float32).tolist())) for region in seen.regions]
     return [
         Finding(
             _explanation(seen.heatmaps[0], seen),
@@ -317,7 +318,8 @@ def _pictures(report: ExaminationReport, study: Study, folder: Path) -> dict[tup
 
 
 def _explanation(one: Heatmap, seen: Seen) -> Explanation:
-    return Explanation(one.method, one.layer, seen.predicted, seen.probabilities[seen.predicted])
+    # To a hundredth of a percent, as a report holds it.
+    return Explanation(one.method, one.layer, seen.predicted, round(seen.probabilities[seen.predicted], 4))
 
 
 def _header(dataset: Dataset) -> Dataset:

@@ -22,7 +22,7 @@ from pydicom.uid import (
 from pydicom.valuerep import DA, TM
 
 from report.findings import Algorithm, Finding
-from report.terms import long_string
+from report.terms import long_string, plain_text, short_text
 from report.uids import derive
 
 MANUFACTURER = "EndoLens"
@@ -93,7 +93,7 @@ def processing_equipment(algorithm: Algorithm, description: str) -> Contributing
         purpose_of_reference=codes.DCM.ProcessingEquipment,
         manufacturer_model_name=long_string(algorithm.name),
         software_versions=long_string(algorithm.version),
-        contribution_description=description[:1024],
+        contribution_description=short_text(description),
     )
 
 
@@ -136,7 +136,7 @@ def tracking(finding: Finding, algorithm: Algorithm, multi_frame: bool) -> tuple
         *(finding.sop_instance_uid, finding.frame_number, finding.number),
         *(algorithm.version, explanation.method, explanation.layer, explanation.label),
     )
-    return uid, f"{explanation.label}{frame}, {what}"
+    return uid, f"{plain_text(explanation.label)}{frame}, {what}"
 
 
 def device_observer(algorithm: Algorithm) -> ObserverContext:
@@ -147,7 +147,7 @@ def device_observer(algorithm: Algorithm) -> ObserverContext:
             uid=derive("device", algorithm.name, algorithm.version),
             name=MANUFACTURER,
             manufacturer_name=MANUFACTURER,
-            model_name=algorithm.name,
+            model_name=plain_text(algorithm.name),
         ),
     )
 

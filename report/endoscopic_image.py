@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import re
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.config import IGNORE
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, VLEndoscopicImageStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGLSLossless, VLEndoscopicImageStorage
 
 from report.uids import derive
 
@@ -147,7 +148,15 @@ def endoscopic_image(still: Still, examination: Examination, instance_number: in
         image.LossyImageCompressionRatio = f"{still.lossy_ratio:.2f}"
         image.LossyImageCompressionMethod = "ISO_10918_1"
     _set_pixels(image, still.pixels)
+    if still.pixels.size % 2:
+        _compress(image)
     return image
+
+
+def _compress(image: Dataset) -> None:
+    """Without loss: OHIF takes the byte that fills up an odd number of uncompressed ones for part of the picture."""
+    with suppress(RuntimeError):  # noise, which JPEG-LS would make larger, for which the encoder has no room
+        image.compress(JPEGLSLossless, encoding_plugin="pyjpegls", generate_instance_uid=False)
 
 
 def _describe_study(image: Dataset, examination: Examination) -> None:

@@ -35,7 +35,7 @@ from report.attributes import (
 )
 from report.examination import Evidence, ExaminationReport, Observation, Signature
 from report.findings import Algorithm
-from report.terms import PRIVATE, term
+from report.terms import PRIVATE, long_string, plain_text, term
 from report.uids import derive
 
 SERIES_NUMBER = 910
@@ -101,7 +101,7 @@ def examination_report(
         is_final=signature is not None,
         is_verified=signature is not None,
         verifying_observer_name=PersonName(signature.name) if signature else None,
-        verifying_organization=signature.organization[:64] if signature else None,
+        verifying_organization=long_string(signature.organization) if signature else None,
         previous_versions=[predecessor] if predecessor is not None else None,
         series_description=series_description("report", algorithm) if signature is None else "Examination report",
         contributing_equipment=[processing_equipment(algorithm, f"Draft of the report. {algorithm.notice}")],
@@ -144,15 +144,15 @@ def _sections(report: ExaminationReport, headers: dict[str, Dataset]) -> Iterato
 
 
 def _text(name: Code | CodedConcept, text: str) -> list[ContentItem]:
-    return [TextContentItem(name=_concept(name), value=text, relationship_type=_CONTAINS)] if text else []
+    said = plain_text(text).strip()
+    return [TextContentItem(name=_concept(name), value=said, relationship_type=_CONTAINS)] if said else []
 
 
 def _observed(number: int, one: Observation, headers: dict[str, Dataset]) -> Iterator[ContentItem]:
     """A finding in words, with its images, and in code, with its site. Viewers write them one after the other."""
     said = "" if one.probability is None else f" [proposed by AI, probability {one.probability:.1%}]"
-    words = TextContentItem(
-        name=_concept(codes.DCM.Finding), value=f"({number}) {one.text or one.label}{said}", relationship_type=_CONTAINS
-    )
+    text = f"({number}) {plain_text(one.text or one.label)}{said}"
+    words = TextContentItem(name=_concept(codes.DCM.Finding), value=text, relationship_type=_CONTAINS)
     if one.evidence:
         words.ContentSequence = ContentSequence(
             [_image(image, headers[image.sop_instance_uid]) for image in one.evidence]

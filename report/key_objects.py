@@ -10,6 +10,7 @@ from pydicom.sr.codedict import codes
 
 from report.attributes import MANUFACTURER, completed, device_observer, processing_equipment, series_description
 from report.findings import Algorithm
+from report.terms import plain_text
 from report.uids import derive
 
 SERIES_NUMBER = 906
@@ -38,7 +39,7 @@ def key_objects(objects: Sequence[Dataset], algorithm: Algorithm, reason: str) -
             document_title=codes.DCM.OfInterest,
             referenced_objects=headers,
             observer_device_context=device_observer(algorithm),
-            description=said,
+            description=plain_text(said),
         ),
         series_instance_uid=derive("key object series", study, *made_of),
         series_number=SERIES_NUMBER,

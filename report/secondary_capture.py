@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from highdicom.sc import SCImage
@@ -23,7 +24,7 @@ from report.attributes import (
 )
 from report.caption import captioned
 from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Algorithm, Explanation
-from report.terms import visual_explanation
+from report.terms import short_text, visual_explanation
 from report.uids import derive
 
 
@@ -44,7 +45,7 @@ COMPRESSIONS: dict[str, UID] = {
     "jpeg": JPEGBaseline8Bit,
     "none": ExplicitVRLittleEndian,
 }
-"""How pixels are stored, by name: JPEG-LS without loss, baseline JPEG, or as they are."""
+"""How pixels are stored, by name: JPEG-LS without loss where that is smaller, baseline JPEG, or as they are."""
 
 
 def heatmap_capture(
@@ -92,13 +93,10 @@ def heatmap_capture(
         f"{explanation.method} of layer {explanation.layer} for class {label} (probability {chance}) by "
         f"{algorithm.name} {algorithm.version}"
     )
-    capture = SCImage.from_ref_dataset(
+    capture = _capture(
         header,
-        pixel_array=picture,
-        photometric_interpretation="YBR_FULL_422" if compression == "jpeg" else "RGB",
-        bits_allocated=8,
-        coordinate_system="PATIENT",
-        patient_orientation=("L", "P"),
+        picture,
+        compression,
         series_instance_uid=derive("heatmap series", header.StudyInstanceUID, *made_of),
         series_number=series.number,
         sop_instance_uid=derive(
@@ -113,7 +111,6 @@ def heatmap_capture(
         ),
         instance_number=instance_number,
         manufacturer=MANUFACTURER,
-        transfer_syntax_uid=COMPRESSIONS[compression],
         contributing_equipment=[processing_equipment(algorithm, description)],
         series_description=series_description(series.title, algorithm),
     )
@@ -124,7 +121,7 @@ def heatmap_capture(
     capture.Modality = "ES"
     capture.ImageType = ["DERIVED", "SECONDARY"]
     capture.ConversionType = "WSD"
-    capture.DerivationDescription = description + (f". {algorithm.notice}" if algorithm.notice else "")
+    capture.DerivationDescription = short_text(". ".join(filter(None, (description, algorithm.notice))))
     capture.DerivationCodeSequence = [visual_explanation(explanation.method)]
     capture.SourceImageSequence = [_reference(header, frame_number)]
     if header.get("BurnedInAnnotation"):
@@ -134,6 +131,28 @@ def heatmap_capture(
     if compression == "jpeg":
         _add_loss(capture, picture.nbytes / len(capture.PixelData))
     return capture
+
+
+def _capture(header: Dataset, picture: NDArray[np.uint8], compression: str, **attributes: Any) -> SCImage:
+    def stored_as(syntax: UID) -> SCImage:
+        return SCImage.from_ref_dataset(
+            header,
+            pixel_array=picture,
+            photometric_interpretation="YBR_FULL_422" if syntax == JPEGBaseline8Bit else "RGB",
+            bits_allocated=8,
+            coordinate_system="PATIENT",
+            patient_orientation=("L", "P"),
+            transfer_syntax_uid=syntax,
+            **attributes,
+        )
+
+    try:
+        return stored_as(COMPRESSIONS[compression])
+    except RuntimeError:
+        if compression != "lossless":
+            raise
+        # JPEG-LS makes noise and tiny pictures larger than they are, for which the encoder has no room.
+        return stored_as(ExplicitVRLittleEndian)
 
 
 def _add_loss(capture: Dataset, ratio: float) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from pydicom import Dataset
+from pydicom.pixels.utils import pack_bits
 from pydicom.sr.codedict import codes
 from pydicom.uid import VLEndoscopicImageStorage
 from skimage.draw import polygon2mask
@@ -63,15 +64,19 @@ def segmentation(
         sop_instance_uid=derive("segmentation", header.SOPInstanceUID, frame, *made_of),
         instance_number=instance_number,
         manufacturer=MANUFACTURER,
-        manufacturer_model_name=algorithm.name[:64],
-        software_versions=algorithm.version[:64],
-        device_serial_number=algorithm.version[:64],
+        manufacturer_model_name=long_string(algorithm.name),
+        software_versions=long_string(algorithm.version),
+        device_serial_number=long_string(algorithm.version),
         content_label="REGIONS",
-        content_description=algorithm.notice[:64] or None,
+        content_description=long_string(algorithm.notice) or None,
         series_description=series_description("regions", algorithm),
         contributing_equipment=[processing_equipment(algorithm, f"Regions. {algorithm.notice}")],
         specific_character_set=header.SpecificCharacterSet,
     )
+    # Packed anew: highdicom does not join frames of fewer than 8 pixels, and ends on the letter 0 for a zero byte.
+    result.PixelData = pack_bits(np.stack([mask for _, mask in masks]).ravel().astype(np.uint8))
+    # An item without a spacing, which is not known; OHIF takes it for granted that there is an item.
+    result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = [Dataset()]
     # An endoscope's picture has no anatomical orientation: the attribute is required, and empty.
     result.PatientOrientation = []
     for item in _references(result, header.SOPInstanceUID):
@@ -121,7 +126,9 @@ def _describe(number: int, finding: Finding, algorithm: Algorithm, multi_frame: 
         segmented_property_type=meaning.finding,
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
-            name=algorithm.name[:64], family=codes.DCM.ArtificialIntelligence, version=algorithm.version[:64]
+            name=long_string(algorithm.name),
+            family=codes.DCM.ArtificialIntelligence,
+            version=long_string(algorithm.version),
         ),
         tracking_uid=uid,
         tracking_id=identifier,

@@ -13,6 +13,7 @@ from highdicom.sr import (
     CodedConcept,
     Comprehensive3DSR,
     ComprehensiveSR,
+    ContainerContentItem,
     ContentSequence,
     FindingSite,
     ImageContentItem,
@@ -40,7 +41,7 @@ from report.attributes import (
     tracking,
 )
 from report.findings import Algorithm, Explanation, Finding
-from report.terms import term
+from report.terms import plain_text, term
 from report.uids import derive
 
 SERIES_NUMBER = 902
@@ -55,7 +56,7 @@ def findings_report(
     algorithm: Algorithm,
     captures: Sequence[Dataset] = (),
     three_dimensional: bool = False,
-) -> ComprehensiveSR | Comprehensive3DSR:
+) -> Dataset:
     """Make the findings report of one study: TID 1500, one TID 1410 group a finding.
 
     It is complete as far as the machine goes, preliminary and unverified: only a person makes it more. One report
@@ -86,17 +87,21 @@ def findings_report(
     maps = sorted({f"{f.explanation.method} {f.explanation.layer}" for f in findings})
     made_of = (first.StudyInstanceUID, algorithm.name, algorithm.version, *maps, *headers, *shown)
     made_of = (*made_of, "3D") if three_dimensional else made_of
-    return (Comprehensive3DSR if three_dimensional else ComprehensiveSR)(
+    content = MeasurementReport(
+        observation_context=ObservationContext(observer_device_context=device_observer(algorithm)),
+        procedure_reported=_procedure(first),
+        imaging_measurements=[
+            _group(finding, headers[finding.sop_instance_uid], algorithm, [shown[uid] for uid in finding.captures])
+            for finding in findings
+        ],
+        title=codes.DCM.ImagingMeasurementReport,
+    )
+    # highdicom copies and searches the content that it is given, which takes longer than making it: it comes last.
+    heading = ContainerContentItem(name=CodedConcept(*codes.DCM.ImagingMeasurementReport[:3]))
+    heading.ContentSequence = ContentSequence()
+    document = (Comprehensive3DSR if three_dimensional else ComprehensiveSR)(
         evidence=[*headers.values(), *captures],
-        content=MeasurementReport(
-            observation_context=ObservationContext(observer_device_context=device_observer(algorithm)),
-            procedure_reported=_procedure(first),
-            imaging_measurements=[
-                _group(finding, headers[finding.sop_instance_uid], algorithm, [shown[uid] for uid in finding.captures])
-                for finding in findings
-            ],
-            title=codes.DCM.ImagingMeasurementReport,
-        ),
+        content=heading,
         series_instance_uid=derive("findings series", *made_of),
         series_number=SERIES_NUMBER,
         sop_instance_uid=derive("findings", *made_of),
@@ -109,6 +114,11 @@ def findings_report(
         contributing_equipment=[processing_equipment(algorithm, f"Findings. {algorithm.notice}")],
         specific_character_set=first.SpecificCharacterSet,
     )
+    made = Dataset()
+    made.update(document)
+    made.update(content[0])
+    made.file_meta = document.file_meta
+    return made
 
 
 def read_findings(report: Dataset) -> list[Finding]:
@@ -162,7 +172,7 @@ def _group(
         f"{_CLASS}: {explanation.label}",
         f"Probability: of the whole frame, {'calibrated' if algorithm.calibrated else 'not calibrated'}",
     ]
-    if algorithm.notice:
+    if plain_text(algorithm.notice).strip():
         parameters.append(algorithm.notice)
     group = PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(uid=tracking_uid, identifier=identifier),
@@ -173,7 +183,10 @@ def _group(
         finding_sites=[FindingSite(meaning.site)] if meaning.site else None,
         measurements=[Measurement(codes.DCM.Probability, value=round(100 * explanation.probability, 2), unit=_PERCENT)],
         algorithm_id=AlgorithmIdentification(
-            name=algorithm.name, version=algorithm.version, parameters=parameters, manufacturer=MANUFACTURER
+            name=plain_text(algorithm.name),
+            version=plain_text(algorithm.version),
+            parameters=[plain_text(one) for one in parameters],
+            manufacturer=MANUFACTURER,
         ),
     )
     group[0].ContentSequence.extend(_visual_explanation(capture) for capture in captures)

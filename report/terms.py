@@ -7,6 +7,7 @@ with its source in docs/dicom-conformance.md. Where no code is certain a private
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 from highdicom.sr.coding import CodedConcept
@@ -130,12 +131,29 @@ def term(label: str) -> Term:
 def private_code(kind: str, meaning: str) -> CodedConcept:
     """A private code for a word that no coding scheme knows, the same for the same word."""
     value = f"{kind}-{hashlib.sha256(meaning.encode()).hexdigest()[:8].upper()}"
-    return _private(value, long_string(meaning))
+    return _private(value, long_string(meaning) or value)
 
 
 def long_string(text: str) -> str:
-    """Text as a Long String (LO): a backslash would divide it, and some readers count its 64 characters in bytes."""
-    return text.replace("\\", "/").encode()[:64].decode(errors="ignore")
+    """Text as a Long String (LO), of one line: a backslash would divide it. Some readers count its 64 in bytes."""
+    return _within(64, " ".join(plain_text(text).replace("\\", "/").split()))
+
+
+def short_text(text: str) -> str:
+    """Text as a Short Text (ST), without backslashes, which highdicom refuses in it."""
+    return _within(1024, plain_text(text).replace("\\", "/"))
+
+
+def plain_text(text: str) -> str:
+    """Text without the control characters that DICOM knows none of (PS3.5 6.1.3), as a word processor leaves them."""
+    return _CONTROL.sub("", text.replace("\v", "\n"))
+
+
+def _within(limit: int, text: str) -> str:
+    return text.encode()[:limit].decode(errors="ignore")
+
+
+_CONTROL = re.compile("[^\\t\\n\\f\\r -~\u00a0-\ud7ff\ue000-\U0010ffff]")
 
 
 def visual_explanation(method: str) -> CodedConcept:

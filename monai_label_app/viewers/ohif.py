@@ -11,9 +11,10 @@ from typing import Any
 
 from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
-from pydicom.uid import EncapsulatedPDFStorage
+from pydicom.uid import EncapsulatedPDFStorage, SegmentationStorage
 
 from monai_label_app.study import Study
+from report.attributes import is_own_result
 
 _FOREIGN = re.compile(r"""@import\s+url\(["']?https?:[^)]*\)[^;]*;|<link\b[^>]*href=["']?https?:[^>]*>""")
 
@@ -127,6 +128,10 @@ def mended(path: Path) -> str | None:
     return None
 
 
+_UPRIGHT = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+"""What OHIF takes for granted of a picture without orientation, and must be told of a Segmentation of it."""
+
+
 def _bundled() -> Path:
     # Found without importing monailabel, which takes seconds.
     package = find_spec("monailabel")
@@ -148,6 +153,8 @@ def manifest(study: Study, address: str) -> dict[str, Any]:
         entry: dict[str, Any] = {"metadata": naturalised(instance.header), "url": f"dicomweb:{place}.dcm"}
         if instance.header.SOPClassUID == EncapsulatedPDFStorage:
             entry["metadata"]["EncapsulatedDocument"] = {"DirectRetrieveURL": f"{place}.pdf"}
+        if instance.header.SOPClassUID == SegmentationStorage and is_own_result(instance.header):
+            entry["metadata"].setdefault("SharedFunctionalGroupsSequence", {})["PlaneOrientationSequence"] = _UPRIGHT
         series.setdefault(str(instance.header.SeriesInstanceUID), []).append(entry)
     first = study.instances[0].header
     described = ("PatientID", "PatientName", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber")

@@ -18,6 +18,8 @@ from pydicom.uid import JPEGBaseline8Bit, generate_uid
 from monai_label_app import analysis
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.study import read_studies
+from report import read_findings
+from report.structured_report import findings_report
 from tests.dicom_files import CAPTURE, by_pillow, encapsulated, image, write
 from tests.validators import dciodvfy, tid1500reader
 
@@ -273,6 +275,16 @@ def test_the_report_has_a_region_for_every_region_of_the_summary(done):
     ]
     assert sorted(seen) == sorted(expected)
     assert len({group.tracking_uid for group in groups}) == len(groups) == 6
+
+
+def test_what_is_read_back_from_the_report_is_what_was_found(study, spotlight, tmp_path):
+    source = dcmread(study / "two.dcm")
+    ((frame, seen),) = analysis.see(source, "two", spotlight)
+    captures = analysis.captures_of(source, frame, seen, spotlight)
+    found = analysis.findings_of(source, frame, seen, captures)
+    assert len(found) == 2
+    made = findings_report(found, [source], analysis.algorithm_of(spotlight), captures)
+    assert read_findings(dcmread(write(made, tmp_path / "report.dcm"))) == found
 
 
 def test_dcmqi_reads_the_report(done, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
 from monai_label_app.pictures import read_picture
 from report.endoscopic_image import Examination, Still, endoscopic_image, study_of
@@ -56,6 +57,14 @@ def test_a_picture_of_odd_size_without_loss_is_valid(tmp_path, shape):
     read = dcmread(path)
     assert read.pixel_array.tolist() == pixels.tolist()
     assert read.LossyImageCompression == "00"
+
+
+@pytest.mark.parametrize(("width", "syntax"), [(203, JPEGLSLossless), (202, ExplicitVRLittleEndian)])
+def test_a_still_never_ends_on_a_byte_that_viewers_take_for_a_pixel(polyp, width, syntax):
+    still = Still(np.ascontiguousarray(polyp[:, :width]))
+    image = endoscopic_image(still, of_study(Examination(), still), 1)
+    assert image.file_meta.TransferSyntaxUID == syntax
+    assert (image.pixel_array == still.pixels).all()
 
 
 @pytest.mark.parametrize("name", ["Müller^Zoë", "Иванов^Пётр", "山田^太郎", "Nguyễn^Ánh"])

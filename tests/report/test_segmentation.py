@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 from shapely import MultiPoint, Polygon, contains_xy
 
+from monai_label_app.study import Instance, Study
+from monai_label_app.viewers.ohif import manifest
 from report.findings import GRAD_CAM, Algorithm, Explanation, Finding
 from report.key_objects import key_objects
 from report.segmentation import segmentation
@@ -98,6 +100,18 @@ def test_a_frame_of_several_is_named(tmp_path):
     item = dcmread(path).PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
     assert (item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID) == (LOOP.SOPClassUID, LOOP.SOPInstanceUID)
     assert item.ReferencedFrameNumber == 2
+
+
+def test_ohif_is_told_an_orientation_that_the_object_itself_does_not_have(tmp_path):
+    made = dcmread(
+        write(segmentation([finding()], STILL, ALGORITHM), tmp_path / "regions.dcm"), stop_before_pixels=True
+    )
+    assert "Image Orientation (Patient)" not in str(made)
+    study = Study(made.StudyInstanceUID, [Instance("regions", made, lambda: made)])
+    (series,) = manifest(study, "http://localhost")["studies"][0]["series"]
+    shared = series["instances"][0]["metadata"]["SharedFunctionalGroupsSequence"]
+    assert shared["PlaneOrientationSequence"] == {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+    assert shared["PixelMeasuresSequence"] == {}
 
 
 def test_the_same_regions_make_the_same_instance_and_other_frames_another():
