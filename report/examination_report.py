@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
 
 from highdicom.sr import (
@@ -14,6 +14,7 @@ from highdicom.sr import (
     EnhancedSR,
     ImageContentItem,
     LanguageOfContentItemAndDescendants,
+    NumContentItem,
     ObservationContext,
     ObserverContext,
     PersonObserverIdentifyingAttributes,
@@ -33,16 +34,19 @@ from report.attributes import (
     processing_equipment,
     series_description,
 )
-from report.examination import Evidence, ExaminationReport, Observation, Signature
+from report.choices import EXTENT, KINDS, SEDATIONS, SEGMENTS, SITES, TOTAL
+from report.examination import Choice, Evidence, ExaminationReport, Observation, Signature
 from report.findings import Algorithm
+from report.language import LANGUAGES, Language
 from report.terms import PRIVATE, term
 from report.uids import derive
 
 SERIES_NUMBER = 910
 
 _CONTAINS, _PROPERTY = RelationshipTypeValues.CONTAINS, RelationshipTypeValues.HAS_CONCEPT_MOD
-_ENGLISH = CodedConcept("en", "RFC5646", "English")
 _AI_INVOLVEMENT = CodedConcept("AI-INVOLVEMENT", PRIVATE, "AI involvement")
+_INTERVENTIONS = CodedConcept("INTERVENTIONS", PRIVATE, "Interventions")
+_POINTS = CodedConcept("{score}", "UCUM", "score")
 
 
 def _concept(code: Code | CodedConcept) -> CodedConcept:
@@ -71,21 +75,20 @@ def examination_report(
     headers = {image.SOPInstanceUID: completed(image) for image in images}
     if len({header.StudyInstanceUID for header in headers.values()}) != 1:
         raise ValueError("a report needs images, all of one study")
-    missing = [one.sop_instance_uid for seen in report.observations for one in seen.evidence]
-    missing = [uid for uid in missing if uid not in headers]
+    missing = [one.sop_instance_uid for one in report.evidence if one.sop_instance_uid not in headers]
     if missing:
         raise ValueError(f"the report shows {missing[0]}, which is not among the images")
-    first = next(iter(headers.values()))
+    first, language = next(iter(headers.values())), LANGUAGES[report.language]
     made_of = (first.StudyInstanceUID, algorithm.name, algorithm.version, astuple(report), signature)
     root = ContainerContentItem(name=_concept(codes.LN.DiagnosticImagingReport), template_id="2000")
     root.ContentSequence = ContentSequence(
         [
-            *LanguageOfContentItemAndDescendants(_ENGLISH),
+            *LanguageOfContentItemAndDescendants(CodedConcept(language.tag, "RFC5646", language.name)),
             *ObservationContext(
                 observer_person_context=_person(signature) if signature else None,
                 observer_device_context=device_observer(algorithm),
             ),
-            *_sections(report, headers),
+            *_sections(report, language, headers),
         ]
     )
     made = EnhancedSR(
@@ -109,6 +112,9 @@ def examination_report(
     )
     if signature:
         made.VerifyingObserverSequence[0].VerificationDateTime = DT(signature.time)
+        # Made again, as when storing it failed, it is the same document.
+        made.ContentDate = made.InstanceCreationDate = signature.time.strftime("%Y%m%d")
+        made.ContentTime = made.InstanceCreationTime = signature.time.strftime("%H%M%S")
     return made
 
 
@@ -117,21 +123,22 @@ def _person(signature: Signature) -> ObserverContext:
     return ObserverContext(observer_type=codes.DCM.Person, observer_identifying_attributes=attributes)
 
 
-def _sections(report: ExaminationReport, headers: dict[str, Dataset]) -> Iterator[ContainerContentItem]:
+def _sections(
+    report: ExaminationReport, language: Language, headers: dict[str, Dataset]
+) -> Iterator[ContainerContentItem]:
     """The headings (CID 7001) that have something to say, in the order of an endoscopist's report."""
     heading, element = codes.LN, codes.DCM
+    findings = [
+        item
+        for number, one in enumerate(report.observations, start=1)
+        for item in _observed(number, one, language, headers)
+    ]
     parts: list[tuple[Code | CodedConcept, list[ContentItem]]] = [
-        (heading.IndicationsForProcedure, _text(codes.LN.PatientPresentation, report.indication)),
-        (heading.CurrentProcedureDescriptions, _text(element.ProcedureDescription, report.procedure)),
-        (
-            heading.Findings,
-            [
-                item
-                for number, one in enumerate(report.observations, start=1)
-                for item in _observed(number, one, headers)
-            ],
-        ),
-        (heading.Complications, _text(codes.SCT.ComplicationOfProcedure, report.complications)),
+        (heading.Addendum, _text(heading.Addendum, report.addendum)),
+        (heading.IndicationsForProcedure, _text(heading.PatientPresentation, report.indication)),
+        (heading.CurrentProcedureDescriptions, _procedure(report)),
+        (heading.Findings, findings),
+        (heading.Complications, _text(codes.SCT.ComplicationOfProcedure, report.adverse_events)),
         (heading.Impressions, _text(element.Impression, report.impression)),
         (heading.Recommendations, _text(element.Recommendation, report.recommendation)),
         (_AI_INVOLVEMENT, _text(_AI_INVOLVEMENT, report.ai_involvement)),
@@ -144,12 +151,40 @@ def _sections(report: ExaminationReport, headers: dict[str, Dataset]) -> Iterato
 
 
 def _text(name: Code | CodedConcept, text: str) -> list[ContentItem]:
-    return [TextContentItem(name=_concept(name), value=text, relationship_type=_CONTAINS)] if text else []
+    return [TextContentItem(name=_concept(name), value=text, relationship_type=_CONTAINS)] if text.strip() else []
 
 
-def _observed(number: int, one: Observation, headers: dict[str, Dataset]) -> Iterator[ContentItem]:
+def _code(name: Code | CodedConcept, value: CodedConcept | None) -> list[ContentItem]:
+    return [CodeContentItem(name=_concept(name), value=value, relationship_type=_CONTAINS)] if value else []
+
+
+def _procedure(report: ExaminationReport) -> list[ContentItem]:
+    """What was done, under what sedation, how far, with what preparation, and what was done on the way."""
+
+    def chosen(name: Code | CodedConcept, choice: Choice, known: Mapping[str, CodedConcept]) -> list[ContentItem]:
+        return [*_code(name, known.get(choice.key)), *_text(name, choice.remark)]
+
+    preparation = report.preparation
+    scores = [(SEGMENTS[name], getattr(preparation, name)) for name in SEGMENTS] + [(TOTAL, preparation.total)]
+    return [
+        *_code(codes.DCM.ProcedureDescription, KINDS.get(report.kind)),
+        *_text(codes.DCM.ProcedureDescription, report.procedure),
+        *chosen(codes.SCT.Sedation, report.sedation, SEDATIONS),
+        *chosen(EXTENT, report.extent, SITES),
+        *[
+            NumContentItem(name=name, value=score, unit=_POINTS, relationship_type=_CONTAINS)
+            for name, score in scores
+            if score is not None
+        ],
+        *_text(_INTERVENTIONS, report.interventions),
+    ]
+
+
+def _observed(number: int, one: Observation, language: Language, headers: dict[str, Dataset]) -> Iterator[ContentItem]:
     """A finding in words, with its images, and in code, with its site. Viewers write them one after the other."""
-    said = "" if one.probability is None else f" [proposed by AI, probability {one.probability:.1%}]"
+    said = ""
+    if one.probability is not None:
+        said = f" [{language.said('proposed', probability=language.percent(one.probability))}]"
     words = TextContentItem(
         name=_concept(codes.DCM.Finding), value=f"({number}) {one.text or one.label}{said}", relationship_type=_CONTAINS
     )
@@ -158,14 +193,14 @@ def _observed(number: int, one: Observation, headers: dict[str, Dataset]) -> Ite
             [_image(image, headers[image.sop_instance_uid]) for image in one.evidence]
         )
     yield words
-    if one.label:
-        meaning = term(one.label)
-        coded = CodeContentItem(name=_concept(codes.DCM.Finding), value=meaning.finding, relationship_type=_CONTAINS)
-        if meaning.site:
-            site = CodeContentItem(
-                name=_concept(codes.SCT.FindingSite), value=meaning.site, relationship_type=_PROPERTY
-            )
-            coded.ContentSequence = ContentSequence([site])
+    if one.label or one.site:
+        site = SITES.get(one.site)
+        # A site without a class is said by itself.
+        name, value = (codes.DCM.Finding, term(one.label).finding) if one.label else (codes.SCT.FindingSite, site)
+        coded = CodeContentItem(name=_concept(name), value=value, relationship_type=_CONTAINS)
+        if one.label and site:
+            place = CodeContentItem(name=_concept(codes.SCT.FindingSite), value=site, relationship_type=_PROPERTY)
+            coded.ContentSequence = ContentSequence([place])
         yield coded
 
 

@@ -17,11 +17,11 @@ from pydicom.valuerep import DA, PersonName
 from report.attributes import MANUFACTURER, completed, processing_equipment, reference, series_description
 from report.examination import ExaminationReport, Signature
 from report.findings import Algorithm
+from report.language import LANGUAGES, Language
 from report.terms import long_string
 from report.uids import derive
 
 SERIES_NUMBER = 911
-_TITLE = "Endoscopy report"
 
 
 def _person(name: str) -> str:
@@ -53,23 +53,30 @@ def page(
     born, day = (
         DA(header[name].value).isoformat() if header[name].value else "" for name in ("PatientBirthDate", "StudyDate")
     )
+    language = LANGUAGES[report.language]
     patient = [
-        ("Patient", _person(str(header.PatientName))),
-        ("Patient ID", header.PatientID),
-        ("Born", born),
-        ("Sex", header.PatientSex),
-        ("Examined", day),
-        ("Accession number", header.AccessionNumber),
-        ("Referred by", _person(str(header.ReferringPhysicianName))),
+        ("name", _person(str(header.PatientName))),
+        ("id", header.PatientID),
+        ("born", born),
+        ("sex", header.PatientSex),
+        ("examined", day),
+        ("accession", header.AccessionNumber),
+        ("referred", _person(str(header.ReferringPhysicianName))),
     ]
     return _PAGES.get_template("report.html").render(
-        title=_TITLE,
         report=report,
+        language=language,
+        words=language.words,
         patient=patient,
-        signature=signature,
+        signed=_signed(signature, language) if signature else "",
         notice=algorithm.notice,
         pictures={key: "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() for key, jpeg in pictures.items()},
     )
+
+
+def _signed(signature: Signature, language: Language) -> str:
+    who = ", ".join(filter(None, (_person(signature.name), signature.role, signature.organization)))
+    return language.said("signed", who=who, time=signature.time.strftime("%Y-%m-%d %H:%M"))
 
 
 def pdf(html: str) -> bytes:
@@ -139,7 +146,7 @@ def encapsulated_pdf(
     made.AcquisitionDateTime = ""
     made.BurnedInAnnotation = "YES"
     made.VerificationFlag = "VERIFIED" if signature else "UNVERIFIED"
-    made.DocumentTitle = _TITLE
+    made.DocumentTitle = LANGUAGES[report.language]["title"]
     title = Dataset()
     code = codes.LN.DiagnosticImagingReport
     title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = code.value, code.scheme_designator, code.meaning

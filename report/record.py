@@ -1,0 +1,52 @@
+"""A report as JSON, and back: what comes from outside is held to the types of :mod:`report.examination`."""
+
+from __future__ import annotations
+
+from pydantic import TypeAdapter, ValidationError
+
+from report.choices import KINDS, SEDATIONS, SITES
+from report.examination import ExaminationReport
+from report.language import LANGUAGES
+
+_REPORT = TypeAdapter(ExaminationReport)
+
+
+def to_json(report: ExaminationReport) -> str:
+    """The report as JSON, the same for the same report."""
+    return _REPORT.dump_json(report).decode()
+
+
+def from_json(content: str | bytes) -> ExaminationReport:
+    """Read a report.
+
+    Raises:
+        ValueError: what is wrong with it, in a sentence.
+    """
+    try:
+        return checked(_REPORT.validate_json(content))
+    except ValidationError as error:
+        raise ValueError(in_a_sentence(error)) from None
+
+
+def checked(report: ExaminationReport) -> ExaminationReport:
+    """The report itself.
+
+    Raises:
+        ValueError: a choice of it is on no list.
+    """
+    sites = [("extent", report.extent.key), *(("site of a finding", one.site) for one in report.observations)]
+    for name, key, known in (
+        ("kind", report.kind, KINDS),
+        ("sedation", report.sedation.key, SEDATIONS),
+        ("language", report.language, LANGUAGES),
+        *((name, key, SITES) for name, key in sites),
+    ):
+        if key not in known and (key or known is LANGUAGES):
+            raise ValueError(f"there is no {name} {key!r}; there are {', '.join(known)}")
+    return report
+
+
+def in_a_sentence(error: ValidationError) -> str:
+    """The first things that are wrong, each with its place."""
+    said = [f"{'.'.join(map(str, one['loc'])) or 'the report'}: {one['msg']}" for one in error.errors()[:3]]
+    return "; ".join(said)
