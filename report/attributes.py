@@ -6,7 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from highdicom import ContributingEquipment, PatientSexValues
-from highdicom.sr import DeviceObserverIdentifyingAttributes, ObserverContext
+from highdicom.sr import (
+    DeviceObserverIdentifyingAttributes,
+    ObserverContext,
+    PersonObserverIdentifyingAttributes,
+)
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.sr.codedict import codes
@@ -21,6 +25,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DA, TM
 
+from report.examination import Signature
 from report.findings import Algorithm, Finding
 from report.terms import long_string
 from report.uids import derive
@@ -148,6 +153,16 @@ def device_observer(algorithm: Algorithm) -> ObserverContext:
             name=MANUFACTURER,
             manufacturer_name=MANUFACTURER,
             model_name=algorithm.name,
+        ),
+    )
+
+
+def person_observer(signature: Signature) -> ObserverContext:
+    """Who signs as the observer of a document (TID 1003)."""
+    return ObserverContext(
+        observer_type=codes.DCM.Person,
+        observer_identifying_attributes=PersonObserverIdentifyingAttributes(
+            name=signature.name, organization_name=signature.organization
         ),
     )
 

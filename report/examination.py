@@ -83,10 +83,15 @@ class BowelPreparation:
     left: Score | None = None
 
     @property
+    def scores(self) -> dict[str, int]:
+        """Segment → score, of those that were scored."""
+        every = {"right": self.right, "transverse": self.transverse, "left": self.left}
+        return {name: score for name, score in every.items() if score is not None}
+
+    @property
     def total(self) -> int | None:
-        """The sum, 0 to 9, of three scored segments."""
-        scores = (self.right, self.transverse, self.left)
-        return None if None in scores else sum(one for one in scores if one is not None)
+        """The sum, 0 to 9, once all three segments are scored."""
+        return sum(self.scores.values()) if len(self.scores) == 3 else None
 
 
 @with_config(extra="forbid")

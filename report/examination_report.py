@@ -16,21 +16,21 @@ from highdicom.sr import (
     LanguageOfContentItemAndDescendants,
     NumContentItem,
     ObservationContext,
-    ObserverContext,
-    PersonObserverIdentifyingAttributes,
     RelationshipTypeValues,
     TextContentItem,
 )
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.valuerep import DT, PersonName
+from pydicom.uid import UID
+from pydicom.valuerep import DA, DT, TM, PersonName
 
 from report.attributes import (
     MANUFACTURER,
     completed,
     device_observer,
     is_multi_frame,
+    person_observer,
     processing_equipment,
     series_description,
 )
@@ -85,7 +85,7 @@ def examination_report(
         [
             *LanguageOfContentItemAndDescendants(CodedConcept(language.tag, "RFC5646", language.name)),
             *ObservationContext(
-                observer_person_context=_person(signature) if signature else None,
+                observer_person_context=person_observer(signature) if signature else None,
                 observer_device_context=device_observer(algorithm),
             ),
             *_sections(report, language, headers),
@@ -94,8 +94,7 @@ def examination_report(
     made = EnhancedSR(
         evidence=list(headers.values()),
         content=root,
-        # Drafts and the signed report of a study are versions of one document; viewers show the newest of a series.
-        series_instance_uid=derive("report series", first.StudyInstanceUID),
+        series_instance_uid=report_series(first.StudyInstanceUID),
         series_number=SERIES_NUMBER,
         sop_instance_uid=derive("report", *made_of),
         instance_number=1,
@@ -113,14 +112,17 @@ def examination_report(
     if signature:
         made.VerifyingObserverSequence[0].VerificationDateTime = DT(signature.time)
         # Made again, as when storing it failed, it is the same document.
-        made.ContentDate = made.InstanceCreationDate = signature.time.strftime("%Y%m%d")
-        made.ContentTime = made.InstanceCreationTime = signature.time.strftime("%H%M%S")
+        made.ContentDate = made.InstanceCreationDate = DA(signature.time.date())
+        made.ContentTime = made.InstanceCreationTime = TM(signature.time.time())
     return made
 
 
-def _person(signature: Signature) -> ObserverContext:
-    attributes = PersonObserverIdentifyingAttributes(name=signature.name, organization_name=signature.organization)
-    return ObserverContext(observer_type=codes.DCM.Person, observer_identifying_attributes=attributes)
+def report_series(study: str) -> UID:
+    """The series of a study's reports.
+
+    Drafts and signed reports are versions of one document, and viewers show the newest of a series.
+    """
+    return derive("report series", study)
 
 
 def _sections(
@@ -165,7 +167,9 @@ def _procedure(report: ExaminationReport) -> list[ContentItem]:
         return [*_code(name, known.get(choice.key)), *_text(name, choice.remark)]
 
     preparation = report.preparation
-    scores = [(SEGMENTS[name], getattr(preparation, name)) for name in SEGMENTS] + [(TOTAL, preparation.total)]
+    scores = {SEGMENTS[name]: score for name, score in preparation.scores.items()}
+    if preparation.total is not None:
+        scores[TOTAL] = preparation.total
     return [
         *_code(codes.DCM.ProcedureDescription, KINDS.get(report.kind)),
         *_text(codes.DCM.ProcedureDescription, report.procedure),
@@ -173,8 +177,7 @@ def _procedure(report: ExaminationReport) -> list[ContentItem]:
         *chosen(EXTENT, report.extent, SITES),
         *[
             NumContentItem(name=name, value=score, unit=_POINTS, relationship_type=_CONTAINS)
-            for name, score in scores
-            if score is not None
+            for name, score in scores.items()
         ],
         *_text(_INTERVENTIONS, report.interventions),
     ]
@@ -193,15 +196,17 @@ def _observed(number: int, one: Observation, language: Language, headers: dict[s
             [_image(image, headers[image.sop_instance_uid]) for image in one.evidence]
         )
     yield words
-    if one.label or one.site:
-        site = SITES.get(one.site)
-        # A site without a class is said by itself.
-        name, value = (codes.DCM.Finding, term(one.label).finding) if one.label else (codes.SCT.FindingSite, site)
-        coded = CodeContentItem(name=_concept(name), value=value, relationship_type=_CONTAINS)
-        if one.label and site:
+    site = SITES.get(one.site)
+    if one.label:
+        coded = CodeContentItem(
+            name=_concept(codes.DCM.Finding), value=term(one.label).finding, relationship_type=_CONTAINS
+        )
+        if site:
             place = CodeContentItem(name=_concept(codes.SCT.FindingSite), value=site, relationship_type=_PROPERTY)
             coded.ContentSequence = ContentSequence([place])
         yield coded
+    else:
+        yield from _code(codes.SCT.FindingSite, site)
 
 
 def _image(evidence: Evidence, header: Dataset) -> ImageContentItem:

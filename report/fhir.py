@@ -148,7 +148,7 @@ def _procedure(report: ExaminationReport, patient: dict[str, Any]) -> dict[str, 
     return {
         "status": "completed",
         "subject": _to(patient),
-        "code": _filled(**(_concept(coded) if coded else {}), **{"text": report.procedure} if report.procedure else {}),
+        "code": _filled(**{**(_concept(coded) if coded else {}), "text": report.procedure}),
         "reasonCode": _texts(report.indication),
         "complication": _texts(report.adverse_events),
         "followUp": _texts(report.recommendation),
@@ -174,10 +174,9 @@ def _of_the_procedure(report: ExaminationReport) -> Iterator[dict[str, Any]]:
         if choice.key or choice.remark.strip():
             yield chosen(name, choice, known)
     preparation = report.preparation
-    scores = {code: getattr(preparation, name) for name, code in SEGMENTS.items()}
-    scored = [{"code": _concept(code), "valueInteger": one} for code, one in scores.items() if one is not None]
-    if scored:
-        yield {"code": _concept(TOTAL), "valueInteger": preparation.total, "component": scored}
+    if preparation.scores:
+        scores = [{"code": _concept(SEGMENTS[name]), "valueInteger": one} for name, one in preparation.scores.items()]
+        yield {"code": _concept(TOTAL), "valueInteger": preparation.total, "component": scores}
 
 
 def _media(one: Evidence, patient: dict[str, Any]) -> dict[str, Any]:

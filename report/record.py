@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pydantic import TypeAdapter, ValidationError
 
 from report.choices import KINDS, SEDATIONS, SITES
@@ -34,14 +36,15 @@ def checked(report: ExaminationReport) -> ExaminationReport:
     Raises:
         ValueError: a choice of it is on no list.
     """
-    sites = [("extent", report.extent.key), *(("site of a finding", one.site) for one in report.observations)]
-    for name, key, known in (
+    lists: list[tuple[str, str, Collection[str]]] = [
         ("kind", report.kind, KINDS),
         ("sedation", report.sedation.key, SEDATIONS),
-        ("language", report.language, LANGUAGES),
-        *((name, key, SITES) for name, key in sites),
-    ):
-        if key not in known and (key or known is LANGUAGES):
+        ("extent", report.extent.key, SITES),
+        *(("site", one.site, SITES) for one in report.observations),
+    ]
+    chosen = [(name, key, known) for name, key, known in lists if key]
+    for name, key, known in [*chosen, ("language", report.language, LANGUAGES)]:
+        if key not in known:
             raise ValueError(f"there is no {name} {key!r}; there are {', '.join(known)}")
     return report
 

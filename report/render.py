@@ -49,29 +49,33 @@ def page(
         pictures: (SOP Instance UID, frame) → JPEG; evidence without one is left out.
         signature: who answers for it; a draft without one, which says so.
     """
-    header = completed(study)
-    born, day = (
-        DA(header[name].value).isoformat() if header[name].value else "" for name in ("PatientBirthDate", "StudyDate")
-    )
     language = LANGUAGES[report.language]
-    patient = [
-        ("name", _person(str(header.PatientName))),
-        ("id", header.PatientID),
-        ("born", born),
-        ("sex", header.PatientSex),
-        ("examined", day),
-        ("accession", header.AccessionNumber),
-        ("referred", _person(str(header.ReferringPhysicianName))),
-    ]
     return _PAGES.get_template("report.html").render(
         report=report,
         language=language,
         words=language.words,
-        patient=patient,
+        patient=patient_data(study),
         signed=_signed(signature, language) if signature else "",
         notice=algorithm.notice,
         pictures={key: "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() for key, jpeg in pictures.items()},
     )
+
+
+def patient_data(study: Dataset) -> list[tuple[str, str]]:
+    """Patient and examination as a header says them, each by the key of its word (``patient.…``); may be empty."""
+    header = completed(study)
+    born, day = (
+        DA(header[name].value).isoformat() if header[name].value else "" for name in ("PatientBirthDate", "StudyDate")
+    )
+    return [
+        ("name", _person(str(header.PatientName))),
+        ("id", str(header.PatientID)),
+        ("born", born),
+        ("sex", str(header.PatientSex)),
+        ("examined", day),
+        ("accession", str(header.AccessionNumber)),
+        ("referred", _person(str(header.ReferringPhysicianName))),
+    ]
 
 
 def _signed(signature: Signature, language: Language) -> str:
