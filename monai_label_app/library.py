@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from pydicom import Dataset
 
 from monai_label_app.folder import add_objects
 from monai_label_app.pacs import Pacs
 from monai_label_app.study import Instance, Problem, Study, group, list_folder, read_instances
+
+Found = TypeVar("Found")
 
 FRESH_SECONDS = 2.0
 """How long a look at the folder or the PACS is taken for current."""
@@ -79,12 +81,12 @@ class FolderLibrary:
     def study(self, uid: str) -> Study:
         """One study; LookupError if there is none."""
         self._look()
-        return self._studies[uid]
+        return _found(self._studies, uid)
 
     def instance(self, uid: str) -> Instance:
         """One object; LookupError if there is none."""
         self._look()
-        return self._instances[uid]
+        return _found(self._instances, uid)
 
     def store(self, datasets: Iterable[Dataset]) -> list[str]:
         """Add objects, each once; OSError if the folder cannot be written."""
@@ -174,6 +176,12 @@ class PacsLibrary:
         if known is None or known[0] != count or count == 0:
             known = self._studies[uid] = (count, self._pacs.study(uid))
         return known[1]
+
+
+def _found(known: Mapping[str, Found], uid: str) -> Found:
+    if uid not in known:
+        raise LookupError(uid)
+    return known[uid]
 
 
 def is_address(studies: str) -> bool:

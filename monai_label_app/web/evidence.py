@@ -46,14 +46,19 @@ class Evidence:
         where = place if len(self.regions) == 1 else f"in {len(self.regions)} regions, the largest {place}"
         return f"{begin}: in {self.layer} the evidence lies {where}, on {area:.0%} of the picture."
 
-    @property
-    def warnings(self) -> list[str]:
-        """A sentence for each artifact that a good part of the evidence lies on."""
-        return [
-            f"{share:.0%} of the evidence for {self.label} lies on the {name}, not on tissue."
-            for name, share in self.shares.items()
-            if share >= WORTH_A_WARNING
-        ]
+
+def warnings(label: str, shares: Mapping[str, float]) -> list[str]:
+    """A sentence for each artifact that a good part of the evidence for a class lies on.
+
+    Args:
+        label: the class.
+        shares: artifact → share of the evidence that lies on it, 0 to 1.
+    """
+    return [
+        f"{share:.0%} of the evidence for {label} lies on the {name}, not on tissue."
+        for name, share in shares.items()
+        if share >= WORTH_A_WARNING
+    ]
 
 
 def _place(x: float, y: float) -> str:

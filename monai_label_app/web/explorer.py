@@ -1,178 +1,203 @@
-"""Frames under the doctor's eye: each is opened once, with every layer and class to look at."""
+"""Frames under the doctor's eye: any layer, class and method, made when asked for and remembered."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from pydicom import Dataset
 
 from explainers import METHODS, Dissection, Geometry, heatmap, regions
-from explainers.faithfulness import energy_in_mask
+from explainers.cams import CAMS
 from explainers.layers import unknown
-from monai_label_app.classifier.artifacts import find_artifacts, masks
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.frames import Frame, UnreadableError, frames, require_size
+from monai_label_app.frames import UnreadableError, frames, require_size
 from monai_label_app.library import Library
 from monai_label_app.study import Instance
+from monai_label_app.web.cache import Cache
 from monai_label_app.web.evidence import Evidence
+from monai_label_app.web.preparation import Picture
 
-OPEN = 4
-"""Frames that stay open; each holds every layer's output twice, 150 MB with VGG-19."""
+OPEN = 2
+"""Frames that stay open in the network; with VGG-19 each holds 300 MB."""
 
-DECODED = 32
+MAPS = 256
+"""Maps that stay in memory, those of all layers for a class as one: 0.6 MB with VGG-19."""
+
+PICTURES = 16
 """Frames whose pixels stay in memory."""
 
-PREDICTED = 10_000
-"""Frames whose probabilities stay in memory."""
+GLANCES = 10_000
+"""Frames whose prediction stays in memory."""
+
+Maps = Mapping[str | None, NDArray[np.float32]]
+"""Layer → map at the layer's size; None where the method knows no layer."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """A map at the size of the frame.
+class Glance:
+    """What the network takes a frame for.
 
     Attributes:
-        saliency: (H, W) float32, 0 to 1 of ``full``.
-        full: the map's value that is shown in full colour, on the method's own scale.
+        probabilities: class → probability, 0 to 1, in the network's order.
+        shares: artifact → share of the evidence for the predicted class that lies on it, 0 to 1.
+        geometry: which part of the frame the network saw.
     """
 
-    saliency: NDArray[np.float32]
-    full: float
-
-
-@dataclass(frozen=True)
-class OpenFrame:
-    """A frame with the network opened on it."""
-
-    frame: Frame
-    classifier: Classifier
-    dissection: Dissection
+    probabilities: Mapping[str, float]
+    shares: Mapping[str, float]
     geometry: Geometry
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """The network's classes, in its order."""
-        return tuple(self.classifier.card.classes)
-
-    @cached_property
-    def probabilities(self) -> dict[str, float]:
-        """Class → probability, 0 to 1."""
-        return dict(zip(self.classes, self.dissection.probabilities[0].tolist(), strict=True))
-
-    @cached_property
     def predicted(self) -> str:
         """The class with the highest probability."""
         return max(self.probabilities, key=self.probabilities.__getitem__)
 
-    @cached_property
-    def artifacts(self) -> Mapping[str, NDArray[np.bool_]]:
-        """Navigation box, cut-out and border of the frame, as masks (H, W); only what it carries."""
-        return masks(self.frame.pixels, find_artifacts(self.frame.pixels))
 
-    def look(self, method: str, layer: str, label: str, compared_with: str | None = None) -> Look:
-        """A map of the frame.
+@dataclass(frozen=True)
+class OpenFrame:
+    """A frame, and the network that was active when it was opened.
+
+    Attributes:
+        picture: its pixels.
+        classifier: the network.
+        glance: what the network takes it for.
+    """
+
+    picture: Picture
+    classifier: Classifier
+    glance: Glance
+    _maps: Callable[[str, str, str], Maps]
+
+    def saliency(self, method: str, layer: str, label: str) -> NDArray[np.float32]:
+        """A map (H, W) at the size of the frame, on the method's own scale.
 
         Args:
             method: one of :data:`explainers.METHODS`.
-            layer: one that the network has.
-            label: the class; no matter where the method knows none.
-            compared_with: another class, whose map shares the scale, so that the two can be compared.
+            layer: one that the network has, where the method knows layers.
+            label: the class, where the method knows classes.
 
         Raises:
             ValueError: no such method, layer or class.
         """
-        if method not in METHODS:
-            raise unknown("method", method, METHODS)
-        saliency = self._map(method, layer, label)
-        shared = saliency if compared_with is None else np.stack([saliency, self._map(method, layer, compared_with)])
-        full = heatmap.peak(shared, METHODS[method].percentile)
-        return Look(heatmap.normalise(saliency, full), full)
+        for kind, name, known in (
+            ("method", method, METHODS),
+            ("layer", layer, self.classifier.layers),
+            ("class", label, self.classifier.card.classes),
+        ):
+            if name not in known:
+                raise unknown(kind, name, known)
+        made = self._maps(method, layer, label)
+        return self.glance.geometry.to_source(made[layer if METHODS[method].of_layer else None])
+
+    def look(self, method: str, layer: str, label: str, compared_with: str | None = None) -> NDArray[np.float32]:
+        """A map (H, W), 0 to 1 of what is shown in full colour; for the rest, as :meth:`saliency`.
+
+        Args:
+            method, layer, label: as there.
+            compared_with: another class, whose map shares the scale, so that the two can be compared.
+        """
+        saliency = self.saliency(method, layer, label)
+        shared = [saliency] if compared_with is None else [saliency, self.saliency(method, layer, compared_with)]
+        return heatmap.normalise(saliency, heatmap.peak(np.stack(shared), METHODS[method].percentile))
 
     def evidence(self, layer: str, label: str) -> Evidence:
-        """What a class is read from in a layer, by its Grad-CAM; raises as :meth:`look`."""
-        saliency = self._map("grad-cam", layer, label)
-        shares = {name: energy_in_mask(saliency, mask) for name, mask in self.artifacts.items()}
+        """What a class is read from in a layer, by its Grad-CAM; raises as :meth:`saliency`."""
+        saliency = self.saliency("grad-cam", layer, label)
         height, width = saliency.shape
-        chance = self.probabilities[label]
-        return Evidence(layer, label, label == self.predicted, chance, regions(saliency), shares, width, height)
-
-    def _map(self, method: str, layer: str, label: str) -> NDArray[np.float32]:
-        if layer not in self.dissection.layers:
-            raise unknown("layer", layer, self.dissection.layers)
-        if label not in self.classes:
-            raise unknown("class", label, self.classes)
-        made: Tensor = METHODS[method].look(self.dissection, layer, self.classes.index(label))
-        return self.geometry.to_source(made[0].cpu())
+        return Evidence(
+            layer,
+            label,
+            label == self.glance.predicted,
+            self.glance.probabilities[label],
+            regions(saliency),
+            self.picture.shares(saliency),
+            width,
+            height,
+        )
 
 
 class Explorer:
-    """Opens frames of a library, and keeps the last ones open.
-
-    Safe for several threads: what two ask at once is made once. What is gone from the library is not shown from memory.
-    """
+    """Opens frames of a library. Safe for several threads; what is gone from the library is not shown from memory."""
 
     def __init__(self, library: Library, classifier: Callable[[], Classifier]) -> None:
         self._library = library
         self._classifier = classifier
-        self._opening, self._predicting = threading.Lock(), threading.Lock()
-
-        @lru_cache(maxsize=DECODED)
-        def decoded(uid: str, number: int) -> Frame:
-            frame = next(frames(library.instance(uid).read(), uid, number))
-            require_size(frame.pixels, uid)
-            return frame
-
-        @lru_cache(maxsize=OPEN)
-        def opened(uid: str, number: int, fingerprint: str) -> OpenFrame:
-            frame, used = decoded(uid, number), classifier()
-            # Every layer may be asked for, and nothing is run before one is.
-            dissection, (geometry,) = used.dissect([frame.pixels], used.layers)
-            return OpenFrame(frame, used, dissection, geometry)
-
-        @lru_cache(maxsize=PREDICTED)
-        def predicted(uid: str, number: int, fingerprint: str) -> dict[str, float]:
-            used = classifier()
-            chances = used.scores([decoded(uid, number).pixels])[0].softmax(dim=0).tolist()
-            return dict(zip(used.card.classes, chances, strict=True))
-
-        self._decoded, self._opened, self._predicted = decoded, opened, predicted
+        self._datasets: Cache[Dataset] = Cache(1)
+        self._pictures: Cache[Picture] = Cache(PICTURES)
+        self._glances: Cache[Glance] = Cache(GLANCES)
+        self._maps: Cache[Maps] = Cache(MAPS)
+        self._dissections: Cache[Dissection] = Cache(OPEN)
+        # A network runs on all cores as it is, and so no more than OPEN frames and one glance are ever held.
+        self._network = threading.Lock()
 
     @property
     def classifier(self) -> Classifier:
         """The one that is active now."""
         return self._classifier()
 
-    def instance(self, uid: str) -> Instance:
-        """The image of this SOP Instance UID.
+    def instance(self, uid: str, number: int = 1) -> Instance:
+        """The image of a SOP Instance UID.
+
+        Args:
+            uid: of the image.
+            number: of a frame that it must have, from 1.
 
         Raises:
-            LookupError: there is none.
+            LookupError: there is no such image or frame.
             UnreadableError: it cannot be analysed.
             PacsError: the PACS cannot be asked.
         """
         found = self._library.instance(uid)
         if found.refusal is not None:
             raise UnreadableError(f"{uid} {found.refusal}")
+        if not 1 <= number <= found.frame_count:
+            raise LookupError(number)
         return found
 
-    def frame(self, uid: str, number: int) -> Frame:
+    def picture(self, uid: str, number: int) -> Picture:
         """A frame's pixels; raises as :meth:`instance`."""
-        self.instance(uid)
-        with self._opening:
-            return self._decoded(uid, number)
+        instance = self.instance(uid, number)
+        return self._pictures.get((uid, number), partial(self._decode, instance, uid, number))
 
     def open(self, uid: str, number: int) -> OpenFrame:
-        """A frame with the network opened on it; raises as :meth:`instance`."""
-        self.instance(uid)
-        with self._opening:
-            return self._opened(uid, number, self.classifier.fingerprint)
+        """A frame to look into, of which no more than a glance is made yet; raises as :meth:`instance`."""
+        used, picture = self.classifier, self.picture(uid, number)
+        glance = self._glance(used, picture, uid, number)
+        return OpenFrame(picture, used, glance, partial(self._look, used, picture, uid, number))
 
-    def predict(self, uid: str, number: int) -> dict[str, float]:
-        """Class → probability of a frame, without opening it; raises as :meth:`instance`."""
-        self.instance(uid)
-        with self._predicting:
-            return self._predicted(uid, number, self.classifier.fingerprint)
+    def _decode(self, instance: Instance, uid: str, number: int) -> Picture:
+        # A file of many frames is not read again for each.
+        several = instance.frame_count > 1
+        dataset = self._datasets.get(uid, instance.read) if several else instance.read()
+        return Picture(require_size(next(frames(dataset, uid, number)).pixels, uid))
+
+    def _glance(self, used: Classifier, picture: Picture, uid: str, number: int) -> Glance:
+        def make() -> Glance:
+            with self._network:
+                seen, (geometry,) = used.dissect([picture.pixels])
+                chances = seen.probabilities[0].tolist()
+                ((_, _, saliency),) = seen.maps("grad-cam", used.card.target_layer, int(np.argmax(chances)))
+            named = dict(zip(used.card.classes, chances, strict=True))
+            return Glance(named, picture.shares(geometry.to_source(saliency[0])), geometry)
+
+        return self._glances.get((used.fingerprint, uid, number), make)
+
+    def _look(self, used: Classifier, picture: Picture, uid: str, number: int, method: str, *chosen: str) -> Maps:
+        chosen_method, (layer, label) = METHODS[method], chosen
+        # One backward pass makes the class activation maps of all layers.
+        layers = None if method in CAMS or not chosen_method.of_layer else layer
+        labels = label if chosen_method.of_class else None
+        key = used.fingerprint, uid, number
+
+        def make() -> Maps:
+            with self._network:
+                seen = self._dissections.get(key, lambda: used.dissect([picture.pixels], used.layers)[0])
+                made = seen.maps(method, layers, used.card.classes.index(label))
+                return {name: saliency[0].numpy(force=True) for name, _, saliency in made}
+
+        return self._maps.get((*key, method, layers, labels), make)

@@ -56,7 +56,7 @@ def test_what_is_removed_is_gone_at_once(client: FlaskClient, folder: Path, uid:
     (folder / STILLS[0].name).unlink()
     answer = client.get(f"/instances/{uid}.dcm")
     assert answer.status_code == 404
-    assert "There is no such study or image here." in answer.get_data(as_text=True)
+    assert "There is no such study, image or frame here." in answer.get_data(as_text=True)
 
 
 def test_damaged_still_is_one_sentence(client: FlaskClient, folder: Path, uid: str) -> None:

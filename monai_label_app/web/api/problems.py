@@ -9,13 +9,13 @@ from typing import Any
 
 from apiflask import HTTPError
 from flask import Response
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, InternalServerError
 
 from monai_label_app.pacs import PacsError
 
 PROBLEM = "application/problem+json"
 
-_NOWHERE = "There is no such study or image here."
+_NOWHERE = "There is no such study, image or frame here."
 
 
 _SCHEMA = {
@@ -43,7 +43,13 @@ class Refusal:
 
 
 def refusal(error: Exception) -> Refusal:
-    """What an error means to a client: a LookupError 404, a ValueError 422, a PACS without answer 502."""
+    """What an error means to a client: a LookupError 404, a ValueError 422, a PACS without answer 502.
+
+    Raises:
+        InternalServerError: a KeyError or IndexError, which is a mistake of ours and no want of a study.
+    """
+    if isinstance(error, KeyError | IndexError):
+        raise InternalServerError(original_exception=error) from error
     if isinstance(error, HTTPError):  # a request that does not fit its schema
         return Refusal(error.status_code, _said(error))
     if isinstance(error, HTTPException):

@@ -1,0 +1,71 @@
+"""The REST interface is what its OpenAPI description says, whatever is asked."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from monai_label_app import web
+from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.library import FolderLibrary
+from monai_label_app.sample import STUDY
+from monai_label_app.viewers.ohif import Viewer
+
+STILLS = sorted(STUDY.iterdir())[:2]
+STILL = pydicom.dcmread(STILLS[0], stop_before_pixels=True)
+REAL: dict[str, dict[str, Any]] = {
+    "/images/{uid}": {"uid": STILL.SOPInstanceUID, "number": 1},
+    "/studies/{uid}": {"uid": STILL.StudyInstanceUID},
+}
+"""Start of a path → what it takes to get beyond "there is no such thing"."""
+
+
+@pytest.fixture
+def schema(tmp_path: Path, classifier: Classifier) -> schemathesis.BaseSchema:
+    for still in STILLS:
+        shutil.copy(still, tmp_path)
+    app = web.create_app(FolderLibrary(tmp_path), lambda: classifier, Viewer(), pacs=False)
+    return schemathesis.openapi.from_wsgi("/api/v1/openapi.json", app)
+
+
+def test_every_route_under_the_api_is_described(schema: schemathesis.BaseSchema) -> None:
+    routes = {str(rule) for rule in schema.app.url_map.iter_rules() if str(rule).startswith("/api/v1/")}
+    described = {path.replace("{", "<").replace("}", ">") for path in schema.raw_schema["paths"]}
+    assert {route.replace("<int:", "<") for route in routes} == {*described, "/api/v1/openapi.json"}
+    for path, operations in schema.raw_schema["paths"].items():
+        for method, operation in operations.items():
+            assert operation["summary"], (method, path)
+            for status, answer in operation["responses"].items():
+                if int(status) >= 400:
+                    assert list(answer["content"]) == ["application/problem+json"], (method, path, status)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("real", [False, True], ids=["anything", "a study"])
+@pytest.mark.parametrize("mode", GenerationMode)
+def test_any_request_gets_an_answer_that_is_described(
+    schema: schemathesis.BaseSchema, mode: GenerationMode, real: bool
+) -> None:
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        place = next((of for start, of in REAL.items() if real and operation.path.startswith(f"/api/v1{start}")), None)
+        cases = operation.as_strategy(mode, path_parameters=place)
+
+        @given(cases)
+        @settings(max_examples=20, suppress_health_check=list(HealthCheck))
+        def ask(case: schemathesis.Case) -> None:
+            # Which layers and classes there are depends on the model, so that no description can say.
+            case.call_and_validate(excluded_checks=[positive_data_acceptance])
+
+        with suppress(Unsatisfiable):  # nothing can be wrong with a request that has no parameters
+            ask()
