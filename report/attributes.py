@@ -27,7 +27,7 @@ from pydicom.valuerep import DA, TM
 
 from report.examination import Signature
 from report.findings import Algorithm, Finding
-from report.terms import long_string
+from report.terms import long_string, private_code
 from report.uids import derive
 
 MANUFACTURER = "EndoLens"
@@ -162,7 +162,9 @@ def person_observer(signature: Signature) -> ObserverContext:
     return ObserverContext(
         observer_type=codes.DCM.Person,
         observer_identifying_attributes=PersonObserverIdentifyingAttributes(
-            name=signature.name, organization_name=signature.organization
+            name=signature.name,
+            organization_name=signature.organization,
+            role_in_procedure=private_code("ROLE", signature.role) if signature.role else None,
         ),
     )
 

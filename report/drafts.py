@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from pydicom.valuerep import PersonName
@@ -30,11 +29,14 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from report.examination import ExaminationReport, Signature
 from report.findings import Algorithm
 from report.record import from_json, to_json
+
+LOCKED_SECONDS = 30
+"""How long one waits for another who is writing to SQLite."""
 
 _TABLES = MetaData()
 
@@ -103,7 +105,7 @@ class StaleError(ValueError):
 
     def __init__(self, current: Version, aside: Version | None = None) -> None:
         kept = f"; what you wrote is kept as version {aside.number}" if aside else ""
-        super().__init__(f"version {current.number} was saved in the meantime{kept}")
+        super().__init__(f"Version {current.number} was saved in the meantime{kept}.")
         self.current, self.aside = current, aside
 
 
@@ -118,18 +120,21 @@ class Drafts:
         url: SQLAlchemy's address of it, e.g. ``sqlite:////srv/reports.sqlite`` or ``postgresql+psycopg://host/name``.
 
     Raises:
-        SQLAlchemyError, ValueError: there is no such database.
+        ValueError: there is no such database, or it cannot be used.
     """
 
     def __init__(self, url: str) -> None:
-        address = make_url(url)
-        sqlite = address.get_backend_name() == "sqlite"
-        if sqlite and address.database:
-            Path(address.database).parent.mkdir(parents=True, exist_ok=True)
-        self._engine = create_engine(address, connect_args={"timeout": 30} if sqlite else {}, pool_pre_ping=not sqlite)
-        if sqlite:
-            event.listen(self._engine, "connect", _write_ahead)
-        _TABLES.create_all(self._engine)
+        try:
+            address = make_url(url)
+            sqlite = address.get_backend_name() == "sqlite"
+            options = {"timeout": LOCKED_SECONDS} if sqlite else {}
+            self._engine = create_engine(address, connect_args=options, pool_pre_ping=not sqlite)
+            if sqlite:
+                event.listen(self._engine, "connect", _write_ahead)
+            _TABLES.create_all(self._engine)
+        except (SQLAlchemyError, ImportError) as error:
+            # The address may hold a password, and SQLAlchemy's own message the address.
+            raise ValueError(f"the database of reports cannot be opened: {_reason(error)}") from error
 
     def current(self, study: str) -> Version:
         """The version that counts.
@@ -249,6 +254,10 @@ class Drafts:
             return _next(connection, study, signed.number, signed.report, author)
 
 
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
+
+
 def _write_ahead(connection: Any, _: Any) -> None:
     # Readers do not wait for a writer, and a version is on disk when it is said to be saved.
     connection.execute("PRAGMA journal_mode=WAL")
@@ -338,4 +347,4 @@ def _who(signature: Signature) -> tuple[str, str, str]:
 def _signed_by(version: Version) -> str:
     signature = version.signature
     who = f" by {PersonName(signature.name).family_comma_given()}, {signature.time:%Y-%m-%d %H:%M}" if signature else ""
-    return f"the report is signed{who} and cannot be changed; begin an addendum"
+    return f"The report is signed{who} and cannot be changed; begin an addendum."

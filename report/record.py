@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,6 +17,12 @@ _REPORT = TypeAdapter(ExaminationReport)
 def to_json(report: ExaminationReport) -> str:
     """The report as JSON, the same for the same report."""
     return _REPORT.dump_json(report).decode()
+
+
+def as_dict(report: ExaminationReport) -> dict[str, Any]:
+    """The report as JSON knows it: dicts, lists, texts and numbers."""
+    made: dict[str, Any] = _REPORT.dump_python(report, mode="json")
+    return made
 
 
 def from_json(content: str | bytes) -> ExaminationReport:

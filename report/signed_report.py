@@ -38,7 +38,7 @@ def signed_documents(
         ValueError: images of several studies, evidence that is not among them, or no Pango to set the PDF.
     """
     study = str(images[0].StudyInstanceUID)
-    before = _reference(study, predecessor) if predecessor else None
+    before = reference(study, predecessor) if predecessor else None
     document = examination_report(report, images, algorithm, signature, before)
     content = pdf(page(report, images[0], algorithm, pictures, signature))
     made: list[Dataset] = [document, encapsulated_pdf(content, report, images, algorithm, signature)]
@@ -49,7 +49,7 @@ def signed_documents(
     return made
 
 
-def _reference(study: str, uid: str) -> Dataset:
+def reference(study: str, uid: str) -> Dataset:
     """As much of an earlier report as a reference to it needs."""
     before = Dataset()
     before.SOPClassUID, before.SOPInstanceUID = EnhancedSRStorage, uid

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 
 from PIL import Image
 from pydicom import Dataset
-from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
+from pydicom.uid import (
+    UID,
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EncapsulatedPDFStorage,
+    EnhancedSRStorage,
+)
 
 from monai_label_app.frames import UnreadableError, frames
 from monai_label_app.library import Library
 from monai_label_app.study import Instance, Study
+from monai_label_app.web.cache import Cache
 from report.attributes import is_own_result
 from report.completeness import missing
 from report.drafts import Drafts, SignedError, StaleError, Version
 from report.examination import ExaminationReport, Signature
 from report.examination_report import examination_report, report_series
 from report.findings import Algorithm, Explanation, Finding
-from report.language import ENGLISH, Language
+from report.language import ENGLISH, LANGUAGES, Language
+from report.record import checked
 from report.render import page, pdf
-from report.signed_report import signed_documents
+from report.signed_report import reference, signed_documents
 from report.structured_report import read_algorithm, read_findings
 from report.suggest import draft, examined, suggest
 
 LOOKED_AT = 32
-"""Frames of a study that was not analysed which are classified for its draft; of a longer one, so many spread evenly."""
+"""Frames that are classified for the draft of a study without analysis; of a longer one, so many spread evenly."""
 
 PICTURE_WIDTH = 900
 """Most pixels across a picture in a report."""
@@ -37,7 +45,15 @@ _PICTURES = 256
 
 
 class IncompleteError(ValueError):
-    """A report that does not say all it should, and whose signer does not say that they know."""
+    """A report that does not say all it should, and whose signer does not say that they know.
+
+    Attributes:
+        missing: names of the fields that are empty.
+    """
+
+    def __init__(self, missing: list[str]) -> None:
+        super().__init__(f"The report does not say all that it should: {', '.join(missing)}.")
+        self.missing = missing
 
 
 class Reporting:
@@ -45,7 +61,7 @@ class Reporting:
 
     Args:
         library: the studies.
-        drafts: where reports under edit are kept.
+        drafts: opens where reports under edit are kept, once.
         predict: SOP Instance UID, frame number → class → probability.
         algorithm: who predicts.
     """
@@ -53,35 +69,38 @@ class Reporting:
     def __init__(
         self,
         library: Library,
-        drafts: Drafts,
-        predict: Callable[[str, int], dict[str, float]],
+        drafts: Callable[[], Drafts],
+        predict: Callable[[str, int], Mapping[str, float]],
         algorithm: Callable[[], Algorithm],
     ) -> None:
-        self.drafts = drafts
-        self._library, self._predict, self._algorithm = library, predict, algorithm
+        self._library, self._open, self._predict, self._algorithm = library, cache(drafts), predict, algorithm
+        self._made: Cache[bytes] = Cache(_PICTURES)
 
-        @lru_cache(maxsize=_PICTURES)
-        def picture(uid: str, number: int, width: int) -> bytes:
-            shown = Image.fromarray(next(frames(library.instance(uid).read(), uid, number)).pixels)
-            shown.thumbnail((width, width))
-            stream = io.BytesIO()
-            shown.save(stream, "JPEG", quality=88)
-            return stream.getvalue()
+    @property
+    def drafts(self) -> Drafts:
+        """Reports under edit, and all their versions."""
+        return self._open()
 
-        self._picture = picture
-
-    def open(self, study: str, language: Language = ENGLISH) -> Version:
+    def open(self, study: str, language: str = ENGLISH.tag) -> Version:
         """The report of a study; if it has none, a draft that says what is known and proposes what was seen.
 
         Raises:
             LookupError: there is no such study, or it has no images.
+            ValueError: there is no such language.
         """
+        if language not in LANGUAGES:
+            raise ValueError(f"there is no language {language!r}; there are {', '.join(LANGUAGES)}")
         with suppress(LookupError):
             return self.drafts.current(study)
-        return self.drafts.create(study, *self._proposal(self._library.study(study), language))
+        return self.drafts.create(study, *self._proposal(self._library.study(study), LANGUAGES[language]))
 
     def save(self, study: str, base: int, report: ExaminationReport, author: str = "") -> Version:
-        """Save a report, as :meth:`Drafts.save` does; ValueError if it shows an image that is not of the study."""
+        """Save a report, as :meth:`Drafts.save` does.
+
+        Raises:
+            ValueError: a choice of it is on no list, or it shows an image that is not of the study.
+        """
+        checked(report)
         images = {str(one.header.SOPInstanceUID): one for one in self._library.study(study).instances}
         for one in report.evidence:
             image = images.get(one.sop_instance_uid)
@@ -113,14 +132,14 @@ class Reporting:
             raise StaleError(version)
         lacking = self.missing(version)
         if lacking and not (incomplete or version.signature):
-            raise IncompleteError(f"the report does not say: {', '.join(lacking)}")
+            raise IncompleteError(lacking)
         # Made before it is signed: what cannot be made is not signed.
-        made = None if version.signature else self._documents(replace(version, signature=signature))
+        made = self._documents(version, version.signature or signature)
         signed = self.drafts.sign(study, number, signature)
         if signed.documents:
             return signed
-        if made is None or signed.signature != signature:
-            made = self._documents(signed)
+        if signed.signature and signed.signature != (version.signature or signature):
+            made = self._documents(signed, signed.signature)  # somebody was faster
         self._library.store(made)
         return self.drafts.stored(study, number, [str(one.SOPInstanceUID) for one in made])
 
@@ -143,18 +162,30 @@ class Reporting:
     def html(self, version: Version) -> str:
         """As a page that needs no other file."""
         images, algorithm = self._images(version), self.drafts.algorithm(version.study)
-        return page(version.report, images[0], algorithm, self._pictures(version.report), version.signature)
+        pictures = self._pictures(version.report, images)
+        return page(version.report, images[0].header, algorithm, pictures, version.signature)
 
     def pdf(self, version: Version) -> bytes:
-        """As PDF; ValueError if Pango is not installed."""
-        return pdf(self.html(version))
+        """As PDF, of a signed version the one that is stored; ValueError if Pango is not installed."""
+        stored = self._stored(version, EncapsulatedPDFStorage)
+        if stored is None:
+            return pdf(self.html(version))
+        content: bytes = stored.EncapsulatedDocument[: stored.get("EncapsulatedDocumentLength")]
+        return content
 
     def structured_report(self, version: Version) -> Dataset:
-        """As an Enhanced SR, unverified or, of a signed version, verified."""
-        if version.signature:
-            return self._documents(version)[0]
-        algorithm = self.drafts.algorithm(version.study)
-        return examination_report(version.report, self._images(version), algorithm)
+        """As an Enhanced SR, unverified; of a signed version the one that is stored."""
+        stored = self._stored(version, EnhancedSRStorage)
+        if stored is not None:
+            return stored
+        before = self._predecessor(version) if version.signature else None
+        return examination_report(
+            version.report,
+            [one.header for one in self._images(version)],
+            self.drafts.algorithm(version.study),
+            version.signature,
+            reference(version.study, before) if before else None,
+        )
 
     def picture(self, study: str, uid: str, number: int, width: int = PICTURE_WIDTH) -> bytes:
         """An image of a study or a result on it, as JPEG.
@@ -163,19 +194,37 @@ class Reporting:
             LookupError: the study has no such image.
             UnreadableError: it cannot be read.
         """
-        if str(self._library.instance(uid).header.StudyInstanceUID) != study:
-            raise LookupError(uid)
-        return self._picture(uid, number, width)
+        for instance in self._library.study(study).instances:
+            if instance.header.SOPInstanceUID == uid and 1 <= number <= instance.frame_count:
+                return self._picture(instance, number, width)
+        raise LookupError(uid)
 
-    def _documents(self, version: Version) -> list[Dataset]:
-        if version.signature is None:
-            raise ValueError("only a signed report has documents")
+    def _picture(self, instance: Instance, number: int, width: int) -> bytes:
+        uid = str(instance.header.SOPInstanceUID)
+
+        def make() -> bytes:
+            shown = Image.fromarray(next(frames(instance.read(), uid, number)).pixels)
+            shown.thumbnail((width, shown.height))
+            stream = io.BytesIO()
+            shown.save(stream, "JPEG", quality=88)
+            return stream.getvalue()
+
+        return self._made.get((uid, number, width), make)
+
+    def _stored(self, version: Version, kind: UID) -> Dataset | None:
+        for one in self._library.study(version.study).instances if version.documents else ():
+            if one.header.SOPInstanceUID in version.documents and one.header.SOPClassUID == kind:
+                return one.read()
+        return None
+
+    def _documents(self, version: Version, signature: Signature) -> list[Dataset]:
+        images = self._images(version)
         return signed_documents(
             version.report,
-            self._images(version),
+            [one.header for one in images],
             self.drafts.algorithm(version.study),
-            version.signature,
-            self._pictures(version.report),
+            signature,
+            self._pictures(version.report, images),
             self._predecessor(version),
         )
 
@@ -192,15 +241,25 @@ class Reporting:
         ]
         return drafted[-1] if drafted else None
 
-    def _images(self, version: Version) -> list[Dataset]:
-        """Headers of the evidence, or of the study's first image if there is none."""
-        evidence = dict.fromkeys(one.sop_instance_uid for one in version.report.evidence)
-        found = [self._library.instance(uid).header for uid in evidence]
-        return found or [_first_image(self._library.study(version.study)).header]
+    def _images(self, version: Version) -> list[Instance]:
+        """Those of the evidence, or the study's first if there is none.
 
-    def _pictures(self, report: ExaminationReport) -> dict[tuple[str, int], bytes]:
-        shown = {(one.sop_instance_uid, one.frame_number) for one in report.evidence}
-        return {(uid, number): self._picture(uid, number, PICTURE_WIDTH) for uid, number in shown}
+        Raises:
+            LookupError: there is no such study.
+            ValueError: an image is no longer there.
+        """
+        study = self._library.study(version.study)
+        known = {str(one.header.SOPInstanceUID): one for one in study.instances}
+        evidence = dict.fromkeys(one.sop_instance_uid for one in version.report.evidence)
+        for uid in evidence:
+            if uid not in known:
+                raise ValueError(f"the report shows {uid}, which is no longer in the study; detach it")
+        return [known[uid] for uid in evidence] or [_first_image(study)]
+
+    def _pictures(self, report: ExaminationReport, images: list[Instance]) -> dict[tuple[str, int], bytes]:
+        known = {str(one.header.SOPInstanceUID): one for one in images}
+        shown = [(one.sop_instance_uid, one.frame_number) for one in report.evidence]
+        return {(uid, number): self._picture(known[uid], number, PICTURE_WIDTH) for uid, number in shown}
 
     def _proposal(self, study: Study, language: Language) -> tuple[ExaminationReport, Algorithm]:
         about = examined(_first_image(study).header, language)
