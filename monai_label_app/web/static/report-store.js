@@ -74,8 +74,14 @@ export class ReportStore extends EventTarget {
   }
 
   async sign(signature) {
-    const { version, etag } = await this.#ask("/signature", { method: "POST", body: signature });
-    this.#took(version, etag);
+    try {
+      const { version, etag } = await this.#ask("/signature", { method: "POST", body: signature });
+      this.#took(version, etag);
+    } catch (problem) {
+      // It may be signed though not stored, or somebody else was faster.
+      await this.#ask("").then(({ version, etag }) => this.#took(version, etag), () => {});
+      throw problem;
+    }
   }
 
   async addendum() {
@@ -126,8 +132,9 @@ export class ReportStore extends EventTarget {
   }
 
   async #ask(path, { method = "GET", body } = {}) {
-    const headers = { "If-Match": this.#etag ?? "" };
+    const headers = {};
     if (body) headers["Content-Type"] = "application/json";
+    if (method !== "GET" && this.#etag) headers["If-Match"] = this.#etag;
     const answer = await fetch(this.#address + path, { method, headers, body: body && JSON.stringify(body) });
     const content = await answer.json().catch(() => ({}));
     const etag = answer.headers.get("ETag");
