@@ -52,7 +52,9 @@ setup(
         "click>=8.1",
     ],
     extras_require={
+        "postgresql": ["psycopg[binary]>=3.1"],
         "test": [
+            "psycopg[binary]>=3.1",
             "pytest>=8.0",
             "hypothesis>=6.100",
             "captum==0.8.0",  # the last that goes with numpy 1

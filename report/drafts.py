@@ -132,7 +132,7 @@ class Drafts:
             if sqlite:
                 event.listen(self._engine, "connect", _write_ahead)
             _TABLES.create_all(self._engine)
-        except (SQLAlchemyError, ImportError) as error:
+        except (SQLAlchemyError, ImportError, ValueError) as error:
             # The address may hold a password, and SQLAlchemy's own message the address.
             raise ValueError(f"the database of reports cannot be opened: {_reason(error)}") from error
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,8 +13,7 @@ import pydicom
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.e2e.conftest import REPOSITORY, Orthanc
-from tests.validators import dciodvfy, missing, pdftotext
+from tests.validators import dciodvfy, pdftotext
 
 pytestmark = pytest.mark.e2e
 

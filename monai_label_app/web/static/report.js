@@ -95,6 +95,9 @@ $("#language").addEventListener("change", ({ target }) => {
   const before = words();
   report.language = target.value;
   findings.reword(before, words());
+  for (const { dataset: { none } } of document.querySelectorAll("[data-none]")) {
+    if (report[none] === before[`none.${none}`]) report[none] = words()[`none.${none}`];
+  }
   showReport();
   changed();
 });
