@@ -23,7 +23,7 @@ from pydicom.uid import (
     JPEGExtended12Bit,
     JPEGLSNearLossless,
 )
-from pydicom.valuerep import DA, TM
+from pydicom.valuerep import DA, DT, TM
 
 from report.examination import Signature
 from report.findings import Algorithm, Finding
@@ -167,6 +167,14 @@ def person_observer(signature: Signature) -> ObserverContext:
             role_in_procedure=private_code("ROLE", signature.role) if signature.role else None,
         ),
     )
+
+
+def dated(made: Dataset, signature: Signature) -> None:
+    """Date a signed document by its signature: made again, as when storing it failed, it is the same to the last bit."""
+    made.ContentDate = made.InstanceCreationDate = DA(signature.time.date())
+    made.ContentTime = made.InstanceCreationTime = TM(signature.time.time())
+    for item in made.ContributingEquipmentSequence:
+        item.ContributionDateTime = DT(signature.time)
 
 
 def is_own_result(dataset: Dataset) -> bool:

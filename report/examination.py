@@ -151,3 +151,8 @@ class Signature:
     role: str
     organization: str
     time: datetime.datetime
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """All of it as text, the same for the same moment in the same time zone however the zone is named."""
+        return self.name, self.role, self.organization, self.time.isoformat()

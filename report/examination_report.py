@@ -23,11 +23,12 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
-from pydicom.valuerep import DA, DT, TM, PersonName
+from pydicom.valuerep import DT, PersonName
 
 from report.attributes import (
     MANUFACTURER,
     completed,
+    dated,
     device_observer,
     is_multi_frame,
     person_observer,
@@ -79,7 +80,13 @@ def examination_report(
     if missing:
         raise ValueError(f"the report shows {missing[0]}, which is not among the images")
     first, language = next(iter(headers.values())), LANGUAGES[report.language]
-    made_of = (first.StudyInstanceUID, algorithm.name, algorithm.version, astuple(report), signature)
+    made_of = (
+        first.StudyInstanceUID,
+        algorithm.name,
+        algorithm.version,
+        astuple(report),
+        signature and signature.identity,
+    )
     root = ContainerContentItem(name=_concept(codes.LN.DiagnosticImagingReport), template_id="2000")
     root.ContentSequence = ContentSequence(
         [
@@ -111,9 +118,7 @@ def examination_report(
     )
     if signature:
         made.VerifyingObserverSequence[0].VerificationDateTime = DT(signature.time)
-        # Made again, as when storing it failed, it is the same document.
-        made.ContentDate = made.InstanceCreationDate = DA(signature.time.date())
-        made.ContentTime = made.InstanceCreationTime = TM(signature.time.time())
+        dated(made, signature)
     return made
 
 

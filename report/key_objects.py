@@ -8,11 +8,11 @@ from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID
-from pydicom.valuerep import DA, TM
 
 from report.attributes import (
     MANUFACTURER,
     completed,
+    dated,
     device_observer,
     is_multi_frame,
     person_observer,
@@ -83,9 +83,7 @@ def attached_images(
         if shown and shown.ReferencedSOPInstanceUID in multi_frame:
             numbers = {one.frame_number for one in evidence if one.sop_instance_uid == shown.ReferencedSOPInstanceUID}
             shown.ReferencedFrameNumber = sorted(numbers)
-    # Made again, it is the same document.
-    made.ContentDate = made.InstanceCreationDate = DA(signature.time.date())
-    made.ContentTime = made.InstanceCreationTime = TM(signature.time.time())
+    dated(made, signature)
     return made
 
 

@@ -128,7 +128,14 @@ def encapsulated_pdf(
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = EncapsulatedPDFStorage
-    uid = derive("report as PDF", first.StudyInstanceUID, algorithm.name, algorithm.version, astuple(report), signature)
+    uid = derive(
+        "report as PDF",
+        first.StudyInstanceUID,
+        algorithm.name,
+        algorithm.version,
+        astuple(report),
+        signature and signature.identity,
+    )
     made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = uid
     for keyword in _OF_THE_STUDY:
         if keyword in first:

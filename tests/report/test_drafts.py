@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -20,6 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from report.drafts import Drafts, SignedError, StaleError, Version
 from report.examination import Choice, Evidence, ExaminationReport, Observation, Signature
 from report.findings import Algorithm
+from report.signed_report import signed_documents
+from tests.dicom_files import image
 from tests.validators import missing
 
 ALGORITHM = Algorithm("tiny", "0.1.0+12345678", "test model", calibrated=True)
@@ -97,6 +100,20 @@ def test_what_is_signed_stays_and_an_addendum_follows_it(drafts):
     assert drafts.version(STUDY, 1).report == FIRST
     with pytest.raises(StaleError):
         drafts.sign(STUDY, 2, JANE)
+
+
+def test_a_signature_that_is_read_back_makes_the_same_documents(drafts):
+    still = image(np.zeros((32, 32, 3), np.uint8), SOPInstanceUID="1.2")
+    # The system's zone has a name, which a text of the time has not.
+    now = replace(JANE, time=datetime.datetime.now().astimezone())
+    made, again = (
+        signed_documents(FIRST, [still], ALGORITHM, signature, {}, "1.2.9")
+        for signature in (now, drafts.sign(STUDY, 1, now).signature)
+    )
+    assert [one.SOPInstanceUID for one in made] == [one.SOPInstanceUID for one in again]
+    assert len({one.SOPInstanceUID for one in made}) == 3
+    (document, _, selection), (same, _, alike) = made, again
+    assert (document, selection) == (same, alike), "the same instance is the same to the last bit"
 
 
 def test_there_is_no_report_of_a_study_that_has_none(drafts):

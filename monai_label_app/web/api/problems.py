@@ -92,6 +92,8 @@ def document(spec: dict[str, Any]) -> dict[str, Any]:
                 common["404"] = "There is no such thing."
             if "{" in path or operation.get("parameters") or "requestBody" in operation:
                 common["422"] = "It cannot be used."
+            if "requestBody" in operation:
+                common |= {"400": "It is no JSON.", "413": "It is too large."}
             for status, text in common.items():
                 operation["responses"].setdefault(status, described(text))
             if method == "get":

@@ -32,7 +32,6 @@ _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _CONFLICTS: dict[Any, Any] = {
     409: described("The report is signed."),
     412: described("Another version was saved in the meantime: `current`. What was sent is kept as `set_aside`."),
-    413: described("It is larger than a report can be."),
     428: described("If-Match does not say which version was edited."),
     503: described("It cannot be kept or stored now."),
 }
