@@ -170,7 +170,7 @@ def person_observer(signature: Signature) -> ObserverContext:
 
 
 def dated(made: Dataset, signature: Signature) -> None:
-    """Date a signed document by its signature: made again, as when storing it failed, it is the same to the last bit."""
+    """Date a document by its signature: made again, as when storing it failed, it is the same to the last bit."""
     made.ContentDate = made.InstanceCreationDate = DA(signature.time.date())
     made.ContentTime = made.InstanceCreationTime = TM(signature.time.time())
     for item in made.ContributingEquipmentSequence:

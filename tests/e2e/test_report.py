@@ -182,3 +182,95 @@ def test_a_doctor_goes_from_a_study_to_a_signed_report(
     state(page, "saved")
     expect(page.get_by_role("link", name="Addendum: what it adds")).to_be_visible()
     expect(page.get_by_label("Indication")).to_have_value("Screening, family history")
+
+
+def test_a_report_that_is_signed_is_stored_in_the_pacs_once(
+    orthanc: Orthanc, real_study: Path, serve: Callable[..., str], tabs: Callable[..., Page], tmp_path: Path
+) -> None:
+    orthanc.store(real_study)
+    before, uid = orthanc.instances(), uid_of(real_study)
+    address = f"{serve('--studies', orthanc.dicomweb)}/endolens/studies/{uid}/report"
+    page = tabs(address)
+    state(page, "saved")
+    fill_in(page)
+    state(page, "saved")
+    sign(page)
+    stored = orthanc.instances()
+    assert len(stored - before) == 3
+    rest = address.replace("/studies", "/api/v1/studies")
+    signed = httpx.get(rest, timeout=60)
+    attached = {
+        image["sop_instance_uid"] for one in signed.json()["report"]["observations"] for image in one["evidence"]
+    }
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    orthanc.download(folder)
+    check_signed(documents(folder), attached)
+    doctor = {"name": "Doe^Jane", "role": "Endoscopist", "organization": "St. Elsewhere"}
+    again = httpx.post(f"{rest}/signature", json=doctor, headers={"If-Match": signed.headers["ETag"]}, timeout=60)
+    assert again.json() == signed.json()
+    assert orthanc.instances() == stored
+
+
+def test_what_cannot_be_saved_is_kept_and_said_and_saved_later(
+    studies: Path, serve: Callable[..., str], tabs: Callable[..., Page]
+) -> None:
+    address = f"{serve('--studies', str(studies))}/endolens/studies/{uid_of(studies)}/report"
+    rest = address.replace("/studies", "/api/v1/studies")
+    page = tabs(address)
+    state(page, "saved")
+    page.context.set_offline(True)
+    page.get_by_label("Indication").fill("Written offline")
+    state(page, "away")
+    expect(page.locator("#state")).to_contain_text("kept in this tab")
+    assert httpx.get(rest).json()["report"]["indication"] == ""
+    page.context.set_offline(False)
+    state(page, "saved")
+    assert httpx.get(rest).json()["report"]["indication"] == "Written offline"
+
+    # A tab that is loaded anew while its text is not saved has it still.
+    page.route("**/report", lambda route: route.abort() if route.request.method == "PUT" else route.continue_())
+    page.get_by_label("Indication").fill("Written before a reload")
+    state(page, "away")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.unroute_all()
+    page.reload()
+    expect(page.get_by_label("Indication")).to_have_value("Written before a reload", timeout=SLOWLY)
+    state(page, "saved")
+    assert httpx.get(rest).json()["report"]["indication"] == "Written before a reload"
+
+
+def test_the_report_has_no_serious_accessibility_fault(
+    studies: Path, serve: Callable[..., str], tabs: Callable[..., Page]
+) -> None:
+    builds = sorted((REPOSITORY / ".cache").glob("axe-core-*/axe.min.js"))
+    if not builds:
+        missing("npm's axe-core")
+    address = f"{serve('--studies', str(studies))}/endolens/studies/{uid_of(studies)}/report"
+    # The page's own policy would not let the test's script in.
+    page = tabs(address, bypass_csp=True)
+
+    def check() -> None:
+        page.add_script_tag(path=builds[-1])
+        found = page.evaluate("axe.run({ iframes: false }).then(({ violations }) => violations)")
+        grave = [one for one in found if one["impact"] in ("serious", "critical")]
+        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in grave] == []
+
+    state(page, "saved")
+    for width in (1280, 1920):
+        page.set_viewport_size({"width": width, "height": 800})
+        check()
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    page.get_by_role("button", name="Versions").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    check()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Sign …").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    check()
+    page.get_by_label("Sign it all the same").check()
+    for label, text in (("Family name", "Doe"), ("Role", "Endoscopist"), ("Organization", "St. Elsewhere")):
+        page.get_by_role("dialog").get_by_label(label).fill(text)
+    page.get_by_role("button", name="Sign and store").click()
+    state(page, "signed")
+    check()

@@ -284,6 +284,18 @@ def test_an_addendum_begins_as_the_signed_report_and_names_it(client, folder):
     assert client.get(f"{REPORT}?version=1").get_json() == first, "the first stays as it was signed"
 
 
+def test_a_long_report_of_12_findings_and_30_images_is_shown_whole(client):
+    begun = begin(client).get_json()["report"]
+    uids = [str(one.SOPInstanceUID) for one in HEADERS]
+    shown = [[{"sop_instance_uid": uid} for uid in uids[: 2 + (number % 2)]] for number in range(12)]
+    long = [{"label": "", "text": f"Finding {n} of twelve", "evidence": one} for n, one in enumerate(shown)]
+    assert save(client, '"1"', {**begun, "observations": long}).status_code == 200
+    html = client.get(f"{REPORT}.html").get_data(as_text=True)
+    assert html.count("<img src=") == sum(map(len, shown)) == 30
+    said = " ".join(pdftotext(client.get(f"{REPORT}.pdf").data).split())
+    assert all(f"Finding {number} of twelve" in said for number in range(12))
+
+
 def test_an_image_that_is_gone_is_named_and_can_be_detached(client, folder):
     begun = begin(client).get_json()["report"]
     gone = images(begun)[0]
