@@ -13,7 +13,8 @@ import pydicom
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.validators import dciodvfy, pdftotext
+from tests.e2e.conftest import REPOSITORY, Orthanc
+from tests.validators import dciodvfy, missing, pdftotext
 
 pytestmark = pytest.mark.e2e
 
