@@ -137,6 +137,9 @@ class Pacs:
         return {Dataset.from_json(item).SOPInstanceUID for item in found}
 
     def _store(self, dataset: Dataset) -> None:
+        if getattr(dataset, "preamble", None) is None:
+            # Made in memory, it would be sent without the head of a DICOM file, and kept so.
+            dataset.preamble = b"\0" * 128
         with self._explained():
             answer = self._client.store_instances([dataset], dataset.StudyInstanceUID)
         failed = answer.get("FailedSOPSequence")
