@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -139,7 +140,10 @@ class Pacs:
     def _store(self, dataset: Dataset) -> None:
         if getattr(dataset, "preamble", None) is None:
             # Made in memory, it would be sent without the head of a DICOM file, and kept so.
-            dataset.preamble = b"\0" * 128
+            stream = io.BytesIO()
+            dataset.save_as(stream, enforce_file_format=True)
+            stream.seek(0)
+            dataset = dcmread(stream)
         with self._explained():
             answer = self._client.store_instances([dataset], dataset.StudyInstanceUID)
         failed = answer.get("FailedSOPSequence")
