@@ -47,8 +47,9 @@ lint: .venv/tested
 	$(BIN)/pip install --progress-bar off --quiet --editable ".[test]"
 	@touch $@
 
-# The real servers, viewers and validators of the tests: Orthanc, Chromium, dcmtk, poppler and PixelMed from Debian, a
-# current OHIF and axe-core, which finds faults of accessibility, from npm. What cannot be installed is named here; its tests then skip, or fail where CI is set.
+# The real servers, viewers and validators of the tests: Orthanc, PostgreSQL, Chromium, dcmtk, poppler and PixelMed from
+# Debian; a current OHIF, and axe-core, which finds faults of accessibility, from npm. What cannot be installed is named
+# here; its tests then skip, or fail where CI is set.
 system: .venv/tested
 	@missing=""; \
 	command -v Orthanc >/dev/null || missing="$$missing orthanc"; \
@@ -59,6 +60,7 @@ system: .venv/tested
 	command -v java >/dev/null || missing="$$missing default-jre-headless"; \
 	test -e /usr/share/java/pixelmed.jar || missing="$$missing libpixelmed-java"; \
 	command -v npm >/dev/null || missing="$$missing npm"; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing postgresql"; \
 	if [ -n "$$missing" ]; then \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing \

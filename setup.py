@@ -22,7 +22,7 @@ setup(
             "web/static/*",
         ],
         "explainers": ["py.typed"],
-        "report": ["py.typed", "templates/*.html"],
+        "report": ["py.typed", "templates/*.html", "languages/*.json"],
     },
     install_requires=[
         "torch>=2.6",
@@ -45,12 +45,16 @@ setup(
         "jinja2>=3.1",
         "weasyprint>=68",  # the report as PDF
         "fhir.resources>=8.0",
+        "pydantic>=2.7",  # holds a report from outside to its types
+        "sqlalchemy>=2.0",  # reports under edit, in SQLite or PostgreSQL
         "a2wsgi>=1.10",
         "httpx>=0.27",
         "click>=8.1",
     ],
     extras_require={
+        "postgresql": ["psycopg[binary]>=3.1"],
         "test": [
+            "psycopg[binary]>=3.1",
             "pytest>=8.0",
             "hypothesis>=6.100",
             "captum==0.8.0",  # the last that goes with numpy 1

@@ -30,7 +30,7 @@ from report.render import encapsulated_pdf, page, pdf
 from report.secondary_capture import GUIDED_HEATMAPS, HEATMAPS, LAYER_WALK, HeatmapSeries, heatmap_capture
 from report.segmentation import segmentation
 from report.structured_report import findings_report
-from report.suggest import draft, suggest
+from report.suggest import draft, examined, suggest
 
 BATCH = 8
 
@@ -289,8 +289,8 @@ def _propose(
         reasons = "; ".join(one.reason for one in suggestions)
         _write(key_objects(images, algorithm, f"{reasons}."), folder / "key-objects", result.objects)
     if wanted.report:
-        procedure = str(images[0].get("StudyDescription") or "Endoscopy")
-        report = draft(suggestions, algorithm, procedure, len(result.frames))
+        frames = len(result.frames)
+        report = draft(suggestions, algorithm, examined(images[0]), frames, frames)
         _write(examination_report(report, images, algorithm), folder / "report", result.objects)
         content = None
         try:
@@ -307,7 +307,7 @@ def _pictures(report: ExaminationReport, study: Study, folder: Path) -> dict[tup
     """The evidence of a report as JPEG, read again: an analysis keeps no pixels."""
     instances = {str(one.header.SOPInstanceUID): one for one in study.instances}
     pictures = {}
-    for one in (evidence for seen in report.observations for evidence in seen.evidence):
+    for one in report.evidence:
         uid = one.sop_instance_uid
         dataset = instances[uid].read() if uid in instances else dcmread(folder / "heatmaps" / f"{uid}.dcm")
         frame = next(frames(dataset, uid, one.frame_number))

@@ -37,7 +37,7 @@ from monai_label_app.guard import LOOPBACK_NAMES, Guard, Patience
 from monai_label_app.jobs import Jobs
 from monai_label_app.library import PacsLibrary, open_library
 from monai_label_app.pacs import PacsError
-from monai_label_app.server import LOOPBACK_VARIABLE, OHIF_VARIABLE
+from monai_label_app.server import LOOPBACK_VARIABLE, OHIF_VARIABLE, REPORTS_VARIABLE
 from monai_label_app.uploads import Uploads
 from monai_label_app.viewers.ohif import Viewer, mended
 from monai_label_app.web.events import job_events
@@ -66,7 +66,8 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
     pacs = isinstance(library, PacsLibrary)
     classifier = partial(open_classifier, model)
     uploads, jobs = Uploads(library), Jobs(library, classifier)
-    page = web.create_app(library, classifier, viewer, pacs, uploads, jobs, lambda: app_instance().datastore())
+    datastore, reports = (lambda: app_instance().datastore()), os.environ.get(REPORTS_VARIABLE)
+    page = web.create_app(library, classifier, viewer, pacs, uploads, jobs, datastore, reports)
 
     async def configuration(request: Request) -> Response:
         return Response(viewer.configuration(pacs), media_type="text/javascript")

@@ -26,6 +26,7 @@ from monai_label_app.study import Instance
 
 IMAGES = ".endolens/images"
 CORRECTIONS = ".endolens/corrections.jsonl"
+REPORTS = ".endolens/reports.sqlite"
 
 
 class StudyDatastore(LocalDatastore):
@@ -33,7 +34,7 @@ class StudyDatastore(LocalDatastore):
 
     Args:
         library: where the images are.
-        folder: gets ``labels/`` and, hidden, the corrections and the images that were asked for.
+        folder: gets ``labels/`` and, hidden, corrections, reports under edit and the images that were asked for.
         classes: of which a correction may be, asked for at each.
     """
 
@@ -41,6 +42,7 @@ class StudyDatastore(LocalDatastore):
         self._library, self._classes = library, classes
         self._saving = threading.Lock()
         self.corrections = Corrections(folder / CORRECTIONS)
+        self.reports = folder / REPORTS
         super().__init__(str(folder), images_dir=IMAGES, extensions=["*.dcm", "*.json"], auto_reload=False)
 
     def list_images(self) -> list[str]:

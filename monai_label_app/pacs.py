@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -137,6 +138,12 @@ class Pacs:
         return {Dataset.from_json(item).SOPInstanceUID for item in found}
 
     def _store(self, dataset: Dataset) -> None:
+        if getattr(dataset, "preamble", None) is None:
+            # Made in memory, it would be sent without the head of a DICOM file, and kept so.
+            stream = io.BytesIO()
+            dataset.save_as(stream, enforce_file_format=True)
+            stream.seek(0)
+            dataset = dcmread(stream)
         with self._explained():
             # The client sends a dataset that was made, not read, without what makes it a file (PS3.10 7.1).
             answer = self._client.store_instances([as_file(dataset)], dataset.StudyInstanceUID)

@@ -13,6 +13,7 @@ import click
 
 from monai_label_app.library import Library, is_address, open_library
 from monai_label_app.viewers.ohif import Viewer
+from report.drafts import Drafts
 
 LOOPBACK_VARIABLE = "ENDOLENS_LOOPBACK"
 """Environment variable: set where the server listens on this machine alone."""
@@ -22,6 +23,9 @@ GRACE_SECONDS = 3
 
 OHIF_VARIABLE = "ENDOLENS_OHIF"
 """Environment variable: folder of a built OHIF to serve in place of the bundled one."""
+
+REPORTS_VARIABLE = "ENDOLENS_REPORTS"
+"""Environment variable: address of the database of reports under edit, in place of a file beside the datastore."""
 
 
 def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None, dataset: Path | None = None) -> None:
@@ -35,8 +39,8 @@ def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None
         dataset: labelled pictures that are learned again with the doctors' corrections.
 
     Raises:
-        ValueError: studies, model or OHIF are not what they should be, the port is taken, or the host is not this
-            machine's.
+        ValueError: studies, model or OHIF are not what they should be, the database of reports cannot be opened, the
+            port is taken, or the host is not this machine's.
     """
     pacs = is_address(studies)
     studies = studies if pacs else str(Path(studies).resolve())
@@ -44,6 +48,8 @@ def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None
         raise ValueError(f"{studies} cannot be written, and MONAI Label keeps its labels there")
     library = open_library(studies)
     viewer = Viewer(ohif)
+    if reports := os.environ.get(REPORTS_VARIABLE):
+        Drafts(reports)
     listener = _listen(host, port)
     os.environ["MONAI_LABEL_APP_DIR"] = str(Path(__file__).parent)
     os.environ["MONAI_LABEL_STUDIES"] = studies

@@ -6,7 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from highdicom import ContributingEquipment, PatientSexValues
-from highdicom.sr import DeviceObserverIdentifyingAttributes, ObserverContext
+from highdicom.sr import (
+    DeviceObserverIdentifyingAttributes,
+    ObserverContext,
+    PersonObserverIdentifyingAttributes,
+)
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.sr.codedict import codes
@@ -19,10 +23,11 @@ from pydicom.uid import (
     JPEGExtended12Bit,
     JPEGLSNearLossless,
 )
-from pydicom.valuerep import DA, TM
+from pydicom.valuerep import DA, DT, TM
 
+from report.examination import Signature
 from report.findings import Algorithm, Finding
-from report.terms import long_string, plain_text, short_text
+from report.terms import long_string, plain_text, private_code, short_text
 from report.uids import derive
 
 MANUFACTURER = "EndoLens"
@@ -150,6 +155,26 @@ def device_observer(algorithm: Algorithm) -> ObserverContext:
             model_name=plain_text(algorithm.name),
         ),
     )
+
+
+def person_observer(signature: Signature) -> ObserverContext:
+    """Who signs as the observer of a document (TID 1003)."""
+    return ObserverContext(
+        observer_type=codes.DCM.Person,
+        observer_identifying_attributes=PersonObserverIdentifyingAttributes(
+            name=signature.name,
+            organization_name=signature.organization,
+            role_in_procedure=private_code("ROLE", signature.role) if signature.role else None,
+        ),
+    )
+
+
+def dated(made: Dataset, signature: Signature) -> None:
+    """Date a document by its signature: made again, as when storing it failed, it is the same to the last bit."""
+    made.ContentDate = made.InstanceCreationDate = DA(signature.time.date())
+    made.ContentTime = made.InstanceCreationTime = TM(signature.time.time())
+    for item in made.ContributingEquipmentSequence:
+        item.ContributionDateTime = DT(signature.time)
 
 
 def is_own_result(dataset: Dataset) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
 
 from highdicom.sr import (
@@ -14,35 +14,40 @@ from highdicom.sr import (
     EnhancedSR,
     ImageContentItem,
     LanguageOfContentItemAndDescendants,
+    NumContentItem,
     ObservationContext,
-    ObserverContext,
-    PersonObserverIdentifyingAttributes,
     RelationshipTypeValues,
     TextContentItem,
 )
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+from pydicom.uid import UID
 from pydicom.valuerep import DT, PersonName
 
 from report.attributes import (
     MANUFACTURER,
     completed,
+    dated,
     device_observer,
     is_multi_frame,
+    person_observer,
     processing_equipment,
     series_description,
 )
-from report.examination import Evidence, ExaminationReport, Observation, Signature
+from report.choices import EXTENT, KINDS, SEDATIONS, SEGMENTS, SITES, TOTAL
+from report.examination import Choice, Evidence, ExaminationReport, Observation, Signature
 from report.findings import Algorithm
+from report.language import LANGUAGES, Language
 from report.terms import PRIVATE, long_string, plain_text, term
 from report.uids import derive
 
 SERIES_NUMBER = 910
 
 _CONTAINS, _PROPERTY = RelationshipTypeValues.CONTAINS, RelationshipTypeValues.HAS_CONCEPT_MOD
-_ENGLISH = CodedConcept("en", "RFC5646", "English")
 _AI_INVOLVEMENT = CodedConcept("AI-INVOLVEMENT", PRIVATE, "AI involvement")
+_INTERVENTIONS = CodedConcept("INTERVENTIONS", PRIVATE, "Interventions")
+_POINTS = CodedConcept("{score}", "UCUM", "score")
 
 
 def _concept(code: Code | CodedConcept) -> CodedConcept:
@@ -71,28 +76,32 @@ def examination_report(
     headers = {image.SOPInstanceUID: completed(image) for image in images}
     if len({header.StudyInstanceUID for header in headers.values()}) != 1:
         raise ValueError("a report needs images, all of one study")
-    missing = [one.sop_instance_uid for seen in report.observations for one in seen.evidence]
-    missing = [uid for uid in missing if uid not in headers]
+    missing = [one.sop_instance_uid for one in report.evidence if one.sop_instance_uid not in headers]
     if missing:
         raise ValueError(f"the report shows {missing[0]}, which is not among the images")
-    first = next(iter(headers.values()))
-    made_of = (first.StudyInstanceUID, algorithm.name, algorithm.version, astuple(report), signature)
+    first, language = next(iter(headers.values())), LANGUAGES[report.language]
+    made_of = (
+        first.StudyInstanceUID,
+        algorithm.name,
+        algorithm.version,
+        astuple(report),
+        signature and signature.identity,
+    )
     root = ContainerContentItem(name=_concept(codes.LN.DiagnosticImagingReport), template_id="2000")
     root.ContentSequence = ContentSequence(
         [
-            *LanguageOfContentItemAndDescendants(_ENGLISH),
+            *LanguageOfContentItemAndDescendants(CodedConcept(language.tag, "RFC5646", language.name)),
             *ObservationContext(
-                observer_person_context=_person(signature) if signature else None,
+                observer_person_context=person_observer(signature) if signature else None,
                 observer_device_context=device_observer(algorithm),
             ),
-            *_sections(report, headers),
+            *_sections(report, language, headers),
         ]
     )
     made = EnhancedSR(
         evidence=list(headers.values()),
         content=root,
-        # Drafts and the signed report of a study are versions of one document; viewers show the newest of a series.
-        series_instance_uid=derive("report series", first.StudyInstanceUID),
+        series_instance_uid=report_series(first.StudyInstanceUID),
         series_number=SERIES_NUMBER,
         sop_instance_uid=derive("report", *made_of),
         instance_number=1,
@@ -109,29 +118,34 @@ def examination_report(
     )
     if signature:
         made.VerifyingObserverSequence[0].VerificationDateTime = DT(signature.time)
+        dated(made, signature)
     return made
 
 
-def _person(signature: Signature) -> ObserverContext:
-    attributes = PersonObserverIdentifyingAttributes(name=signature.name, organization_name=signature.organization)
-    return ObserverContext(observer_type=codes.DCM.Person, observer_identifying_attributes=attributes)
+def report_series(study: str) -> UID:
+    """The series of a study's reports.
+
+    Drafts and signed reports are versions of one document, and viewers show the newest of a series.
+    """
+    return derive("report series", study)
 
 
-def _sections(report: ExaminationReport, headers: dict[str, Dataset]) -> Iterator[ContainerContentItem]:
+def _sections(
+    report: ExaminationReport, language: Language, headers: dict[str, Dataset]
+) -> Iterator[ContainerContentItem]:
     """The headings (CID 7001) that have something to say, in the order of an endoscopist's report."""
     heading, element = codes.LN, codes.DCM
+    findings = [
+        item
+        for number, one in enumerate(report.observations, start=1)
+        for item in _observed(number, one, language, headers)
+    ]
     parts: list[tuple[Code | CodedConcept, list[ContentItem]]] = [
-        (heading.IndicationsForProcedure, _text(codes.LN.PatientPresentation, report.indication)),
-        (heading.CurrentProcedureDescriptions, _text(element.ProcedureDescription, report.procedure)),
-        (
-            heading.Findings,
-            [
-                item
-                for number, one in enumerate(report.observations, start=1)
-                for item in _observed(number, one, headers)
-            ],
-        ),
-        (heading.Complications, _text(codes.SCT.ComplicationOfProcedure, report.complications)),
+        (heading.Addendum, _text(heading.Addendum, report.addendum)),
+        (heading.IndicationsForProcedure, _text(heading.PatientPresentation, report.indication)),
+        (heading.CurrentProcedureDescriptions, _procedure(report)),
+        (heading.Findings, findings),
+        (heading.Complications, _text(codes.SCT.ComplicationOfProcedure, report.adverse_events)),
         (heading.Impressions, _text(element.Impression, report.impression)),
         (heading.Recommendations, _text(element.Recommendation, report.recommendation)),
         (_AI_INVOLVEMENT, _text(_AI_INVOLVEMENT, report.ai_involvement)),
@@ -148,9 +162,38 @@ def _text(name: Code | CodedConcept, text: str) -> list[ContentItem]:
     return [TextContentItem(name=_concept(name), value=said, relationship_type=_CONTAINS)] if said else []
 
 
-def _observed(number: int, one: Observation, headers: dict[str, Dataset]) -> Iterator[ContentItem]:
+def _code(name: Code | CodedConcept, value: CodedConcept | None) -> list[ContentItem]:
+    return [CodeContentItem(name=_concept(name), value=value, relationship_type=_CONTAINS)] if value else []
+
+
+def _procedure(report: ExaminationReport) -> list[ContentItem]:
+    """What was done, under what sedation, how far, with what preparation, and what was done on the way."""
+
+    def chosen(name: Code | CodedConcept, choice: Choice, known: Mapping[str, CodedConcept]) -> list[ContentItem]:
+        return [*_code(name, known.get(choice.key)), *_text(name, choice.remark)]
+
+    preparation = report.preparation
+    scores = {SEGMENTS[name]: score for name, score in preparation.scores.items()}
+    if preparation.total is not None:
+        scores[TOTAL] = preparation.total
+    return [
+        *_code(codes.DCM.ProcedureDescription, KINDS.get(report.kind)),
+        *_text(codes.DCM.ProcedureDescription, report.procedure),
+        *chosen(codes.SCT.Sedation, report.sedation, SEDATIONS),
+        *chosen(EXTENT, report.extent, SITES),
+        *[
+            NumContentItem(name=name, value=score, unit=_POINTS, relationship_type=_CONTAINS)
+            for name, score in scores.items()
+        ],
+        *_text(_INTERVENTIONS, report.interventions),
+    ]
+
+
+def _observed(number: int, one: Observation, language: Language, headers: dict[str, Dataset]) -> Iterator[ContentItem]:
     """A finding in words, with its images, and in code, with its site. Viewers write them one after the other."""
-    said = "" if one.probability is None else f" [proposed by AI, probability {one.probability:.1%}]"
+    said = ""
+    if one.probability is not None:
+        said = f" [{language.said('proposed', probability=language.percent(one.probability))}]"
     text = f"({number}) {plain_text(one.text or one.label)}{said}"
     words = TextContentItem(name=_concept(codes.DCM.Finding), value=text, relationship_type=_CONTAINS)
     if one.evidence:
@@ -158,15 +201,17 @@ def _observed(number: int, one: Observation, headers: dict[str, Dataset]) -> Ite
             [_image(image, headers[image.sop_instance_uid]) for image in one.evidence]
         )
     yield words
+    site = SITES.get(one.site)
     if one.label:
-        meaning = term(one.label)
-        coded = CodeContentItem(name=_concept(codes.DCM.Finding), value=meaning.finding, relationship_type=_CONTAINS)
-        if meaning.site:
-            site = CodeContentItem(
-                name=_concept(codes.SCT.FindingSite), value=meaning.site, relationship_type=_PROPERTY
-            )
-            coded.ContentSequence = ContentSequence([site])
+        coded = CodeContentItem(
+            name=_concept(codes.DCM.Finding), value=term(one.label).finding, relationship_type=_CONTAINS
+        )
+        if site:
+            place = CodeContentItem(name=_concept(codes.SCT.FindingSite), value=site, relationship_type=_PROPERTY)
+            coded.ContentSequence = ContentSequence([place])
         yield coded
+    else:
+        yield from _code(codes.SCT.FindingSite, site)
 
 
 def _image(evidence: Evidence, header: Dataset) -> ImageContentItem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fhir.resources.R4B.bundle import Bundle
@@ -15,7 +15,8 @@ from pydicom.sr.coding import Code
 from pydicom.valuerep import DA, PersonName
 
 from report.attributes import MANUFACTURER, completed
-from report.examination import Evidence, ExaminationReport, Observation, Signature
+from report.choices import EXTENT, KINDS, SEDATIONS, SEGMENTS, SITES, TOTAL
+from report.examination import Choice, Evidence, ExaminationReport, Observation, Signature
 from report.findings import Algorithm
 from report.terms import PRIVATE, term
 from report.uids import derive
@@ -36,7 +37,10 @@ def fhir_bundle(
     signature: Signature | None = None,
     pdf: bytes | None = None,
 ) -> Bundle:
-    """Make the bundle of a report: Patient, Device, DiagnosticReport, an Observation a finding, a Media an image.
+    """Make the bundle of a report.
+
+    It holds Patient, Device and Procedure, an Observation a finding, one each for sedation, extent and bowel
+    preparation as far as they were said, a Media an image, and the DiagnosticReport.
 
     Args:
         report: what it says.
@@ -51,16 +55,20 @@ def fhir_bundle(
     headers = {image.SOPInstanceUID: completed(image) for image in images}
     if len({header.StudyInstanceUID for header in headers.values()}) != 1:
         raise ValueError("a report needs images, all of one study")
-    missing = [one.sop_instance_uid for seen in report.observations for one in seen.evidence]
-    missing = [uid for uid in missing if uid not in headers]
+    missing = [one.sop_instance_uid for one in report.evidence if one.sop_instance_uid not in headers]
     if missing:
         raise ValueError(f"the report shows {missing[0]}, which is not among the images")
     study = next(iter(headers.values()))
     status = "final" if signature else "preliminary"
     patient, device = _entry(study, "Patient", _patient(study)), _entry(study, "Device", _device(algorithm))
+    procedure = _entry(study, "Procedure", _procedure(report, patient))
     shown = dict.fromkeys(one for seen in report.observations for one in seen.evidence)
     media = {one: _entry(study, "Media", _media(one, patient)) for one in shown}
     seen = [
+        _entry(study, "Observation", {"status": status, "subject": _to(patient), "partOf": [_to(procedure)], **said})
+        for said in _of_the_procedure(report)
+    ]
+    seen += [
         _entry(study, "Observation", _observation(number, one, status, patient, device, media))
         for number, one in enumerate(report.observations, start=1)
     ]
@@ -80,7 +88,7 @@ def fhir_bundle(
     if pdf:
         data = base64.b64encode(pdf).decode()
         document["presentedForm"] = [{"contentType": "application/pdf", "data": data}]
-    entries = [patient, device, *media.values(), *seen, _entry(study, "DiagnosticReport", document)]
+    entries = [patient, device, procedure, *media.values(), *seen, _entry(study, "DiagnosticReport", document)]
     return Bundle.model_validate({"resourceType": "Bundle", "type": "collection", "entry": entries})
 
 
@@ -134,13 +142,51 @@ def _device(algorithm: Algorithm) -> dict[str, Any]:
     )
 
 
+def _procedure(report: ExaminationReport, patient: dict[str, Any]) -> dict[str, Any]:
+    coded = KINDS.get(report.kind)
+    texts = (report.addendum, report.interventions, report.ai_involvement)
+    return {
+        "status": "completed",
+        "subject": _to(patient),
+        "code": _filled(**{**(_concept(coded) if coded else {}), "text": report.procedure}),
+        "reasonCode": _texts(report.indication),
+        "complication": _texts(report.adverse_events),
+        "followUp": _texts(report.recommendation),
+        "note": [{"text": text} for text in texts if text.strip()],
+    }
+
+
+def _texts(text: str) -> list[dict[str, str]]:
+    return [{"text": text}] if text.strip() else []
+
+
+def _of_the_procedure(report: ExaminationReport) -> Iterator[dict[str, Any]]:
+    """Sedation, extent and bowel preparation, as far as they were said."""
+
+    def chosen(name: Code | CodedConcept, choice: Choice, known: Mapping[str, CodedConcept]) -> dict[str, Any]:
+        value = _concept(known[choice.key]) if choice.key in known else None
+        return {"code": _concept(name), "valueCodeableConcept": value, "note": _texts(choice.remark)}
+
+    for name, choice, known in (
+        (codes.SCT.Sedation, report.sedation, SEDATIONS),
+        (EXTENT, report.extent, SITES),
+    ):
+        if choice.key or choice.remark.strip():
+            yield chosen(name, choice, known)
+    preparation = report.preparation
+    if preparation.scores:
+        scores = [{"code": _concept(SEGMENTS[name]), "valueInteger": one} for name, one in preparation.scores.items()]
+        yield {"code": _concept(TOTAL), "valueInteger": preparation.total, "component": scores}
+
+
 def _media(one: Evidence, patient: dict[str, Any]) -> dict[str, Any]:
     frame = f", frame {one.frame_number}" if one.frame_number > 1 else ""
+    said = one.caption or one.reason
     return {
         "status": "completed",
         "subject": _to(patient),
         "identifier": [{"system": "urn:dicom:uid", "value": f"urn:oid:{one.sop_instance_uid}"}],
-        "content": {"contentType": "application/dicom", "title": f"{one.caption}{frame}".strip() or "image"},
+        "content": {"contentType": "application/dicom", "title": f"{said}{frame}".strip() or "image"},
     }
 
 
@@ -152,7 +198,7 @@ def _observation(
     device: dict[str, Any],
     media: dict[Evidence, dict[str, Any]],
 ) -> dict[str, Any]:
-    meaning = term(one.label) if one.label else None
+    meaning, site = term(one.label) if one.label else None, SITES.get(one.site)
     said: dict[str, Any] = {
         "identifier": [{"value": str(number)}],
         "status": status,
@@ -160,7 +206,7 @@ def _observation(
         "code": _concept(codes.DCM.Finding),
         "valueCodeableConcept": {**_concept(meaning.finding), "text": one.text or one.label} if meaning else None,
         "valueString": None if meaning else one.text,
-        "bodySite": _concept(meaning.site) if meaning and meaning.site else None,
+        "bodySite": _concept(site) if site else None,
         "derivedFrom": [_to(media[image]) for image in one.evidence],
     }
     if one.probability is not None:

@@ -17,11 +17,11 @@ from pydicom.valuerep import DA, PersonName
 from report.attributes import MANUFACTURER, completed, processing_equipment, reference, series_description
 from report.examination import ExaminationReport, Signature
 from report.findings import Algorithm
+from report.language import LANGUAGES, Language
 from report.terms import long_string
 from report.uids import derive
 
 SERIES_NUMBER = 911
-_TITLE = "Endoscopy report"
 
 
 def _person(name: str) -> str:
@@ -49,27 +49,38 @@ def page(
         pictures: (SOP Instance UID, frame) → JPEG; evidence without one is left out.
         signature: who answers for it; a draft without one, which says so.
     """
+    language = LANGUAGES[report.language]
+    return _PAGES.get_template("report.html").render(
+        report=report,
+        language=language,
+        words=language.words,
+        patient=patient_data(study),
+        signed=_signed(signature, language) if signature else "",
+        notice=algorithm.notice,
+        pictures={key: "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() for key, jpeg in pictures.items()},
+    )
+
+
+def patient_data(study: Dataset) -> list[tuple[str, str]]:
+    """Patient and examination as a header says them, each by the key of its word (``patient.…``); may be empty."""
     header = completed(study)
     born, day = (
         DA(header[name].value).isoformat() if header[name].value else "" for name in ("PatientBirthDate", "StudyDate")
     )
-    patient = [
-        ("Patient", _person(str(header.PatientName))),
-        ("Patient ID", header.PatientID),
-        ("Born", born),
-        ("Sex", header.PatientSex),
-        ("Examined", day),
-        ("Accession number", header.AccessionNumber),
-        ("Referred by", _person(str(header.ReferringPhysicianName))),
+    return [
+        ("name", _person(str(header.PatientName))),
+        ("id", str(header.PatientID)),
+        ("born", born),
+        ("sex", str(header.PatientSex)),
+        ("examined", day),
+        ("accession", str(header.AccessionNumber)),
+        ("referred", _person(str(header.ReferringPhysicianName))),
     ]
-    return _PAGES.get_template("report.html").render(
-        title=_TITLE,
-        report=report,
-        patient=patient,
-        signature=signature,
-        notice=algorithm.notice,
-        pictures={key: "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() for key, jpeg in pictures.items()},
-    )
+
+
+def _signed(signature: Signature, language: Language) -> str:
+    who = ", ".join(filter(None, (_person(signature.name), signature.role, signature.organization)))
+    return language.said("signed", who=who, time=signature.time.strftime("%Y-%m-%d %H:%M"))
 
 
 def pdf(html: str) -> bytes:
@@ -117,7 +128,14 @@ def encapsulated_pdf(
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = EncapsulatedPDFStorage
-    uid = derive("report as PDF", first.StudyInstanceUID, algorithm.name, algorithm.version, astuple(report), signature)
+    uid = derive(
+        "report as PDF",
+        first.StudyInstanceUID,
+        algorithm.name,
+        algorithm.version,
+        astuple(report),
+        signature and signature.identity,
+    )
     made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = uid
     for keyword in _OF_THE_STUDY:
         if keyword in first:
@@ -139,7 +157,7 @@ def encapsulated_pdf(
     made.AcquisitionDateTime = ""
     made.BurnedInAnnotation = "YES"
     made.VerificationFlag = "VERIFIED" if signature else "UNVERIFIED"
-    made.DocumentTitle = _TITLE
+    made.DocumentTitle = LANGUAGES[report.language]["title"]
     title = Dataset()
     code = codes.LN.DiagnosticImagingReport
     title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = code.value, code.scheme_designator, code.meaning

@@ -48,6 +48,8 @@ SERIES_NUMBER = 902
 _PERCENT = CodedConcept("%", "UCUM", "Percent")
 _METHOD, _LAYER, _CLASS = "Method", "Target layer", "Class"
 """Algorithm parameters (TID 4019), each written as ``name: value``."""
+_PARAMETERS = 4
+"""How many there are, the last of which is that of the probability; a notice follows them."""
 
 
 def findings_report(
@@ -129,6 +131,23 @@ def read_findings(report: Dataset) -> list[Finding]:
     Raises:
         ValueError: it is no findings report of this software.
     """
+    return [_finding(group) for group in _groups(report)]
+
+
+def read_algorithm(report: Dataset) -> Algorithm:
+    """The model that a report of :func:`findings_report` names.
+
+    Raises:
+        ValueError: it is no findings report of this software.
+    """
+    items = _groups(report)[0][0].ContentSequence
+    (name,), (version,) = _texts(items, codes.DCM.AlgorithmName), _texts(items, codes.DCM.AlgorithmVersion)
+    parameters = list(_texts(items, codes.DCM.AlgorithmParameters))
+    notice = "".join(parameters[_PARAMETERS:])
+    return Algorithm(name, version, notice, calibrated=parameters[_PARAMETERS - 1].endswith(", calibrated"))
+
+
+def _groups(report: Dataset) -> list[PlanarROIMeasurementsAndQualitativeEvaluations]:
     content = None
     if is_own_result(report) and report.get("SOPClassUID") == ComprehensiveSRStorage:
         content = ComprehensiveSR.from_dataset(report).content
@@ -136,7 +155,8 @@ def read_findings(report: Dataset) -> list[Finding]:
         content = Comprehensive3DSR.from_dataset(report).content
     if not isinstance(content, MeasurementReport):
         raise ValueError(f"{report.get('SOPInstanceUID', 'the object')} is no findings report of {MANUFACTURER}")
-    return [_finding(group) for group in content.get_planar_roi_measurement_groups()]
+    groups: list[PlanarROIMeasurementsAndQualitativeEvaluations] = content.get_planar_roi_measurement_groups()
+    return groups
 
 
 def is_findings_report(header: Dataset) -> bool:

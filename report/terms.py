@@ -1,4 +1,4 @@
-"""Classes as coded concepts: what was found, where in the body, and how a report words it.
+"""Classes as coded concepts: what was found, and where in the body. How a report words them, languages say.
 
 SNOMED CT codes are those of DICOM's context groups where it has them, else of the SNOMED CT browser: each is listed
 with its source in docs/dicom-conformance.md. Where no code is certain a private one is used, designator 99ENDOLENS.
@@ -38,13 +38,11 @@ class Term:
     Attributes:
         finding: the coded finding.
         site: in the body, None where unknown.
-        wording: of an examination report, after the Minimal Standard Terminology for digestive endoscopy (OMED).
         category: what kind of thing a segmented region of it is (CID 7150).
     """
 
     finding: CodedConcept
     site: CodedConcept | None = None
-    wording: str = ""
     category: CodedConcept = SPATIAL
 
 
@@ -55,69 +53,45 @@ _NORMAL, _COLITIS = _sct("17621005", "Normal"), _sct("64766004", "Ulcerative col
 _ESOPHAGITIS, _BARRETT = _sct("16761005", "Esophagitis"), _sct("302914006", "Barrett's esophagus")
 
 
-def _normal(site: CodedConcept, wording: str) -> Term:
-    return Term(_NORMAL, site, wording, ANATOMICAL)
+def _normal(site: CodedConcept) -> Term:
+    return Term(_NORMAL, site, ANATOMICAL)
 
 
-def _abnormal(finding: CodedConcept, site: CodedConcept, wording: str) -> Term:
-    return Term(finding, site, wording, ABNORMAL)
+def _abnormal(finding: CodedConcept, site: CodedConcept) -> Term:
+    return Term(finding, site, ABNORMAL)
 
 
 def _colitis(grade: str) -> Term:
-    finding = _private(f"UC-MAYO-{grade}", f"Ulcerative colitis, Mayo {grade}")
-    return _abnormal(finding, _COLON, f"Inflammation as in ulcerative colitis, endoscopic Mayo score {grade}")
+    return _abnormal(_private(f"UC-MAYO-{grade}", f"Ulcerative colitis, Mayo {grade}"), _COLON)
 
 
 TERMS = {
     # Kvasir v1 and v2
-    "dyed-lifted-polyps": _abnormal(
-        _private("DYED-LIFTED", "Dyed lifted polyp"), _COLON, "Polyp, lifted by injection with dye"
-    ),
-    "dyed-resection-margins": _abnormal(
-        _private("DYED-MARGIN", "Dyed resection margin"), _COLON, "Margin of a resection, dyed"
-    ),
-    "esophagitis": _abnormal(_ESOPHAGITIS, _ESOPHAGUS, "Esophagitis"),
-    "normal-cecum": _normal(_CECUM, "Cecum of normal appearance"),
-    "normal-pylorus": _normal(_PYLORUS, "Pylorus of normal appearance"),
-    "normal-z-line": _normal(_Z_LINE, "Z-line of normal appearance"),
-    "polyps": _abnormal(_sct("68496003", "Polyp of colon"), _COLON, "Polyp"),
-    "ulcerative-colitis": _abnormal(_COLITIS, _COLON, "Inflammation as in ulcerative colitis"),
+    "dyed-lifted-polyps": _abnormal(_private("DYED-LIFTED", "Dyed lifted polyp"), _COLON),
+    "dyed-resection-margins": _abnormal(_private("DYED-MARGIN", "Dyed resection margin"), _COLON),
+    "esophagitis": _abnormal(_ESOPHAGITIS, _ESOPHAGUS),
+    "normal-cecum": _normal(_CECUM),
+    "normal-pylorus": _normal(_PYLORUS),
+    "normal-z-line": _normal(_Z_LINE),
+    "polyps": _abnormal(_sct("68496003", "Polyp of colon"), _COLON),
+    "ulcerative-colitis": _abnormal(_COLITIS, _COLON),
     # HyperKvasir, where it names them otherwise
-    "barretts": _abnormal(_BARRETT, _ESOPHAGUS, "Columnar-lined (Barrett's) esophagus"),
-    "barretts-short-segment": _abnormal(
-        _private("BARRETT-SHORT", "Barrett's esophagus, short segment"),
-        _ESOPHAGUS,
-        "Columnar-lined (Barrett's) esophagus, short segment",
-    ),
-    "bbps-0-1": Term(
-        _private("BBPS-0-1", "Boston Bowel Preparation Scale 0 to 1"),
-        _COLON,
-        "Bowel preparation insufficient, BBPS 0 to 1",
-    ),
-    "bbps-2-3": Term(
-        _private("BBPS-2-3", "Boston Bowel Preparation Scale 2 to 3"),
-        _COLON,
-        "Bowel preparation sufficient, BBPS 2 to 3",
-    ),
-    "cecum": _normal(_CECUM, "Cecum of normal appearance"),
-    "esophagitis-a": _abnormal(
-        _private("ESOPHAGITIS-A", "Esophagitis, Los Angeles grade A"), _ESOPHAGUS, "Esophagitis, Los Angeles grade A"
-    ),
-    "esophagitis-b-d": _abnormal(
-        _private("ESOPHAGITIS-B-D", "Esophagitis, Los Angeles grade B to D"),
-        _ESOPHAGUS,
-        "Esophagitis, Los Angeles grade B to D",
-    ),
-    "hemorrhoids": _abnormal(_sct("70153002", "Hemorrhoids"), _RECTUM, "Hemorrhoids"),
-    "ileum": _normal(_ILEUM, "Terminal ileum of normal appearance"),
-    "impacted-stool": Term(_private("IMPACTED-STOOL", "Impacted stool"), _COLON, "Solid stool"),
-    "pylorus": _normal(_PYLORUS, "Pylorus of normal appearance"),
-    "retroflex-rectum": _normal(_RECTUM, "Rectum in retroflexion, of normal appearance"),
-    "retroflex-stomach": _normal(_STOMACH, "Stomach in retroflexion, of normal appearance"),
-    "z-line": _normal(_Z_LINE, "Z-line of normal appearance"),
+    "barretts": _abnormal(_BARRETT, _ESOPHAGUS),
+    "barretts-short-segment": _abnormal(_private("BARRETT-SHORT", "Barrett's esophagus, short segment"), _ESOPHAGUS),
+    "bbps-0-1": Term(_private("BBPS-0-1", "Boston Bowel Preparation Scale 0 to 1"), _COLON),
+    "bbps-2-3": Term(_private("BBPS-2-3", "Boston Bowel Preparation Scale 2 to 3"), _COLON),
+    "cecum": _normal(_CECUM),
+    "esophagitis-a": _abnormal(_private("ESOPHAGITIS-A", "Esophagitis, Los Angeles grade A"), _ESOPHAGUS),
+    "esophagitis-b-d": _abnormal(_private("ESOPHAGITIS-B-D", "Esophagitis, Los Angeles grade B to D"), _ESOPHAGUS),
+    "hemorrhoids": _abnormal(_sct("70153002", "Hemorrhoids"), _RECTUM),
+    "ileum": _normal(_ILEUM),
+    "impacted-stool": Term(_private("IMPACTED-STOOL", "Impacted stool"), _COLON),
+    "pylorus": _normal(_PYLORUS),
+    "retroflex-rectum": _normal(_RECTUM),
+    "retroflex-stomach": _normal(_STOMACH),
+    "z-line": _normal(_Z_LINE),
     **{f"ulcerative-colitis-grade-{grade}": _colitis(grade) for grade in ("0-1", "1", "1-2", "2", "2-3", "3")},
 }
-
 """Class → term: those of Kvasir and HyperKvasir, by the names of their folders."""
 
 
@@ -125,7 +99,7 @@ def term(label: str) -> Term:
     """The term of a class; a class that is not known gets a private code of its own and no site."""
     if label in TERMS:
         return TERMS[label]
-    return Term(private_code("CLASS", label), wording=label)
+    return Term(private_code("CLASS", label))
 
 
 def private_code(kind: str, meaning: str) -> CodedConcept:

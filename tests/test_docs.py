@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from report.choices import KINDS, SITES
 from report.terms import TERMS
 
 ROOT = Path(__file__).parents[1]
@@ -42,3 +43,12 @@ def test_the_conformance_statement_lists_every_code_of_every_class():
             page,
             re.M,
         ), label
+
+
+def test_the_conformance_statement_lists_what_a_report_s_fields_may_be_chosen_of():
+    page = " ".join((ROOT / "docs" / "dicom-conformance.md").read_text(encoding="utf-8").split())
+    for kind in KINDS.values():
+        assert kind.value in page, kind.meaning
+    sites = page.partition("Sites are SNOMED CT's")[2].partition("PixelMed")[0]
+    for site in SITES.values():
+        assert site.meaning in sites, site.meaning

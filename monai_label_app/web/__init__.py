@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from functools import lru_cache
 
 from apiflask import APIFlask, HTTPError
 from flask import Response, render_template, request
 from werkzeug.exceptions import HTTPException
 
+from monai_label_app.analysis import algorithm_of
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.datastore import StudyDatastore, open_datastore
 from monai_label_app.jobs import Jobs
@@ -20,7 +21,9 @@ from monai_label_app.web import api, pages
 from monai_label_app.web.api.problems import document, refusal
 from monai_label_app.web.api.uploads import describe
 from monai_label_app.web.explorer import Explorer
+from monai_label_app.web.reporting import Reporting
 from monai_label_app.web.services import Services
+from report.drafts import Drafts
 
 # No script and no style but our own files: what a name or a finding carries stays text.
 _POLICY = "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'self'"
@@ -38,6 +41,7 @@ def create_app(
     uploads: Uploads | None = None,
     jobs: Jobs | None = None,
     datastore: Callable[[], StudyDatastore] | None = None,
+    reports: str | None = None,
 ) -> APIFlask:
     """Make the Flask app, to be mounted at ``/endolens``.
 
@@ -48,15 +52,24 @@ def create_app(
         pacs: the library is a PACS, so OHIF reads from there.
         uploads, jobs: whoever gives them closes them; the app has its own otherwise.
         datastore: MONAI Label's; without MONAI Label's server the app opens the library's by itself.
+        reports: address of the database of reports; a file beside the datastore unless given.
     """
+    explorer = Explorer(library, classifier)
+    kept = datastore or functools.cache(lambda: open_datastore(library, "", lambda: classifier().card.classes))
     services = Services(
         library,
-        Explorer(library, classifier),
+        explorer,
         viewer,
         pacs,
         uploads or Uploads(library),
         jobs or Jobs(library, classifier),
-        datastore or lru_cache(lambda: open_datastore(library, "", lambda: classifier().card.classes)),
+        kept,
+        Reporting(
+            library,
+            lambda: Drafts(reports or f"sqlite:///{kept().reports}"),
+            lambda uid, number: explorer.open(uid, number).glance.probabilities,
+            lambda: algorithm_of(explorer.classifier),
+        ),
     )
     # No docs page: it would ask another server for its scripts.
     app = APIFlask(__name__, "EndoLens", "1", spec_path=f"{api.PREFIX}/openapi.json", docs_path=None, json_errors=False)
@@ -84,6 +97,6 @@ def _refused(error: HTTPError | Exception) -> Response:
 
 def _protected(response: Response) -> Response:
     if response.mimetype == "text/html":
-        response.headers["Content-Security-Policy"] = _POLICY
+        response.headers.setdefault("Content-Security-Policy", _POLICY)
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response

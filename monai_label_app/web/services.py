@@ -11,6 +11,7 @@ from monai_label_app.library import Library
 from monai_label_app.uploads import Uploads
 from monai_label_app.viewers.ohif import Viewer
 from monai_label_app.web.explorer import Explorer
+from monai_label_app.web.reporting import Reporting
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Services:
         uploads: that are under way.
         jobs: analyses that wait or run.
         datastore: MONAI Label's, which keeps what doctors say; asked for at each use.
+        reporting: the studies' reports.
     """
 
     library: Library
@@ -34,3 +36,4 @@ class Services:
     uploads: Uploads
     jobs: Jobs
     datastore: Callable[[], StudyDatastore]
+    reporting: Reporting

@@ -24,6 +24,7 @@ from monai_label_app.viewers.ohif import Viewer
 STILLS = sorted(STUDY.iterdir())[:2]
 STILL = pydicom.dcmread(STILLS[0], stop_before_pixels=True)
 REAL: dict[str, dict[str, Any]] = {
+    "/studies/{uid}/report/pictures": {"uid": STILL.StudyInstanceUID, "image": STILL.SOPInstanceUID, "frame": 1},
     "/images/{uid}": {"uid": STILL.SOPInstanceUID, "number": 1},
     "/studies/{uid}": {"uid": STILL.StudyInstanceUID},
 }

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom import Dataset, dcmread
 
-from report.examination import Evidence, ExaminationReport, Observation, Signature
+from report.choices import KINDS, SEDATIONS, SITES
+from report.examination import BowelPreparation, Choice, Evidence, ExaminationReport, Observation, Signature
 from report.examination_report import examination_report
 from report.fhir import fhir_bundle
 from report.findings import GRAD_CAM, Algorithm, Explanation, Finding
+from report.language import LANGUAGES
 from report.render import encapsulated_pdf, page, pdf
-from report.suggest import draft, suggest
+from report.suggest import draft, examined, suggest
 from report.terms import TERMS
 from tests.dicom_files import image, write
 from tests.validators import dciodvfy, dsrdump, pdftotext
@@ -33,40 +35,60 @@ LOOP = image(np.stack([PIXELS] * 3), PatientName="Müller^Zoë", StudyInstanceUI
 IMAGES = [STILL, LOOP]
 SIGNED = Signature("Doe^Jane", "Endoscopist", "St. Elsewhere", datetime.datetime(2026, 1, 2, 15, 4, 5))
 REPORT = ExaminationReport(
-    "Colonoscopy to the cecum",
-    "Screening",
-    (
+    procedure="Colonoscopy to the cecum",
+    kind="colonoscopy",
+    indication="Screening",
+    sedation=Choice("moderate", "Midazolam 3 mg"),
+    extent=Choice("ascending-colon", "Stool"),
+    preparation=BowelPreparation(1, 2, 3),
+    observations=(
         Observation(
             "polyps",
             "Polyp of 5 mm, größer als zuvor",
-            (Evidence(STILL.SOPInstanceUID, caption="best"), Evidence(LOOP.SOPInstanceUID, 2)),
+            (Evidence(STILL.SOPInstanceUID, caption="best"), Evidence(LOOP.SOPInstanceUID, 2, reason="the surest")),
             0.93,
+            "sigmoid-colon",
         ),
         Observation("", "Diverticula of the sigmoid"),
     ),
-    "One polyp <b>removed</b>",
-    "Control in three years",
-    "None",
-    "tiny took part",
+    interventions="Cold snare",
+    adverse_events="None seen",
+    impression="One polyp <b>removed</b>",
+    recommendation="Control in three years",
+    ai_involvement="tiny took part",
 )
+BLANK = "\N{NO-BREAK SPACE}"
 TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=120)
 LABEL = st.sampled_from(["", *TERMS]) | TEXT.map(str.strip)
 EVIDENCE = st.sampled_from([Evidence(STILL.SOPInstanceUID), Evidence(LOOP.SOPInstanceUID, 3, "größer")])
+KEYS = {name: st.sampled_from(["", *known]) for name, known in (("site", SITES), ("sedation", SEDATIONS))}
+SCORE = st.none() | st.integers(0, 3)
 REPORTS = st.builds(
     ExaminationReport,
-    TEXT.filter(str.strip),
-    TEXT,
-    st.lists(
+    procedure=TEXT.filter(str.strip),
+    kind=st.sampled_from(["", *KINDS]),
+    indication=TEXT,
+    sedation=st.builds(Choice, KEYS["sedation"], TEXT),
+    extent=st.builds(Choice, KEYS["site"], TEXT),
+    preparation=st.builds(BowelPreparation, SCORE, SCORE, SCORE),
+    observations=st.lists(
         st.builds(
             Observation,
             LABEL,
             TEXT.filter(str.strip),
             st.lists(EVIDENCE, max_size=3).map(tuple),
             st.none() | st.floats(0, 1),
+            KEYS["site"],
         ),
         max_size=3,
     ).map(tuple),
-    *[TEXT] * 4,
+    interventions=TEXT,
+    adverse_events=TEXT,
+    impression=TEXT,
+    recommendation=TEXT,
+    ai_involvement=TEXT,
+    addendum=TEXT,
+    language=st.sampled_from(list(LANGUAGES)),
 )
 
 
@@ -86,13 +108,18 @@ def test_any_report_is_a_valid_document_that_says_all_of_it(tmp_path, report, si
     path = write(made, tmp_path / "report.dcm")
     assert dciodvfy(path) == []
     said = " ".join(texts(dcmread(path)))
-    for text in (report.procedure, report.indication, report.impression, *(one.text for one in report.observations)):
+    fields = ("procedure", "indication", "interventions", "adverse_events", "impression", "recommendation", "addendum")
+    written = [getattr(report, name) for name in fields] + [report.sedation.remark, report.extent.remark]
+    for text in (*written, *(one.text for one in report.observations)):
         assert text.strip(" ") in said
 
 
 @pytest.mark.slow
 @given(report=REPORTS, signed=st.booleans())
-@example(report=ExaminationReport("x", impression="\N{NO-BREAK SPACE}"), signed=False)
+@example(
+    report=ExaminationReport("x", impression="\N{NO-BREAK SPACE}", sedation=Choice(remark="\N{NO-BREAK SPACE}")),
+    signed=False,
+)
 @settings(max_examples=200, suppress_health_check=list(HealthCheck))
 def test_any_report_is_valid_fhir_without_a_loose_end(report, signed):
     made = fhir_bundle(report, IMAGES, ALGORITHM, SIGNED if signed else None)
@@ -104,7 +131,8 @@ def test_any_report_is_valid_fhir_without_a_loose_end(report, signed):
     by_kind: dict[str, list[dict]] = {}
     for entry in content["entry"]:
         by_kind.setdefault(entry["resource"]["resourceType"], []).append(entry["resource"])
-    assert len(by_kind.get("Observation", [])) == len(report.observations)
+    seen = [one for one in by_kind.get("Observation", []) if "partOf" not in one]
+    assert len(seen) == len(report.observations)
     statuses = {one["status"] for one in by_kind.get("Observation", []) + by_kind["DiagnosticReport"]}
     assert statuses == {"final" if signed else "preliminary"}
 
@@ -168,7 +196,7 @@ def test_dcmtk_reads_the_report(tmp_path):
 def test_what_a_machine_found_is_marked_and_what_a_person_found_is_not():
     found = [text for text in texts(examination_report(REPORT, IMAGES, ALGORITHM)) if text.startswith("(")]
     assert found == [
-        "(1) Polyp of 5 mm, größer als zuvor [proposed by AI, probability 93.0%]",
+        "(1) Polyp of 5 mm, größer als zuvor [proposed by AI, probability 93.0 %]",
         "(2) Diverticula of the sigmoid",
     ]
 
@@ -258,12 +286,12 @@ def test_of_every_class_the_surest_frame_is_proposed_with_its_reason():
     proposed = suggest(found)
     assert [one.finding for one in proposed] == [found[2], found[4]]
     assert [one.reason for one in proposed] == [
-        "the surest of 3 frames taken for polyps, 90.0%",
-        "the only frame taken for normal-cecum, 50.0%",
+        "the surest of 3 frames taken for polyps, 90.0 %",
+        "the only frame taken for normal-cecum, 50.0 %",
     ]
-    report = draft(proposed, ALGORITHM, "Colonoscopy", 4)
+    report = draft(proposed, ALGORITHM, examined(STILL), 4, 9)
     assert [one.text for one in report.observations] == ["Polyp", "Cecum of normal appearance"]
     assert report.observations[0].evidence[1].sop_instance_uid == "1.2.9"
-    assert "classified 4 frames" in report.ai_involvement
+    assert "classified 4 of 9 frames" in report.ai_involvement
     assert ALGORITHM.notice in report.ai_involvement
     assert not suggest([])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -29,16 +30,17 @@ _CONTENT = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error for whoever asked: its HTTP status, one sentence, and headers that belong to it."""
+    """An error for whoever asked: its HTTP status, one sentence, headers that belong to it, and what helps to go on."""
 
     status: int
     detail: str
     headers: tuple[tuple[str, str], ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def as_problem(self) -> Response:
         """As problem details."""
         title = HTTPStatus(self.status).phrase
-        content = json.dumps({"title": title, "status": self.status, "detail": self.detail})
+        content = json.dumps({"title": title, "status": self.status, "detail": self.detail, **self.more})
         return Response(content, self.status, self.headers, mimetype=PROBLEM)
 
 
@@ -90,6 +92,8 @@ def document(spec: dict[str, Any]) -> dict[str, Any]:
                 common["404"] = "There is no such thing."
             if "{" in path or operation.get("parameters") or "requestBody" in operation:
                 common["422"] = "It cannot be used."
+            if "requestBody" in operation:
+                common |= {"400": "It is no JSON.", "413": "It is too large."}
             for status, text in common.items():
                 operation["responses"].setdefault(status, described(text))
             if method == "get":

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from monai_label_app.web.pages import dissect, objects, studies
+from monai_label_app.web.pages import dissect, objects, report, studies
 from monai_label_app.web.services import Services
 
-PAGES = (studies, dissect, objects)
+PAGES = (studies, dissect, report, objects)
 
 
 def create_blueprint(services: Services) -> Blueprint:

@@ -1,0 +1,178 @@
+// The report of a study: opens filled, is saved as it is typed, and once signed is only read.
+
+import { askToSign, listVersions, settle } from "./report-dialogs.js";
+import { Findings } from "./report-findings.js";
+import { listen, show, translate } from "./report-form.js";
+import { Gallery } from "./report-gallery.js";
+import { ReportStore } from "./report-store.js";
+
+const $ = (selector) => document.querySelector(selector);
+const { languages, lower, sites } = JSON.parse($("#data").textContent);
+const address = $("#data").dataset.report;
+const store = new ReportStore(address);
+
+let report = null;
+let version = null;
+
+const words = () => languages[report?.language] ?? languages.en;
+const changed = () => {
+  gallery.show();
+  $("#normal").hidden = report.observations.length > 0;
+  store.edited(report);
+};
+const picture = (uid, frame) => `${address}/pictures/${uid}/${frame}.jpg?width=480`;
+const findings = new Findings({ report: () => report, words, sites, picture, changed });
+const gallery = new Gallery(findings);
+
+function showReport() {
+  show(report);
+  $("#language").value = report.language;
+  translate(words());
+  findings.show();
+  gallery.show();
+  $("#normal").hidden = report.observations.length > 0;
+}
+
+store.addEventListener("state", ({ detail: { state, text } }) => {
+  $("#state").dataset.state = state;
+  $("#state").value = text;
+});
+
+store.addEventListener("version", ({ detail }) => {
+  const before = version;
+  version = detail.version;
+  const { signature, documents, number, missing, predecessor } = version;
+  const said = missing.map((field) => [field, words()[`missing.${field}`]]);
+  $("#missing").replaceChildren(...said.map(([field, text]) => item(text, `#field-${field}`)));
+  $("#missing").classList.toggle("complete", !said.length);
+  if (!said.length) $("#missing").append(Object.assign(document.createElement("li"), { textContent: "Everything is said." }));
+  $("#preview").href = `${address}.pdf?version=${number}`;
+  $("#addendum-field").hidden = predecessor === null;
+  $("#show-sign").hidden = $("#begin-addendum").hidden = false;
+  $("#show-sign").hidden = $("#desk").hidden = Boolean(signature);
+  $("#show-sign").disabled = false;
+  $("#begin-addendum").hidden = !documents.length;
+  $("#signed").hidden = !signature;
+  $("#not-stored").hidden = Boolean(documents.length);
+  $("#language").disabled = Boolean(signature);
+  if (signature) showSigned();
+  else if (before?.signature) showOpened();
+});
+
+function item(text, target) {
+  const made = document.createElement("li");
+  made.append(Object.assign(document.createElement("a"), { textContent: text, href: target }));
+  return made;
+}
+
+function showSigned() {
+  const { name, role, organization, time } = version.signature;
+  const who = [name.split("^").reverse().join(" "), role, organization].join(", ");
+  $("#signed-by").textContent = `Signed by ${who}, ${new Date(time).toLocaleString()}`;
+  $("#signed iframe").src = `${address}.html?version=${version.number}`;
+}
+
+function showOpened() {
+  report = version.report;
+  showReport();
+}
+
+store.addEventListener("conflict", async ({ detail: { mine, current } }) => {
+  report = await settle({ mine, current, words: words() });
+  showReport();
+  store.resolve(report, current);
+});
+
+listen(() => report, changed);
+
+$("#author").value = store.author = sessionStorage.getItem("endolens:author") ?? "";
+$("#author").addEventListener("input", ({ target }) => {
+  store.author = target.value;
+  sessionStorage.setItem("endolens:author", target.value);
+});
+
+$("#language").addEventListener("change", ({ target }) => {
+  const before = words();
+  report.language = target.value;
+  findings.reword(before, words());
+  for (const { dataset: { none } } of document.querySelectorAll("[data-none]")) {
+    if (report[none] === before[`none.${none}`]) report[none] = words()[`none.${none}`];
+  }
+  showReport();
+  changed();
+});
+
+$("#add").addEventListener("click", () => findings.add());
+$("#normal").addEventListener("click", () => {
+  const text = words()[`normal.${report.kind}`];
+  if (text) findings.add(text);
+  else trouble("Choose which examination it was: what is normal depends on it.");
+});
+for (const button of document.querySelectorAll("[data-none]")) {
+  button.addEventListener("click", () => {
+    report[button.dataset.none] = words()[`none.${button.dataset.none}`];
+    show(report);
+    changed();
+  });
+}
+
+$("#show-versions").addEventListener("click", () =>
+  attempt(() =>
+    listVersions({
+      versions: () => store.versions(),
+      page: (number) => `${address}.html?version=${number}`,
+      restore: version.signature ? null : (number) => attempt(() => restore(number)),
+    }),
+  ),
+);
+
+async function restore(number) {
+  report = (await store.version(number)).report;
+  showReport();
+  changed();
+}
+
+$("#show-sign").addEventListener("click", () =>
+  attempt(async () => {
+    if (!(await store.flush())) return;
+    const missing = version.missing.map((field) => words()[`missing.${field}`]);
+    askToSign({ missing, author: store.author, sign: (signature) => store.sign(signature) });
+  }),
+);
+$("#store").addEventListener("click", () => {
+  const { name, role, organization } = version.signature;
+  attempt(() => store.sign({ name, role, organization, incomplete: true }));
+});
+$("#begin-addendum").addEventListener("click", () => attempt(() => store.addendum()));
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "s" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    store.flush();
+  }
+});
+
+function trouble(text) {
+  $("#trouble").textContent = text;
+  $("#trouble").hidden = !text;
+}
+
+async function attempt(action) {
+  trouble("");
+  try {
+    await action();
+  } catch (problem) {
+    trouble(problem.message);
+  }
+}
+
+attempt(async () => {
+  const [wished] = navigator.language.split("-");
+  try {
+    ({ report } = await store.open(wished in languages ? wished : "en"));
+  } catch (problem) {
+    $("#state").value = "";
+    throw problem;
+  }
+  if (!version.signature) showReport();
+});
