@@ -7,7 +7,16 @@ from report.structured_report import is_findings_report
 
 NEW, ANALYSED, DRAFT, SIGNED = STATES = ("new", "analysed", "report draft", "signed")
 
+_OF_REPORT = {"draft": DRAFT, "signed": SIGNED}
 
-def state_of(study: Study) -> str:
-    """One of :data:`STATES`: ``analysed`` once the study holds findings of ours."""
+
+def state_of(study: Study, report: str | None) -> str:
+    """One of :data:`STATES`.
+
+    Args:
+        study: ``analysed`` once it holds findings of ours.
+        report: of the study, as :meth:`report.drafts.Drafts.states` has it; None where there is none.
+    """
+    if report is not None:
+        return _OF_REPORT[report]
     return ANALYSED if any(is_findings_report(one.header) for one in study.instances) else NEW

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from apiflask import APIBlueprint, Schema
@@ -40,19 +41,25 @@ def create_blueprint(services: Services) -> APIBlueprint:
     @api.doc(summary="Every study with endoscopy images")
     @api.output(StudySummary(many=True))
     def listing() -> list[dict[str, Any]]:
-        return [summary(study) for study in services.library.studies() if study.images.instances]
+        reports = services.reporting.drafts.states()
+        return [summary(study, reports) for study in services.library.studies() if study.images.instances]
 
     @api.get("/studies/<uid>")
     @api.doc(summary="One study")
     @api.output(StudySummary)
     def study(uid: str) -> dict[str, Any]:
-        return summary(services.library.study(uid))
+        return summary(services.library.study(uid), services.reporting.drafts.states())
 
     return api
 
 
-def summary(study: Study) -> dict[str, Any]:
-    """A study for people to read: patient, date, how far it has come, images."""
+def summary(study: Study, reports: Mapping[str, str]) -> dict[str, Any]:
+    """A study for people to read: patient, date, how far it has come, images.
+
+    Args:
+        study: with one object at least.
+        reports: as :meth:`report.drafts.Drafts.states`.
+    """
     header = study.instances[0].header
     return {
         "uid": study.uid,
@@ -60,7 +67,7 @@ def summary(study: Study) -> dict[str, Any]:
         "patient_id": str(header.get("PatientID", "")),
         "date": str(header.get("StudyDate", "")),
         "description": str(header.get("StudyDescription", "")),
-        "state": state_of(study),
+        "state": state_of(study, reports.get(study.uid)),
         "images": [
             {"sop_instance_uid": str(one.header.SOPInstanceUID), "frames": one.frame_count}
             for one in study.images.instances

@@ -22,7 +22,7 @@ def add_to(pages: Blueprint, services: Services) -> None:
         step = -(-len(frames) // MAX_FRAMES) or 1
         return render_template(
             "dissect.html",
-            study=summary(study),
+            study=summary(study, services.reporting.drafts.states()),
             frames=list(enumerate(frames, start=1))[::step],
             total=len(frames),
             step=step,

@@ -31,7 +31,7 @@ def add_to(pages: Blueprint, services: Services) -> None:
         header = next((one.header for one in found.images.instances), found.instances[0].header)
         return render_template(
             "report.html",
-            study=summary(found),
+            study=summary(found, services.reporting.drafts.states()),
             patient=patient_data(header),
             images=_images(found),
             ohif=services.viewer.address(uid, services.pacs),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Blueprint, render_template
@@ -15,9 +16,9 @@ from monai_label_app.web.state import STATES
 def add_to(pages: Blueprint, services: Services) -> None:
     """``/``."""
 
-    def row(study: Study) -> dict[str, Any]:
+    def row(study: Study, reports: Mapping[str, str]) -> dict[str, Any]:
         return {
-            **summary(study),
+            **summary(study, reports),
             "frames": study.images.frame_count,
             "ohif": services.viewer.address(study.uid, services.pacs),
             "job": services.jobs.of_study(study.uid),
@@ -25,6 +26,7 @@ def add_to(pages: Blueprint, services: Services) -> None:
 
     @pages.get("/")
     def studies() -> str:
-        rows = [row(study) for study in services.library.studies() if study.images.instances]
+        reports = services.reporting.drafts.states()
+        rows = [row(study, reports) for study in services.library.studies() if study.images.instances]
         rows.sort(key=lambda one: (one["date"], one["uid"]), reverse=True)
         return render_template("studies.html", studies=rows, states=STATES, pacs=services.pacs)
