@@ -82,13 +82,15 @@ def _narrow_vgg(architecture: str, outputs: int, width: Width) -> VGG:
     with torch.device("meta"):
         network = VGG(features, num_classes=outputs)
     hidden = scaled(4096, widths[-1])
+    # A narrow head has little to spare.
+    left_out = 0.5 * min(1.0, widths[-1])
     network.classifier = nn.Sequential(
         nn.Linear(scaled(512, widths[-2]) * 7 * 7, hidden),
         nn.ReLU(True),
-        nn.Dropout(),
+        nn.Dropout(left_out),
         nn.Linear(hidden, hidden),
         nn.ReLU(True),
-        nn.Dropout(),
+        nn.Dropout(left_out),
         nn.Linear(hidden, outputs),
     )
     return network

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from monai_label_app.classifier import checkpoint
+from monai_label_app.classifier.network import split
 from monai_label_app.classifier.precision import mixed_precision
 
 _SOFTNESS = 2.0
@@ -24,13 +25,24 @@ class Teacher:
     Source: Beyer et al., Knowledge distillation: A good teacher is patient and consistent, CVPR 2022.
     """
 
-    def __init__(self, path: Path, classes: Sequence[str], size: int, preprocess: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        path: Path,
+        classes: Sequence[str],
+        size: int,
+        preprocess: str,
+        device: torch.device,
+        first: str = "",
+        frozen: nn.Module | None = None,
+    ) -> None:
         """Open its checkpoint.
 
         Args:
             path: of the checkpoint.
             classes, size, preprocess: of the network that learns; the teacher's must be the same.
             device: where it is asked.
+            first: the first layer that learns, where not all do: the teacher is shown what it is.
+            frozen: the layers before, which must be the teacher's own.
 
         Raises:
             ValueError: it cannot be read, or differs in one of these.
@@ -40,11 +52,16 @@ class Teacher:
         mine, its = (tuple(classes), size, preprocess), (card.classes, card.input_size, card.preprocess)
         if mine != its:
             raise ValueError(f"{path} cannot teach: its classes, input size and pre-processing are {its}, not {mine}")
+        if frozen is not None:
+            before, self.network = split(self.network, first)
+            shared = [values.state_dict().values() for values in (before, frozen)]
+            if not all(torch.equal(one, other.cpu()) for one, other in zip(*shared, strict=True)):
+                raise ValueError(f"what lies before {first} is not {path}'s own: start from its weights, as wide")
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def ask(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix every image (N, 3, H, W) with another one at random: the mixtures, and their scores (N, classes)."""
-        shares = torch.rand(len(images), 1, 1, 1).to(images)
+        """Mix every image (N, …) with another one at random: the mixtures, and their scores (N, classes)."""
+        shares = torch.rand(len(images), *[1] * (images.ndim - 1)).to(images)
         mixed = torch.lerp(images, images.roll(1, dims=0), shares)
         with torch.no_grad(), mixed_precision(images.device):
             return mixed, self.network(mixed).float()

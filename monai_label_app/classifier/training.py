@@ -124,12 +124,11 @@ class Training:
         new = list(self.network.state_dict())
         if recipe.weights:
             new = load_pretrained(self.network, recipe.architecture, recipe.weights)
+        frozen, learning = split(self.network, recipe.train_from) if recipe.train_from else (None, self.network)
         self._teacher: Teacher | None = None
         if recipe.teacher:
-            if recipe.train_from:
-                raise ValueError("a teacher must see what is learned from: name either it or the layer to train from")
-            self._teacher = Teacher(Path(recipe.teacher), classes, recipe.size, recipe.preprocess, self._device)
-        frozen, learning = split(self.network, recipe.train_from) if recipe.train_from else (None, self.network)
+            same = (classes, recipe.size, recipe.preprocess, self._device)
+            self._teacher = Teacher(Path(recipe.teacher), *same, recipe.train_from, frozen)
 
         pictures = TrainingSet([*examples, *validation], classes, recipe.size, recipe.preprocess, masks, progress)
         self.problems = pictures.problems

@@ -78,7 +78,7 @@ def test_a_doctor_looks_into_a_study_of_real_images_by_keyboard(
     read = sorted(map(pydicom.dcmread, (tmp_path / "studies").iterdir()), key=lambda one: one.InstanceNumber)
     stills = {one.SOPInstanceUID: one for one in read}
     page.goto(f"{serve('--studies', str(tmp_path / 'studies'))}/endolens/")
-    page.get_by_role("link", name="Test Real").click()
+    page.get_by_role("link", name="Test Real", exact=True).click()
     settled(page)
 
     # The gallery says of every frame what the network says.
@@ -218,7 +218,7 @@ def test_pages_have_no_serious_accessibility_fault(
         page = context.new_page()
         page.goto(f"{address}/endolens/")
         assert faults(page, builds[-1]) == []
-        page.get_by_role("link", name="Test Real").click()
+        page.get_by_role("link", name="Test Real", exact=True).click()
         settled(page)
         assert faults(page, builds[-1]) == []
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

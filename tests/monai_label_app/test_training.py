@@ -184,8 +184,20 @@ def test_a_teacher_of_another_input_is_refused(examples, tmp_path):
          Card("t", "1", "vgg11", 1 / 16, CLASSES, 96, target_layer="block5_conv2"))  # fmt: skip
     with pytest.raises(ValueError, match="cannot teach: its classes, input size and pre-processing are"):
         training(examples, replace(SMALL, teacher=str(tmp_path / "t.safetensors")), tmp_path / "run")
-    with pytest.raises(ValueError, match="name either it or the layer to train from"):
-        training(examples, replace(SMALL, teacher="t", train_from=HEAD), tmp_path / "other")
+
+
+def test_a_teacher_shares_the_frozen_layers_with_its_pupil_or_is_refused(examples, tmp_path):
+    wide = (1 / 16, 1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 16)
+    known = str(tmp_path / "t.safetensors")
+    save(Path(known), build("vgg11", CLASSES, wide),
+         Card("t", "1", "vgg11", wide, CLASSES, 64, target_layer="block5_conv2"))  # fmt: skip
+    recipe = replace(SMALL, teacher=known, train_from="block4_conv1", views=2, epochs=1)
+    run = training(examples, replace(recipe, weights=known), tmp_path / "run")
+    before = run.network.features[0].weight.clone()
+    run.run()
+    assert torch.equal(run.network.features[0].weight, before)
+    with pytest.raises(ValueError, match=r"what lies before block4_conv1 is not .*t.safetensors's own"):
+        training(examples, recipe, tmp_path / "other")
 
 
 def test_a_map_goes_astray_by_minus_log_of_its_share_inside():
