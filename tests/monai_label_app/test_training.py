@@ -19,6 +19,7 @@ from monai_label_app.classifier.data import Example
 from monai_label_app.classifier.guidance import astray
 from monai_label_app.classifier.head import bake, start
 from monai_label_app.classifier.network import HEAD, build, split
+from monai_label_app.classifier.teacher import Teacher, disagreement
 from monai_label_app.classifier.training import Recipe, Training
 from monai_label_app.console import silent
 from monai_label_app.study import read_frame
@@ -162,21 +163,28 @@ def test_the_head_starts_as_a_linear_classifier_alike_at_every_position_and_is_b
     assert torch.equal(again.classifier(pooled), network.classifier(pooled))
 
 
-@pytest.mark.slow
-def test_a_network_learns_from_a_teacher_what_no_label_says(examples, tmp_path):
-    """The teacher takes red for green: where its pupil's labels are drawn by chance, the pupil does as well."""
-    taught = replace(SMALL, epochs=12)
-    run = training(
-        [replace(one, label=CLASSES[one.label == "green"]) for one in examples], taught, tmp_path / "teacher"
-    )
-    save(tmp_path / "teacher.safetensors", run.network, run.run())
-    swapped = replace(taught, teacher=str(tmp_path / "teacher.safetensors"), epochs=25)
-    chance = [replace(one, label=CLASSES[number // 2 % 2]) for number, one in enumerate(examples)]
-    pupil = training(chance, swapped, tmp_path / "pupil", aside=0)
-    card = pupil.run()
-    said = Classifier(pupil.network, card, "", torch.device("cpu")).scores([one.read() for one in examples]).argmax(1)
-    agreed = [CLASSES[index] != one.label for index, one in zip(said, examples, strict=True)]
-    assert np.mean(agreed) > 0.85
+def test_a_teacher_is_asked_about_mixtures_of_what_it_takes_for_what_it_is(tmp_path):
+    network, path = build("vgg11", CLASSES, 1 / 16), tmp_path / "t.safetensors"
+    save(path, network, Card("t", "1", "vgg11", 1 / 16, CLASSES, 64, target_layer="block5_conv2"))
+    images = torch.rand(6, 3, 64, 64)
+    with torch.no_grad():
+        targets = network(images).argmax(1)
+    targets[2] = 1 - targets[2]  # and so neither its mixture nor that of the next one counts
+    mixed, scores = Teacher(path, CLASSES, 64, "none", torch.device("cpu")).ask(images, targets)
+    with torch.no_grad():
+        torch.testing.assert_close(scores, network(mixed), rtol=0.05, atol=0.01)
+    for mixture, number in zip(mixed, [0, 1, 4, 5], strict=True):
+        one, other = images[number], images[number - 1]
+        share = (mixture - one).flatten() @ (other - one).flatten() / (other - one).square().sum()
+        assert 0 <= share <= 1
+        torch.testing.assert_close(mixture, torch.lerp(one, other, share))
+
+
+def test_disagreement_is_the_divergence_of_the_softened_scores():
+    said, taught = torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 0.0]])
+    p, q = ((values / 2).softmax(1) for values in (taught, said))
+    assert disagreement(said, taught).item() == pytest.approx(4 * (p * (p / q).log()).sum().item(), rel=1e-5)
+    assert disagreement(said, said).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_a_teacher_of_another_input_is_refused(examples, tmp_path):
