@@ -57,4 +57,4 @@ class Loss(nn.Module):
             lost = astray(own, activation, targets, allowed).mean()
         self.parts.append((wrong.detach().item(), lost.detach().item()))
         total = wrong + self._guidance * lost
-        return total if taught is None else total + disagreement(others, taught).sum() / len(targets)
+        return total if taught is None else total + disagreement(others, taught).mean()

@@ -59,23 +59,12 @@ class Teacher:
                 raise ValueError(f"what lies before {first} is not {path}'s own: start from its weights, as wide")
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def ask(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix every image with another one at random, and ask what they show.
-
-        Args:
-            images: (N, …).
-            targets: (N,), indices of their classes. Of what the teacher takes for something else it is not asked.
-
-        Returns:
-            Up to N mixtures, and the scores (N, classes) of each.
-        """
+    def ask(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix every image (N, …) with another one at random: the mixtures, and their scores (N, classes)."""
         shares = torch.rand(len(images), *[1] * (images.ndim - 1)).to(images)
         mixed = torch.lerp(images, images.roll(1, dims=0), shares)
         with torch.no_grad(), mixed_precision(images.device):
-            own, others = self.network(torch.cat([images, mixed])).float().chunk(2)
-        right = own.argmax(1) == targets
-        asked = right & right.roll(1)
-        return mixed[asked], others[asked]
+            return mixed, self.network(mixed).float()
 
 
 def disagreement(scores: Tensor, taught: Tensor) -> Tensor:

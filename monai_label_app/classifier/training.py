@@ -204,11 +204,11 @@ class Training:
 
     def _prepare_batch(self, batch: Any, device: torch.device, *_: Any, **__: Any) -> tuple[Tensor, Any]:
         images, (targets, allowed) = batch
-        images, targets, taught = images.to(device), targets.to(device), None
+        images, taught = images.to(device), None
         if self._teacher:
-            mixed, taught = self._teacher.ask(images, targets)
+            mixed, taught = self._teacher.ask(images)
             images = torch.cat([images, mixed])
-        return images, (targets, allowed.to(device), taught)
+        return images, (targets.to(device), allowed.to(device), taught)
 
     def clear(self) -> None:
         """Remove what a finished run needs no more: the state to go on from, and what frozen layers made."""

@@ -49,9 +49,9 @@ _RECIPE = Recipe(
     width=(1, 1, 1, 1 / 8, 1 / 8, 1 / 64),
     size=160,
     train_from="block4_conv1",
-    views=6,
-    epochs=40,
-    patience=40,
+    views=12,
+    epochs=60,
+    patience=60,
     rate=2e-4,
     guidance=0.4,
 )

@@ -35,7 +35,9 @@ def test_demo_prints_two_addresses_that_answer(tmp_path: Path, page: Page) -> No
         assert not ohif.foreign
 
         page.goto(home)
-        expect(page.get_by_role("note")).to_have_text("demonstration model, not for clinical use")
+        expect(page.get_by_role("note")).to_have_text(
+            "demonstration model for research and education, not for clinical use"
+        )
         page.get_by_role("link", name="Sample Synthetic").first.click()
         cards = page.locator(".frames button")
         expect(cards).to_have_count(8)

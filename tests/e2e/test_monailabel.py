@@ -72,7 +72,7 @@ def test_inference_equals_the_command_line(server: str, analysed: list[dict], tm
         prediction = httpx.post(f"{server}/infer/classify", params={"image": image, "output": "json"}).json()
         assert prediction["prediction"] == frame["predicted"]
         assert prediction["probabilities"] == pytest.approx(frame["probabilities"], abs=1e-5)
-        assert prediction["notice"] == "demonstration model, not for clinical use"
+        assert prediction["notice"] == "demonstration model for research and education, not for clinical use"
         answer = httpx.post(f"{server}/infer/grad_cam", params={"image": image, "output": "image"})
         assert answer.headers["content-type"] == "application/dicom"
         (tmp_path / "capture.dcm").write_bytes(answer.content)

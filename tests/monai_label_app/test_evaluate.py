@@ -46,7 +46,7 @@ def evaluated(rendered, tmp_path_factory) -> tuple[dict, Path]:
     out = tmp_path_factory.mktemp("out") / "evaluation"
     result = endolens("evaluate", rendered, "--json", "--out", out)
     assert result.exit_code == 0, result.output
-    assert "endolens-demo: demonstration model, not for clinical use" in result.stderr
+    assert "endolens-demo: demonstration model for research and education, not for clinical use" in result.stderr
     return json.loads(result.stdout), out
 
 
@@ -121,7 +121,7 @@ def test_the_report_needs_no_other_file_and_says_what_it_is_of(rendered, evaluat
     assert "<script" not in page
     for words in (
         f"endolens-demo {said['model']['version']}",
-        "demonstration model, not for clinical use",
+        "demonstration model for research and education, not for clinical use",
         f"endolens evaluate {rendered} --json --out {out}",
         f"{said['macro_f1']:.3f}",
         "synthetic frames",
@@ -198,7 +198,8 @@ def test_a_calibrated_checkpoint_is_less_sure_and_right_as_often(rendered, evalu
         for folder in (evaluated[1], out)
     )
     powers = cool ** (1 / 3)
-    np.testing.assert_allclose(warm, powers / powers.sum(axis=1, keepdims=True), atol=0.01)
+    # Probabilities are written in few digits, and the cube root of one near 0 moves by hundredths.
+    np.testing.assert_allclose(warm, powers / powers.sum(axis=1, keepdims=True), atol=0.03)
 
 
 def test_scores_are_those_of_a_dissection_whatever_mode_the_network_is_in(classifier, polyp):
