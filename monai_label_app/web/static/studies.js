@@ -44,6 +44,7 @@ async function refresh() {
   const sorted = list.querySelector("th[aria-sort]");
   const response = await fetch(location.href);
   if (!response.ok) return;
+  const focused = list.contains(document.activeElement) && document.activeElement.getAttribute("href");
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   list.replaceChildren(...document.importNode(page.querySelector("#studies"), true).childNodes);
   prepare();
@@ -53,6 +54,7 @@ async function refresh() {
     heading.setAttribute("aria-sort", sorted.getAttribute("aria-sort"));
     arrange(sorted.dataset.key, sorted.getAttribute("aria-sort") === "descending");
   }
+  if (focused) [...list.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
 }
 
 function walk(step) {
