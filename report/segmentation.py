@@ -75,8 +75,6 @@ def segmentation(
     )
     # Packed anew: highdicom does not join frames of fewer than 8 pixels, and ends on the letter 0 for a zero byte.
     result.PixelData = pack_bits(np.stack([mask for _, mask in masks]).ravel().astype(np.uint8))
-    # An item without a spacing, which is not known; OHIF takes it for granted that there is an item.
-    result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = [Dataset()]
     # An endoscope's picture has no anatomical orientation: the attribute is required, and empty.
     result.PatientOrientation = []
     for item in _references(result, header.SOPInstanceUID):

@@ -154,7 +154,9 @@ def manifest(study: Study, address: str) -> dict[str, Any]:
         if instance.header.SOPClassUID == EncapsulatedPDFStorage:
             entry["metadata"]["EncapsulatedDocument"] = {"DirectRetrieveURL": f"{place}.pdf"}
         if instance.header.SOPClassUID == SegmentationStorage and is_own_result(instance.header):
-            entry["metadata"].setdefault("SharedFunctionalGroupsSequence", {})["PlaneOrientationSequence"] = _UPRIGHT
+            # What OHIF takes for granted; the object itself makes up neither.
+            shared = entry["metadata"].setdefault("SharedFunctionalGroupsSequence", {})
+            shared |= {"PlaneOrientationSequence": _UPRIGHT, "PixelMeasuresSequence": {}}
         series.setdefault(str(instance.header.SeriesInstanceUID), []).append(entry)
     first = study.instances[0].header
     described = ("PatientID", "PatientName", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber")
