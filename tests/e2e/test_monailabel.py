@@ -17,6 +17,7 @@ import pytest
 from monai_label_app import compatibility  # noqa: F401
 from monai_label_app.sample import STUDY
 from tests.e2e.conftest import REPOSITORY, endolens, free_port, running
+from tests.mrml import Slicer, library
 
 pytestmark = pytest.mark.e2e
 
@@ -106,6 +107,34 @@ def test_what_3d_slicer_s_monai_label_computes_from_info_works(client: Any) -> N
         assert all(isinstance(value, bool | int | float | str) for value in model["config"].values())
     for stats in info["train_stats"].values():
         assert 0 <= stats.get("best_metric", 0) * 100 <= 100
+
+
+def test_what_is_seen_and_said_in_3d_slicer(server: str, client: Any, studies: Path, analysed: list[dict]) -> None:
+    """Our own module, over the whole server: a study with a heatmap, a map, findings, and a correction."""
+    frame = next(one for one in analysed if one["predicted"] == "polyps")
+    uid = frame["sop_instance_uid"]
+    shutil.copyfile(frame["outputs"][0], studies / "heatmap.dcm")
+    slicer = Slicer()
+    (study,) = slicer.logic.connect(server)
+    assert slicer.logic.load(study.uid) == []
+    assert len(slicer.logic.loaded()) == 9
+    volume = slicer.logic.volume(uid)
+    heatmap = slicer.logic.volume(str(pydicom.dcmread(frame["outputs"][0]).SOPInstanceUID))
+    with pytest.raises(ValueError, match="show the image that it was made of"):
+        slicer.logic.explain(heatmap)
+    evidence = slicer.logic.explain(volume)
+    assert (evidence.label, evidence.probability) == (
+        "polyps",
+        pytest.approx(frame["probabilities"]["polyps"], abs=1e-5),
+    )
+    (curve, *_), region = library().findings.curves(slicer.scene), frame["regions"][0]["contour"]
+    assert curve.GetDisplayNode().GetVisibility()
+    first = curve.GetNthControlPointPositionWorld(0)
+    assert list(first) == pytest.approx(slicer.place(volume, *region[0]), abs=0.01), "as `endolens analyze` has it"
+    slicer.logic.correct(volume, "normal-cecum", "Dr. Slicer", curve=curve)
+    kept = json.loads(Path(client.download_label(uid, "final")).read_text())["corrections"][-1]
+    assert (kept["label"], kept["by"], len(kept["region"])) == ("normal-cecum", "Dr. Slicer", len(region) - 1)
+    (studies / "heatmap.dcm").unlink()
 
 
 @pytest.mark.parametrize(

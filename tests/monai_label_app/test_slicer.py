@@ -28,6 +28,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import make_server
 
+from explainers.heatmap import overlay
 from monai_label_app import web
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.datastore import StudyDatastore
@@ -35,6 +36,7 @@ from monai_label_app.library import FolderLibrary
 from monai_label_app.viewers import slicer as module
 from monai_label_app.viewers.ohif import Viewer
 from tests.dicom_files import encapsulated, image, write
+from tests.mrml import Slicer, library
 
 slicer = pytest.importorskip("slicer", reason="slicer-core has no build for this Python")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -84,33 +86,6 @@ def bench(still, film, spotlight: Classifier, tmp_path_factory: pytest.TempPathF
     thread.join()
 
 
-class Slicer:
-    """As much of Slicer as the module needs: a scene with a slice view, and its logics."""
-
-    def __init__(self) -> None:
-        self.application = slicer.vtkSlicerApplicationLogic()
-        self.scene = slicer.vtkMRMLScene()
-        self.application.SetMRMLScene(self.scene)
-        self.volumes = slicer.vtkSlicerVolumesLogic()
-        self.volumes.SetMRMLScene(self.scene)
-        self.sequences = slicer.vtkSlicerSequencesLogic()
-        self.sequences.SetMRMLScene(self.scene)
-        self.view = slicer.vtkMRMLSliceLogic()
-        self.view.SetMRMLScene(self.scene)
-        self.view.AddSliceNode("Red")
-        self.logic = library().logic.EndoLensLogic(self.scene, self.volumes)
-
-
-def library() -> Any:
-    folder = str(module.FOLDER / "EndoLens")
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    import EndoLensLib
-    import EndoLensLib.logic
-
-    return EndoLensLib
-
-
 @pytest.fixture
 def there(bench: Bench) -> Slicer:
     """Slicer with the study loaded."""
@@ -120,32 +95,18 @@ def there(bench: Bench) -> Slicer:
     return started
 
 
-def pixels(volume: Any) -> NDArray[Any]:
-    """As (H, W) or (H, W, 3)."""
-    return slicer.util.arrayFromVolume(volume)[0]
-
-
-def place(volume: Any, x: float, y: float) -> NDArray[np.float64]:
-    """Where the point (x, y) of an image is in space, by the volume's own IJK-to-RAS."""
-    matrix = slicer.vtkMRMLVolumeNode.GetIJKToRASMatrix
-    import vtk
-
-    found = vtk.vtkMatrix4x4()
-    matrix(volume, found)
-    return np.array(found.MultiplyPoint((x - 0.5, y - 0.5, 0, 1)))[:3]
-
-
 def test_a_study_is_listed_and_loaded_with_its_pixels(bench, there, still, film) -> None:
     (study,) = there.logic.server.studies()
     assert (study.uid, study.title) == (STUDY, "Doe Jane, 4711, 2024-01-02, 2 images, new")
     volume = there.logic.volume(STILL)
     assert volume.GetClassName() == "vtkMRMLVectorVolumeNode"
-    assert np.array_equal(pixels(volume), still)
+    assert np.array_equal(there.pixels(volume), still)
     assert there.logic.shown().GetID() == volume.GetID()
     for number, frame in enumerate(film, 1):
         there.logic.show(there.logic.volume(FILM), number)
         there.sequences.UpdateAllProxyNodes()
-        assert np.array_equal(pixels(there.logic.volume(FILM)), frame), number
+        assert np.array_equal(there.pixels(there.logic.volume(FILM)), frame), number
+        assert np.abs(there.picture(*frame.shape[:2]) - frame).max() <= 1, "its colours are not stretched"
     count = len(there.logic.loaded())
     assert there.logic.load(STUDY) == []
     assert len(there.logic.loaded()) == count == 2
@@ -159,39 +120,30 @@ def test_map_and_curve_lie_on_the_planted_blob(there) -> None:
     laid = there.scene.GetNodeByID(composite.GetForegroundVolumeID())
     assert composite.GetBackgroundVolumeID() == volume.GetID()
     assert composite.GetForegroundOpacity() == pytest.approx(0.45)
-    rows, columns = np.nonzero(pixels(laid) > 0.5)
+    rows, columns = np.nonzero(there.pixels(laid)[..., 3] == 255)
     assert (columns.mean() + 0.5, rows.mean() + 0.5) == pytest.approx(((LEFT + RIGHT) / 2, (TOP + BOTTOM) / 2), abs=0.6)
     for corner in ((0, 0), (203, 0), (203, 151)):
-        assert place(laid, *corner) == pytest.approx(place(volume, *corner))
+        assert there.place(laid, *corner) == pytest.approx(there.place(volume, *corner))
     (curve,) = library().findings.curves(there.scene)
     count = curve.GetNumberOfControlPoints()
     outline = Polygon([list(curve.GetNthControlPointPositionWorld(number))[:2] for number in range(count)])
-    blob = Polygon([place(volume, x, y)[:2] for x, y in ((LEFT, TOP), (RIGHT, TOP), (RIGHT, BOTTOM), (LEFT, BOTTOM))])
+    blob = Polygon(
+        [there.place(volume, x, y)[:2] for x, y in ((LEFT, TOP), (RIGHT, TOP), (RIGHT, BOTTOM), (LEFT, BOTTOM))]
+    )
     assert outline.intersection(blob).area / outline.union(blob).area > 0.85
     assert outline.centroid.distance(blob.centroid) < 0.6
-    assert not outline.contains(Point(place(volume, LEFT - 8, TOP + 10)[:2]))
+    assert not outline.contains(Point(there.place(volume, LEFT - 8, TOP + 10)[:2]))
     assert "unverified" in curve.GetName()
     assert curve.GetLocked()
 
 
-def test_what_is_seen_in_the_view_is_the_map_over_the_frame(there, still) -> None:
+def test_what_is_seen_in_the_view_is_the_map_over_the_frame(bench, there, still) -> None:
     there.logic.explain(there.logic.volume(STILL))
-    height, width = still.shape[:2]
-    there.view.GetSliceNode().SetOrientationToAxial()
-    there.view.ResizeSliceNode(width, height)
-    there.view.FitSliceToAll(width, height)
-    there.view.GetSliceNode().SetXYZOrigin(0.5, 0.5, 0)  # a pixel of the view on a pixel of the frame
-    there.view.UpdatePipeline()
-    producer = there.view.GetImageDataConnection().GetProducer()
-    producer.Update()
-    data = producer.GetOutputDataObject(0)
-    from vtk.util.numpy_support import vtk_to_numpy
-
-    shown = vtk_to_numpy(data.GetPointData().GetScalars()).reshape(height, width, -1)[::-1, :, :3].astype(int)
-    untouched = still.astype(int)
-    assert np.abs(shown[:40] - untouched[:40]).max() <= 1, "where the map is zero, the frame is as it was"
-    middle = shown[(TOP + BOTTOM) // 2, (LEFT + RIGHT) // 2]
-    assert middle == pytest.approx([255 - 0.45 * 127, 255 * 0.55, 255 * 0.55], abs=3), "dark red at 45 %"
+    shown = there.picture(*still.shape[:2])
+    numbers = httpx.get(f"{bench.address}/endolens/api/v1/images/{STILL}/frames/1/explanation.npy").content
+    expected = overlay(still, np.load(io.BytesIO(numbers)), opacity=0.45)
+    assert np.abs(shown - expected).max() <= 2, "as on the page, and untouched where the map is zero"
+    assert np.abs(shown - still).max() > 100
 
 
 def test_a_map_never_lies_over_another_frame(there) -> None:
@@ -244,7 +196,7 @@ def test_a_correction_arrives_with_its_region_in_pixels(bench, there) -> None:
     drawn = there.scene.AddNewNodeByClass("vtkMRMLMarkupsClosedCurveNode")
     drawn.SetCurveTypeToLinear()
     for corner in ((LEFT, TOP), (RIGHT, TOP), (RIGHT, BOTTOM), (-20, BOTTOM)):
-        drawn.AddControlPointWorld(place(volume, *corner))
+        drawn.AddControlPointWorld(there.place(volume, *corner))
     there.logic.said(volume)
     said = there.logic.correct(volume, "normal-cecum", "Dr. Åse", "a reflection", drawn)
     assert [one["class"] for one in said] == ["normal-cecum"]

@@ -46,7 +46,7 @@ def put(scene: Any, volume: Any, frame: Frame, evidence: Evidence, made_by: str)
         A closed curve a region, locked; the reader draws one of their own to correct it.
     """
     clear(scene, frame)
-    percent = f"{100 * evidence.probability:.1f} %"
+    percent = f"{evidence.probability:.1%}"
     made = [_curve(scene, volume, frame, evidence, percent, contour) for contour in evidence.contours]
     for curve, contour in zip(made or [None], evidence.contours or [None]):
         where = NO_REGION if contour is None else _box(contour)

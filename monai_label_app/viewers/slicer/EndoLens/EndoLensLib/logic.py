@@ -114,7 +114,7 @@ class EndoLensLogic:
         return next((one for one in self.loaded() if one.GetID() in wanted), None)
 
     def explain(self, volume: Any, method: str = "grad-cam", layer: str = "", label: str = "") -> Evidence:
-        """Lay a map over the frame that a volume shows, and outline what a class is read from.
+        """Show a volume with a map over its frame, and outline what a class is read from.
 
         Args:
             volume: of an image.
@@ -124,9 +124,10 @@ class EndoLensLogic:
         """
         frame = self._source(volume)
         evidence = self.server.evidence(frame, layer, label)
-        saliency = self.server.saliency(frame, method, evidence.layer, evidence.label)
+        coloured = self.server.explanation(frame, method, evidence.layer, evidence.label)
         title = f"{method} of {evidence.label} in {evidence.layer}"
-        laid = volumes.lay(self._scene, saliency, volume, title)
+        self.show(volume)
+        laid = volumes.lay(self._scene, coloured, volume, title)
         self._keep(volume, frame, evidence)
         for view in self._views():
             view.SetForegroundVolumeID(laid.GetID())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -131,16 +130,10 @@ class Server:
         answer = self._json(_path(frame))
         return answer["width"], answer["height"]
 
-    def predicted(self, frame: Frame) -> tuple[str, dict[str, float]]:
-        """The predicted class, and the probabilities of all."""
-        answer = self._json(f"{_path(frame)}/prediction")
-        return answer["predicted"], answer["probabilities"]
-
-    def saliency(self, frame: Frame, method: str, layer: str, label: str) -> np.ndarray:
-        """A map as it is shown, (height, width) float32, 0 to 1."""
+    def explanation(self, frame: Frame, method: str, layer: str, label: str) -> bytes:
+        """A map in colours, to lay over its frame: a PNG file, clear where the map is zero."""
         query = {"method": method, "layer": layer, "class": label}
-        answer = self._ask("GET", f"{_path(frame)}/explanation.npy", params=query)
-        return np.load(io.BytesIO(answer.content), allow_pickle=False)
+        return self._ask("GET", f"{_path(frame)}/explanation.png", params=query).content
 
     def evidence(self, frame: Frame, layer: str = "", label: str = "") -> Evidence:
         """What a class is read from; without layer and class the model's layer and the predicted class."""

@@ -24,8 +24,6 @@ SOURCE = "EndoLens.source"
 
 _MAP_OF = "EndoLens.map_of"
 _SINGLE_FILE = 4
-_COLOURS = "EndoLens map"
-_STEPS = 256
 
 
 def load(volumes: Any, scene: Any, content: bytes, image: Image) -> Any:
@@ -54,9 +52,7 @@ def load(volumes: Any, scene: Any, content: bytes, image: Image) -> Any:
     volume.SetAttribute("DICOM.instanceUIDs", image.uid)
     volume.SetAttribute(SOURCE, "1" if image.source else None)
     if volume.GetImageData().GetScalarType() == vtk.VTK_UNSIGNED_CHAR:
-        # Left to itself, Slicer stretches the contrast, and tissue changes its colour.
-        volume.GetDisplayNode().AutoWindowLevelOff()
-        volume.GetDisplayNode().SetWindowLevelMinMax(0, 255)
+        _show_as_it_is(volume)
     if volume.GetImageData().GetDimensions()[2] > 1:
         _as_sequence(scene, volume)
     return volume
@@ -112,51 +108,65 @@ def frame_of(scene: Any, volume: Any) -> Frame:
     return Frame(volume.GetAttribute(IMAGE), 1 if browser is None else browser.GetSelectedItemNumber() + 1)
 
 
-def lay(scene: Any, saliency: np.ndarray, volume: Any, title: str) -> Any:
-    """A map (height, width), 0 to 1, as the scalar volume that lies on the frame that an image's volume shows.
+def lay(scene: Any, content: bytes, volume: Any, title: str) -> Any:
+    """A map as the colour volume that lies on the frame that an image's volume shows.
 
-    It is the same node for every map, and fits one frame: see :func:`fits`.
+    It is the same node for every map, and fits one frame: see :func:`fits`. It is clear where the map is zero, which a
+    scalar volume in Slicer can be only all or nothing.
+
+    Args:
+        scene: of the volume.
+        content: the map as a PNG file with transparency, of the image's size.
+        volume: of the image.
+        title: for the reader.
 
     Raises:
         ValueError: the map is not of the image's size.
     """
-    width, height, _ = volume.GetImageData().GetDimensions()
-    if saliency.shape != (height, width):
-        raise ValueError(f"the map is {saliency.shape[1]} x {saliency.shape[0]}, the image {width} x {height} pixels")
-    node = scene.GetSingletonNode("EndoLensMap", "vtkMRMLScalarVolumeNode")
+    colours = _read_png(content)
+    height, width = colours.shape[:2]
+    if (width, height) != volume.GetImageData().GetDimensions()[:2]:
+        raise ValueError(f"the map of {width} x {height} pixels does not fit {volume.GetName()}")
+    node = scene.GetSingletonNode("EndoLensMap", "vtkMRMLVectorVolumeNode")
     if node is None:
-        node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+        node = scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode")
         node.SetSingletonTag("EndoLensMap")
         node.CreateDefaultDisplayNodes()
-        display = node.GetDisplayNode()
-        display.SetAndObserveColorNodeID(_colours(scene).GetID())
-        display.AutoWindowLevelOff()
-        display.SetWindowLevelMinMax(0, 1)
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
     node.SetIJKToRASMatrix(matrix)
-    node.SetAndObserveImageData(_image_data(np.ascontiguousarray(saliency, dtype=np.float32).ravel(), width, height))
+    node.SetAndObserveImageData(_image_data(colours.reshape(width * height, -1), width, height))
+    _show_as_it_is(node)
     node.SetName(title)
     node.SetAttribute(_MAP_OF, repr(frame_of(scene, volume)))
     return node
+
+
+def _read_png(content: bytes) -> np.ndarray:
+    """Colours (height, width, 4)."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "map.png"
+        file.write_bytes(content)
+        reader = vtk.vtkPNGReader()
+        reader.SetFileName(str(file))
+        reader.Update()
+    image = reader.GetOutput()
+    width, height, _ = image.GetDimensions()
+    # VTK puts the last row of a picture first.
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)[::-1]
+
+
+def _show_as_it_is(volume: Any) -> None:
+    """Left to itself, Slicer stretches the contrast, and tissue changes its colour."""
+    display = volume.GetDisplayNode()
+    display.AutoWindowLevelOff()
+    display.SetWindowLevelMinMax(0, 255)
 
 
 def fits(scene: Any, laid: Any, volume: Any) -> bool:
     """Whether a map was made of the frame that an image's volume shows; True of a volume that is no map of ours."""
     made_of = laid.GetAttribute(_MAP_OF)
     return made_of is None or made_of == repr(frame_of(scene, volume))
-
-
-def _colours(scene: Any) -> Any:
-    """Blue over green to red as on the page, and clear where the map is zero."""
-    table = scene.AddNewNodeByClass("vtkMRMLColorTableNode", _COLOURS)
-    table.SetTypeToUser()
-    table.SetNumberOfColors(_STEPS)
-    for step in range(_STEPS):
-        value = step / (_STEPS - 1)
-        red, green, blue = (min(1.0, max(0.0, 1.5 - abs(4 * value - centre))) for centre in (3, 2, 1))
-        table.SetColor(step, f"{value:.2f}", red, green, blue, min(1.0, 2 * value))
-    return table
 
 
 def to_space(volume: Any, pixels: np.ndarray) -> np.ndarray:
