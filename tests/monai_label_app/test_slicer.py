@@ -27,6 +27,7 @@ from shapely.geometry import Point, Polygon
 from werkzeug.exceptions import NotFound
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import make_server
+from werkzeug.wrappers import Response
 
 from explainers.heatmap import overlay
 from monai_label_app import web
@@ -164,6 +165,14 @@ def test_a_map_never_lies_over_another_frame(there) -> None:
     composite.SetBackgroundVolumeID(still.GetID())  # as by the view's own menu
     assert composite.GetForegroundVolumeID() is None
     assert not any(one.GetDisplayNode().GetVisibility() for one in library().findings.curves(there.scene))
+    there.logic.explain(still)
+    other = there.scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    other.SetLayoutName("Green")
+    there.logic.show(still)
+    other.SetForegroundVolumeID(composite.GetForegroundVolumeID())
+    other.SetBackgroundVolumeID(film.GetID())  # two views, two images: the map stays over its own
+    assert (composite.GetForegroundVolumeID() is None, other.GetForegroundVolumeID() is None) == (False, True)
+    assert not any(one.GetDisplayNode().GetVisibility() for one in library().findings.curves(there.scene))
 
 
 def test_findings_of_all_frames_stand_in_a_table_that_leads_to_them(there) -> None:
@@ -206,6 +215,10 @@ def test_a_correction_arrives_with_its_region_in_pixels(bench, there) -> None:
     assert kept.region == ((LEFT, TOP), (RIGHT, TOP), (RIGHT, BOTTOM), (0, BOTTOM)), "cut off at the image's edge"
     drawn.SetCurveTypeToCardinalSpline()
     there.logic.correct(volume, "polyps", "Dr. Åse", "", drawn)
+    for number in range(4):
+        drawn.SetNthControlPointPositionWorld(number, there.place(volume, -50 - number, -50))
+    with pytest.raises(ValueError, match="no closed curve on the image"):
+        there.logic.correct(volume, "polyps", "Dr. Åse", "", drawn)
     smooth = Polygon(bench.datastore.corrections.current()[0].region)
     assert smooth.contains(Point(LEFT + 10, TOP + 10))
 
@@ -233,8 +246,13 @@ def test_what_goes_wrong_is_one_plain_sentence(bench, there, tmp_path) -> None:
     for wrong in ("ftp://host", "http://", "http://host:port"):
         with pytest.raises(refused, match="is no address of a server"):
             logic.connect(wrong)
-    with pytest.raises(refused, match="answers, but is no EndoLens server"):
-        stranger(logic)
+    for answer in (
+        NotFound(),
+        Response('{"detail": "Not Found"}', 404, mimetype="application/json"),
+        Response("hello"),
+    ):
+        with pytest.raises(refused, match="answers, but is no EndoLens server"):
+            stranger(logic, answer)
     with pytest.raises(refused, match="no such study"):
         logic.load("1.2.3")
     with pytest.raises(refused, match="there is no class 'cancer'"):
@@ -249,8 +267,8 @@ def test_what_goes_wrong_is_one_plain_sentence(bench, there, tmp_path) -> None:
         Slicer().logic.load(STUDY)
 
 
-def stranger(logic: Any) -> None:
-    server = make_server("127.0.0.1", 0, NotFound())
+def stranger(logic: Any, answer: Any) -> None:
+    server = make_server("127.0.0.1", 0, answer)
     thread = threading.Thread(target=server.handle_request)
     thread.start()
     try:

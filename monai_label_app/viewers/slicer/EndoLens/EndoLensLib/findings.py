@@ -72,8 +72,8 @@ def curves(scene: Any) -> list[Any]:
     return [curve for curve in nodes(scene, "vtkMRMLMarkupsClosedCurveNode") if curve.GetAttribute(IMAGE)]
 
 
-def show(scene: Any, frame: Frame) -> None:
-    """Show the curves of one frame: all stills lie in the same place."""
+def show(scene: Any, frame: Frame | None) -> None:
+    """Show the curves of one frame, or none: all stills lie in the same place."""
     for curve in curves(scene):
         curve.GetDisplayNode().SetVisibility(_frame_of(curve) == frame)
 
@@ -85,13 +85,15 @@ def frame_in_row(scene: Any, row: int) -> Frame:
 
 
 def region_of(curve: Any, volume: Any) -> list[list[float]]:
-    """A closed curve as a polygon of [x, y] in pixels of an image."""
+    """A closed curve as a polygon of [x, y] in pixels of an image; ValueError if it lies outside."""
     if curve.GetCurveType() == slicer.vtkCurveGenerator.CURVE_TYPE_LINEAR_SPLINE:
         places = [curve.GetNthControlPointPositionWorld(number) for number in range(curve.GetNumberOfControlPoints())]
     else:
         points = curve.GetCurvePointsWorld()
         places = [points.GetPoint(number) for number in range(points.GetNumberOfPoints())]
     pixels = to_pixels(volume, np.array(places, dtype=float).reshape(-1, 3))
+    if not np.ptp(pixels, axis=0).all():
+        raise ValueError("The region is no closed curve on the image.")
     return pixels[:: 1 + len(pixels) // MOST_POINTS].round(2).tolist()
 
 

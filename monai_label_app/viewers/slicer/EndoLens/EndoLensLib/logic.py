@@ -44,7 +44,7 @@ class EndoLensLogic:
 
     @property
     def model(self) -> Model:
-        """Its network, as it was when :meth:`connect` asked."""
+        """Its network, as it was when it was asked last."""
         if self._model is None:
             raise ServerError("Connect to a server first.")
         return self._model
@@ -75,7 +75,6 @@ class EndoLensLogic:
             except (ValueError, ServerError) as error:
                 problems.append(f"{image.title}: {error}")
         progress(len(listed), len(listed))
-        self._watch()
         first = next((self.volume(image.uid) for image in listed if image.source and self.volume(image.uid)), None)
         if first is not None:
             self.show(first)
@@ -101,6 +100,7 @@ class EndoLensLogic:
 
     def show(self, volume: Any, number: int | None = None) -> None:
         """Show an image, by default the frame of it that it is at, in the slice views."""
+        self._watch()
         browser = volumes.browser_of(self._scene, volume)
         if browser is not None and number is not None:
             browser.SetSelectedItemNumber(number - 1)
@@ -109,9 +109,9 @@ class EndoLensLogic:
         self._settle()
 
     def shown(self) -> Any:
-        """The volume in the slice views that is an image of ours; None if there is none."""
-        wanted = {view.GetBackgroundVolumeID() for view in self._views()}
-        return next((one for one in self.loaded() if one.GetID() in wanted), None)
+        """The image's volume in the slice views; None if there is none, or several."""
+        found = [volume for volume in self.loaded() if volume.GetID() in map(_background, self._views())]
+        return found[0] if len(found) == 1 else None
 
     def explain(self, volume: Any, method: str = "grad-cam", layer: str = "", label: str = "") -> Evidence:
         """Show a volume with a map over its frame, and outline what a class is read from.
@@ -123,6 +123,7 @@ class EndoLensLogic:
             label: the predicted class unless given.
         """
         frame = self._source(volume)
+        self._model = self.server.model()  # another version may be active by now
         evidence = self.server.evidence(frame, layer, label)
         coloured = self.server.explanation(frame, method, evidence.layer, evidence.label)
         title = f"{method} of {evidence.label} in {evidence.layer}"
@@ -142,6 +143,7 @@ class EndoLensLogic:
 
     def find(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Outline what the predicted class is read from, on every frame of every image that is loaded."""
+        self._model = self.server.model()
         frames = [(volume, frame) for volume in self.loaded() for frame in self._frames(volume)]
         for number, (volume, frame) in enumerate(frames):
             progress(number, len(frames))
@@ -230,17 +232,27 @@ class EndoLensLogic:
 
     def _settle(self) -> None:
         """No map and no curve over a frame that it was not made of."""
-        shown = self.shown()
-        if self._settling or shown is None:
+        if self._settling:
             return
         self._settling = True
-        for view in self._views():
-            laid = self._scene.GetNodeByID(view.GetForegroundVolumeID() or "")
-            if laid is not None and not volumes.fits(self._scene, laid, shown):
-                view.SetForegroundVolumeID(None)
-        frame = volumes.frame_of(self._scene, shown)
-        findings.show(self._scene, frame)
+        try:
+            for view in self._views():
+                below, laid = (self._scene.GetNodeByID(one or "") for one in (_background(view), _foreground(view)))
+                if laid is not None and not volumes.fits(self._scene, laid, below):
+                    view.SetForegroundVolumeID(None)
+            shown = self.shown()
+            frame = None if shown is None else volumes.frame_of(self._scene, shown)
+            findings.show(self._scene, frame)
+        finally:
+            self._settling = False
         if frame != self._settled:
             self._settled = frame
             self._turned()
-        self._settling = False
+
+
+def _background(view: Any) -> Any:
+    return view.GetBackgroundVolumeID()
+
+
+def _foreground(view: Any) -> Any:
+    return view.GetForegroundVolumeID()

@@ -168,15 +168,20 @@ class Server:
             raise ServerError(
                 f"No server answers at {self.address}. Is the address right, and does `endolens serve` run there?"
             ) from None
-        if answer.ok:
-            return answer
-        try:
-            detail = str(answer.json()["detail"])
-        except (ValueError, KeyError, TypeError):
-            # A server that fails says so in its own way; one that is not ours has no such page.
-            failed = f"{self.address} failed with status {answer.status_code}; its log says why"
-            detail = failed if answer.status_code >= 500 else self._stranger()
-        raise ServerError(detail)
+        if not answer.ok:
+            raise ServerError(self._said(answer, path))
+        return answer
+
+    def _said(self, answer: requests.Response, path: str) -> str:
+        # A server of another kind, as MONAI Label without us, answers in JSON too; 403 says why this computer may not.
+        if answer.headers.get("content-type") == "application/problem+json" or answer.status_code == 403:
+            try:
+                return str(answer.json()["detail"])
+            except (ValueError, KeyError, TypeError):
+                return f"{self.address} does not let this computer in"
+        if answer.status_code >= 500:
+            return f"{self.address} failed with status {answer.status_code}; its log says why"
+        return self._stranger() if path.startswith("api/") else "it is no longer there; load the study again"
 
     def _stranger(self) -> str:
         return f"{self.address} answers, but is no EndoLens server. Is the address right?"

@@ -164,9 +164,9 @@ def _show_as_it_is(volume: Any) -> None:
 
 
 def fits(scene: Any, laid: Any, volume: Any) -> bool:
-    """Whether a map was made of the frame that an image's volume shows; True of a volume that is no map of ours."""
+    """Whether a map was made of the frame that a volume, if any, shows; True of a volume that is no map of ours."""
     made_of = laid.GetAttribute(_MAP_OF)
-    return made_of is None or made_of == repr(frame_of(scene, volume))
+    return made_of is None or (volume is not None and made_of == repr(frame_of(scene, volume)))
 
 
 def to_space(volume: Any, pixels: np.ndarray) -> np.ndarray:
