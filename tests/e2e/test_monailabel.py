@@ -174,7 +174,7 @@ def test_every_output_is_answered_or_refused(server: str, analysed: list[dict]) 
     found = {}
     for task in ("classify", "grad_cam"):
         for output in ("json", "image", "all", "dicom_seg", "nothing"):
-            answer = httpx.post(f"{server}/infer/{task}", params={"image": image, "output": output})
+            answer = httpx.post(f"{server}/infer/{task}", params={"image": image, "output": output}, timeout=60)
             found[task, output] = answer.status_code, answer.headers["content-type"].split(";")[0]
     json_, refused, invalid = (200, "application/json"), (400, "application/json"), (422, "application/json")
     assert [found["classify", one] for one in ("json", "all")] == [json_, json_]
