@@ -62,10 +62,19 @@ def test_dataset_and_corrections_are_learned_together_and_a_part_is_kept_aside(d
     assert card.training_data == "none; 3 corrections by 2 readers"
     assert card.metrics["validation_images"] == 4
     assert (task.stats()["epoch"], task.stats()["total_epochs"], len(task.stats()["eval"]["macro_f1"])) == (2, 2, 2)
+    assert 0 <= task.stats()["best_metric"] <= 1
     (recipe,) = (registry.folder / "runs").glob("*/recipe.json")
     pictures = json.loads(recipe.read_text())["pictures"]
     assert len(pictures) == 23
     assert not list(recipe.parent.glob("*.pt"))
+
+
+def test_where_nothing_is_kept_aside_there_is_no_score(datastore, registry):
+    datastore.corrections.add(Correction(datastore.list_images()[0], "polyps", "Ada"))
+    task = Learn(registry, None)
+    task({"epochs": 1}, datastore)
+    assert task.stats()["epoch"] == 1
+    assert "best_metric" not in task.stats(), "3D Slicer's MONAI Label multiplies it where it is"
 
 
 @pytest.mark.parametrize(
