@@ -33,6 +33,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screenshots", type=Path, help="draw the pictures of docs/ anew, into this folder")
+
+
 @pytest.fixture(scope="session")
 def real_images() -> Path:
     """The folder of real endoscopy images, which are no part of this repository."""

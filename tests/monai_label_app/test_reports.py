@@ -267,10 +267,21 @@ def test_what_could_not_be_stored_is_signed_and_stored_when_it_is_signed_again(c
     assert sorted(one.SOPInstanceUID for one in documents(folder)) == sorted(signed.get_json()["documents"])
 
 
+def state(client: FlaskClient) -> str:
+    said = client.get(f"/api/v1/studies/{UID}").get_json()["state"]
+    assert [said] == [one["state"] for one in client.get("/api/v1/studies").get_json()]
+    assert f'data-state="{said}"' in client.get("/").get_data(as_text=True)
+    return str(said)
+
+
 def test_an_addendum_begins_as_the_signed_report_and_names_it(client, folder):
+    assert state(client) == "new"
     begin(client)
+    assert state(client) == "report draft"
     first = sign(client, '"1"').get_json()
+    assert state(client) == "signed"
     begun = client.post(f"{REPORT}/addendum")
+    assert state(client) == "report draft"
     assert begun.get_json()["report"] == first["report"]
     assert (begun.get_json()["predecessor"], begun.get_json()["missing"][0]) == (1, "addendum")
     added = save(client, begun.headers["ETag"], {**first["report"], "addendum": "Histology: adenoma"})
