@@ -25,10 +25,10 @@ demo: .venv/installed
 	$(BIN)/endolens demo --port $(PORT)
 
 test: lint system
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 quick: .venv/tested
-	$(BIN)/pytest -q -m "not slow and not e2e"
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow and not e2e"
 
 lint: .venv/tested
 	$(BIN)/ruff check .

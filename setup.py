@@ -56,6 +56,7 @@ setup(
         "test": [
             "psycopg[binary]>=3.1",
             "pytest>=8.0",
+            "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "captum==0.8.0",  # the last that goes with numpy 1
             "grad-cam>=1.5.5",

@@ -116,6 +116,12 @@ def test_a_draft_of_an_analysed_study_is_what_the_analysis_found(client, folder,
     assert made.SOPInstanceUID == signed["documents"][0]
 
 
+def test_null_is_no_request_for_a_draft(client):
+    refused = client.post(REPORT, data="null", content_type="application/json")
+    assert (refused.status_code, refused.mimetype) == (422, "application/problem+json")
+    assert client.get(REPORT).status_code == 404
+
+
 def test_a_frame_that_cannot_be_read_does_not_keep_the_others_from_being_proposed(client, folder):
     content = (folder / STILLS[0].name).read_bytes()
     (folder / STILLS[0].name).write_bytes(content[: len(content) - 2000])
