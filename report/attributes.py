@@ -25,9 +25,10 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DA, DT, TM
 
+from report.choices import role
 from report.examination import Signature
 from report.findings import Algorithm, Finding
-from report.terms import long_string, plain_text, private_code, short_text
+from report.terms import long_string, plain_text, short_text
 from report.uids import derive
 
 MANUFACTURER = "EndoLens"
@@ -164,7 +165,7 @@ def person_observer(signature: Signature) -> ObserverContext:
         observer_identifying_attributes=PersonObserverIdentifyingAttributes(
             name=signature.name,
             organization_name=signature.organization,
-            role_in_procedure=private_code("ROLE", signature.role) if signature.role else None,
+            role_in_procedure=role(signature.role) if signature.role else None,
         ),
     )
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from highdicom.sr import CodedConcept
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 
+from report.choices import KINDS as KINDS_OF_EXAMINATION
+from report.choices import SEDATIONS, SITES
 from report.endoscopic_image import Examination, Still, endoscopic_image, study_of
-from report.examination import Evidence, ExaminationReport, Observation, Signature
+from report.examination import BowelPreparation, Choice, Evidence, ExaminationReport, Observation, Signature
 from report.examination_report import examination_report
 from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Algorithm, Explanation, Finding
 from report.key_objects import key_objects
+from report.language import LANGUAGES
 from report.render import encapsulated_pdf
 from report.secondary_capture import COMPRESSIONS, GUIDED_HEATMAPS, LAYER_WALK, heatmap_capture
 from report.segmentation import segmentation
@@ -87,10 +91,36 @@ def cases(draw: st.DrawFn) -> Case:
         Finding(seen, str(source.SOPInstanceUID), frame, contour, whole_image=not contours, number=number)
         for number, contour in enumerate(contours or [outline], start=1)
     ]
-    shown = st.sampled_from([(), (Evidence(str(source.SOPInstanceUID), frame, draw(WORDS)),)])
-    observations = st.lists(st.builds(Observation, st.just("") | LABEL, WORDS, shown, st.none() | chance), max_size=3)
-    report = draw(st.builds(ExaminationReport, NAME, WORDS, observations.map(tuple), *[WORDS] * 4))
+    report = draw(reports(Evidence(str(source.SOPInstanceUID), frame, draw(WORDS)), chance))
     return Case(source, pixels, frame, algorithm, findings, report, draw(st.sampled_from([*COMPRESSIONS])))
+
+
+def reports(image: Evidence, chance: st.SearchStrategy[float]) -> st.SearchStrategy[ExaminationReport]:
+    """Reports that show an image, or none."""
+    site, score = _key(SITES), st.none() | st.integers(0, 3)
+    observation = st.builds(
+        Observation,
+        label=st.just("") | LABEL,
+        text=WORDS,
+        evidence=st.sampled_from([(), (image,)]),
+        probability=st.none() | chance,
+        site=site,
+    )
+    words = ("procedure", "indication", "interventions", "adverse_events", "impression", "recommendation")
+    return st.builds(
+        ExaminationReport,
+        kind=_key(KINDS_OF_EXAMINATION),
+        sedation=st.builds(Choice, key=_key(SEDATIONS), remark=WORDS),
+        extent=st.builds(Choice, key=site, remark=WORDS),
+        preparation=st.builds(BowelPreparation, right=score, transverse=score, left=score),
+        observations=st.lists(observation, max_size=3).map(tuple),
+        language=st.sampled_from([*LANGUAGES]),
+        **dict.fromkeys((*words, "ai_involvement", "addendum"), WORDS),
+    )
+
+
+def _key(choices: Mapping[str, CodedConcept]) -> st.SearchStrategy[str]:
+    return st.sampled_from(["", *choices])
 
 
 def _capture(case: Case, **options: object) -> Dataset:
