@@ -14,7 +14,6 @@ from highdicom.sr import (
     CodedConcept,
     Comprehensive3DSR,
     ComprehensiveSR,
-    ContainerContentItem,
     ContentSequence,
     FindingSite,
     ImageContentItem,
@@ -35,6 +34,8 @@ from report.attributes import (
     MANUFACTURER,
     completed,
     device_observer,
+    filled,
+    heading,
     is_multi_frame,
     is_own_result,
     processing_equipment,
@@ -106,12 +107,9 @@ def findings_report(
         ],
         title=codes.DCM.ImagingMeasurementReport,
     )
-    # highdicom copies and searches the content that it is given, which takes longer than making it: it comes last.
-    heading = ContainerContentItem(name=CodedConcept(*codes.DCM.ImagingMeasurementReport[:3]))
-    heading.ContentSequence = ContentSequence()
     document = (Comprehensive3DSR if three_dimensional else ComprehensiveSR)(
         evidence=[*headers.values(), *captures],
-        content=heading,
+        content=heading(codes.DCM.ImagingMeasurementReport),
         series_instance_uid=derive("findings series", *made_of),
         series_number=SERIES_NUMBER,
         sop_instance_uid=derive("findings", *made_of),
@@ -124,11 +122,7 @@ def findings_report(
         contributing_equipment=[processing_equipment(algorithm, f"Findings. {algorithm.notice}")],
         specific_character_set=first.SpecificCharacterSet,
     )
-    made = Dataset()
-    made.update(document)
-    made.update(content[0])
-    made.file_meta = document.file_meta
-    return made
+    return filled(document, content[0])
 
 
 def read_findings(report: Dataset) -> list[Finding]:
