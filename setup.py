@@ -20,6 +20,11 @@ setup(
             "sample/study/*.dcm",
             "web/templates/*",
             "web/static/*",
+            # Slicer's module, which no Python imports
+            "viewers/slicer/CMakeLists.txt",
+            "viewers/slicer/EndoLens/*.*",
+            "viewers/slicer/EndoLens/EndoLensLib/*.py",
+            "viewers/slicer/EndoLens/Resources/*/*",
         ],
         "explainers": ["py.typed"],
         "report": ["py.typed", "templates/*.html", "languages/*.json"],
