@@ -41,10 +41,11 @@ export class Server {
 
   async #fetch(address) {
     const response = await fetch(this.absolute(address)).catch(() => {
-      throw new Error("the server does not answer");
+      throw Object.assign(new Error("the server does not answer"), { passing: true });
     });
     if (response.ok) return response;
     const { detail } = await response.json().catch(() => ({}));
-    throw new Error(detail ?? `the server answered ${response.status}`);
+    const passing = response.status > 500; // a server behind it, or too much at once
+    throw Object.assign(new Error(detail ?? `the server answered ${response.status}`), { passing });
   }
 }

@@ -28,6 +28,8 @@ window.config.httpErrorHandler = (error) => console.warn('image:', error);
 _NO_SERIES = "study.series.find(s => s.SeriesInstanceUID === SeriesInstanceUID) || []"
 _EMPTY_SERIES = "study.series.find(s => s.SeriesInstanceUID === SeriesInstanceUID) || { instances: [] }"
 
+EXTENSION_ADDRESS = "/endolens/ohif/extension.js"
+
 _KEPT_AS_LISTS = frozenset({"ContentSequence"})
 """Sequences that OHIF walks as lists even where they hold one item; it reads all others as one item's attributes."""
 
@@ -99,7 +101,7 @@ class Viewer:
         config = {
             "routerBasename": self.base,
             "showStudyList": pacs,
-            "extensions": [],
+            "extensions": [EXTENSION_ADDRESS],
             "modes": [],
             "maxNumberOfWebWorkers": 3,
             "showWarningMessageForCrossOrigin": False,
