@@ -1,10 +1,17 @@
-// Ask the server, or, with content, tell it something. An error is one sentence for the reader.
-export async function ask(address, content) {
-  const options = content && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(content) };
+// Requests to the server. An error is one sentence for the reader; "passing" says that it may be over soon.
+
+export async function request(address, options) {
   const response = await fetch(address, options).catch(() => {
-    throw new Error("EndoLens does not answer.");
+    throw Object.assign(new Error("the server does not answer"), { passing: true });
   });
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(answer.detail ?? `the server answered ${response.status}`);
-  return answer;
+  if (response.ok) return response;
+  const { detail } = await response.json().catch(() => ({}));
+  // Above 500 it is something behind the server, or too much at once.
+  throw Object.assign(new Error(detail ?? `the server answered ${response.status}`), { passing: response.status > 500 });
+}
+
+// Ask for JSON, or, with content, send some.
+export async function ask(address, content) {
+  const headers = { "Content-Type": "application/json" };
+  return (await request(address, content && { method: "POST", headers, body: JSON.stringify(content) })).json();
 }

@@ -125,6 +125,7 @@ class EndolensCorrect extends HTMLElement {
       this.#say(error.message, true);
     }
     save.disabled = false;
+    save.focus(); // which a button loses while it is disabled, and with it the dialog its keys
   }
 
   #say(text, wrong = false) {

@@ -3,7 +3,7 @@
 // Here is only what puts the panel among OHIF's own; the rest is loaded once the panel is shown.
 
 const ID = "endolens";
-const PANEL = `${ID}.panelModule.${ID}`;
+export const PANEL = `${ID}.panelModule.${ID}`;
 const RETRY_MILLISECONDS = 5000;
 
 export default {

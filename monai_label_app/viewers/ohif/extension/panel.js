@@ -4,10 +4,12 @@ import "../static/endolens-analysis.js";
 import "../static/endolens-correct.js";
 import "../static/endolens-explain.js";
 import { ActiveViewport } from "./active-viewport.js";
+import { PANEL } from "./extension.js";
 import { Overlay } from "./overlay.js";
 import { go, openStudy, refresh } from "./study.js";
 
 const KEY = "o";
+const RETRY_MILLISECONDS = 3000;
 const SETTLED_MILLISECONDS = 150; // whoever scrolls on does not want this frame
 const REVIEW = "endolens-review"; // image that a study was opened for
 const READER = "endolens-reader"; // as <endolens-correct> keeps it
@@ -19,8 +21,8 @@ const TEMPLATE = `
 <link rel="stylesheet" href="${own("static/endolens.css")}">
 <link rel="stylesheet" href="${own("static/endolens-analysis.css")}">
 <link rel="stylesheet" href="${own("ohif/panel.css")}">
-<p class="notice" hidden></p>
-<p class="nothing" role="status">There is no picture in the active viewport that EndoLens could look at.</p>
+<p class="notice"></p>
+<p class="nothing" role="status"></p>
 <div class="frame" hidden>
   <label><input type="checkbox" name="overlay" checked> Map over the frame <kbd>${KEY}</kbd></label>
   <endolens-explain api="${API}"></endolens-explain>
@@ -51,8 +53,9 @@ class EndolensPanel extends HTMLElement {
   #viewport;
   #overlay;
   #shown; // what <endolens-explain> shows: its address, method, layer and label
-  #study;
+  #study; // { uid, images }: of the frame in the viewport; without images while they are not known
   #settled;
+  #retry;
   #ending;
 
   // Called once it is in OHIF's page.
@@ -79,9 +82,22 @@ class EndolensPanel extends HTMLElement {
     const { signal } = this.#ending;
     document.addEventListener("keydown", (event) => this.#key(event), { signal });
     // In the report's own page something may have been stored.
-    window.addEventListener("focus", () => this.#study && this.#refresh().catch(() => {}), { signal });
-    this.#try(async () => this.#warn(await ask(`${API}/models`)));
+    window.addEventListener("focus", () => this.#study?.images && this.#refresh().catch(() => {}), { signal });
+    this.#listen(signal);
     this.#follow();
+  }
+
+  #listen(signal) {
+    const { panelService, measurementService, displaySetService } = this.#managers.servicesManager.services;
+    const { MEASUREMENT_ADDED, RAW_MEASUREMENT_ADDED } = measurementService.EVENTS;
+    // OHIF turns to its list of measurements when one is drawn; here it is the region of a correction.
+    const stay = () => panelService.activatePanel(PANEL);
+    for (const { unsubscribe } of [
+      measurementService.subscribe(MEASUREMENT_ADDED, stay),
+      measurementService.subscribe(RAW_MEASUREMENT_ADDED, stay),
+      displaySetService.subscribe(displaySetService.EVENTS.DISPLAY_SETS_ADDED, () => this.#follow()),
+    ])
+      signal.addEventListener("abort", unsubscribe);
   }
 
   disconnectedCallback() {
@@ -89,7 +105,8 @@ class EndolensPanel extends HTMLElement {
     this.#ending?.abort();
     this.#overlay?.remove();
     clearTimeout(this.#settled);
-    this.#viewport = undefined;
+    clearTimeout(this.#retry);
+    this.#viewport = this.#study = undefined;
   }
 
   get #explorer() {
@@ -102,13 +119,8 @@ class EndolensPanel extends HTMLElement {
 
   // The server's name for the frame in the viewport.
   get #address() {
-    const { image, number } = this.#viewport.frame ?? {};
+    const { image, number } = this.#viewport?.frame ?? {};
     return image && `/images/${encodeURIComponent(image)}/frames/${number}`;
-  }
-
-  #warn([{ notice }]) {
-    this.#of(".notice").textContent = notice;
-    this.#of(".notice").hidden = !notice;
   }
 
   // Another frame is in the viewport, or none.
@@ -116,17 +128,30 @@ class EndolensPanel extends HTMLElement {
     const { frame } = this.#viewport;
     this.#reveal();
     this.#overlay.follow(this.#viewport);
-    this.#of(".nothing").hidden = Boolean(frame);
-    for (const part of this.shadowRoot.querySelectorAll(".frame")) part.hidden = !frame;
     clearTimeout(this.#settled);
-    if (!frame) return;
-    this.#settled = setTimeout(() => this.#look(frame), SETTLED_MILLISECONDS);
-    if (frame.study !== this.#study) this.#open(frame.study);
+    if (!frame) return this.#none("There is no picture in the active viewport.");
+    if (frame.study !== this.#study?.uid) return this.#open(frame.study);
+    if (!this.#study.images) return undefined;
+    this.#review(frame.image);
+    const known = this.#study.images.has(frame.image);
+    this.#none(known ? "" : "This picture is none that EndoLens looks at, but a result or another kind of image.");
+    if (known) this.#settled = setTimeout(() => this.#look(frame), SETTLED_MILLISECONDS);
+    return undefined;
+  }
+
+  // Why no frame is looked at; empty where one is.
+  #none(reason) {
+    this.#of(".nothing").textContent = reason;
+    for (const part of this.shadowRoot.querySelectorAll(".frame")) part.hidden = Boolean(reason);
   }
 
   #look({ image, number }) {
     this.#explorer.setAttribute("image", image);
     this.#explorer.setAttribute("frame", number);
+  }
+
+  // Go to the frame that the study was opened for, once OHIF has it.
+  #review(image) {
     const wanted = sessionStorage.getItem(REVIEW);
     if (wanted && (wanted === image || go(this.#managers, this.#viewport, wanted))) sessionStorage.removeItem(REVIEW);
   }
@@ -143,23 +168,35 @@ class EndolensPanel extends HTMLElement {
     for (const name of ["save-view", "add"]) this.#of(`[name=${name}]`).disabled = !current;
   }
 
-  async #open(study) {
-    this.#study = study;
-    const place = this.#of(".study");
-    place.querySelector("a").href = own(`studies/${encodeURIComponent(study)}/report`);
-    place.hidden = true;
-    await this.#try(async () => {
-      const { state, patient } = await ask(`${API}/studies/${encodeURIComponent(study)}`);
-      if (study !== this.#study) return;
+  // Another study: which of its images EndoLens knows, and how far it has come.
+  async #open(uid) {
+    clearTimeout(this.#retry);
+    const opened = (this.#study = { uid });
+    this.#of(".study").hidden = true;
+    this.#none("…");
+    try {
+      const [{ images, state, patient }, [{ notice }]] = await Promise.all([
+        ask(`${API}/studies/${encodeURIComponent(uid)}`),
+        ask(`${API}/models`),
+      ]);
+      if (opened !== this.#study) return;
+      opened.images = new Set(images.map((one) => one.sop_instance_uid));
+      this.#of(".notice").textContent = notice;
       const analysis = document.createElement("endolens-analysis");
-      for (const [name, value] of Object.entries({ api: API, study, state, label: patient })) analysis.setAttribute(name, value);
+      for (const [name, value] of Object.entries({ api: API, study: uid, state, label: patient })) analysis.setAttribute(name, value);
       this.#of(".analysis").replaceChildren(analysis);
-      place.hidden = false;
-    });
+      this.#of(".study a").href = own(`studies/${encodeURIComponent(uid)}/report`);
+      this.#of(".study").hidden = false;
+      this.#follow();
+    } catch (error) {
+      if (opened !== this.#study) return;
+      this.#none(`EndoLens cannot look at this study: ${error.message}`);
+      if (error.passing) this.#retry = setTimeout(() => this.#open(uid), RETRY_MILLISECONDS);
+    }
   }
 
   #refresh() {
-    return refresh(this.#managers, this.#study);
+    return refresh(this.#managers, this.#study.uid);
   }
 
   #press(name) {
@@ -187,7 +224,7 @@ class EndolensPanel extends HTMLElement {
     const capture = seen ? (await this.#store()).sop_instance_uid : "";
     const author = localStorage.getItem(READER) ?? "";
     const [language] = navigator.language.split("-");
-    await ask(`${API}/studies/${encodeURIComponent(this.#study)}/report/evidence`, { image, frame: number, class: label, capture, author, language });
+    await ask(`${API}/studies/${encodeURIComponent(this.#study.uid)}/report/evidence`, { image, frame: number, class: label, capture, author, language });
     this.#say(`Added to the report under ${label}: the frame${seen ? " and this view of it" : ""}.`);
   }
 
@@ -196,7 +233,7 @@ class EndolensPanel extends HTMLElement {
     const { id, StudyInstanceUID: study } = await ask(own(`../activelearning/${this.#of("[name=strategy]").value}`), {});
     if (!id) return this.#say("Every image was reviewed.");
     this.#say("");
-    if (go(this.#managers, this.#viewport, id)) return;
+    if (!this.#viewport || go(this.#managers, this.#viewport, id)) return;
     sessionStorage.setItem(REVIEW, id);
     openStudy(study);
   }
