@@ -141,11 +141,13 @@ def test_the_map_lies_on_what_it_explains_and_a_region_drawn_in_the_viewer_is_a_
             panel.locator(f"[name={choice}]").uncheck()
         panel.locator("[name=opacity]").fill("1")
 
-        for keys in ([], ["+", "+"], ["+", "+"], ["h"], ["r"]):
+        for keys in ("", "++", "++"):
             for key in keys:
                 page.keyboard.press(key)
             _check_overlay(ohif)
         asked.clear()
+        for key in "hr":
+            page.keyboard.press(key)
         page.mouse.move(700, 450)
         page.mouse.down(button="middle")
         page.mouse.move(760, 400, steps=8)
