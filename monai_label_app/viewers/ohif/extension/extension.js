@@ -4,6 +4,8 @@
 
 const ID = "endolens";
 export const PANEL = `${ID}.panelModule.${ID}`;
+// In the session: the image that another study was opened for, to be reviewed.
+export const REVIEW = "endolens-review";
 const RETRY_MILLISECONDS = 5000;
 
 export default {
@@ -17,10 +19,13 @@ export default {
   },
 
   onModeEnter({ servicesManager }) {
-    const { panelService } = servicesManager.services;
+    const { panelService, viewportGridService } = servicesManager.services;
     panelService.addPanel(panelService.PanelPosition.Right, PANEL);
-    // Another study was opened for a frame in it that is to be reviewed.
-    if (sessionStorage.getItem("endolens-review")) panelService.activatePanel(PANEL, true);
+    if (!sessionStorage.getItem(REVIEW)) return;
+    const { unsubscribe } = viewportGridService.subscribe(viewportGridService.EVENTS.VIEWPORTS_READY, () => {
+      unsubscribe();
+      panelService.activatePanel(PANEL, true);
+    });
   },
 };
 

@@ -4,14 +4,13 @@ import "../static/endolens-analysis.js";
 import "../static/endolens-correct.js";
 import "../static/endolens-explain.js";
 import { ActiveViewport } from "./active-viewport.js";
-import { PANEL } from "./extension.js";
+import { PANEL, REVIEW } from "./extension.js";
 import { Overlay } from "./overlay.js";
 import { go, openStudy, refresh } from "./study.js";
 
 const KEY = "o";
 const RETRY_MILLISECONDS = 3000;
 const SETTLED_MILLISECONDS = 150; // whoever scrolls on does not want this frame
-const REVIEW = "endolens-review"; // image that a study was opened for
 const READER = "endolens-reader"; // as <endolens-correct> keeps it
 
 const own = (path) => new URL(`../${path}`, import.meta.url).href;
