@@ -17,6 +17,7 @@ setup(
         "monai_label_app": [
             "classifier/*.html",
             "sample/*.safetensors",
+            "viewers/ohif/extension/*",
             "sample/study/*.dcm",
             "web/templates/*",
             "web/static/*",

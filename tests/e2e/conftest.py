@@ -168,10 +168,22 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1600, "height": 900})
-    yield context.new_page()
-    context.close()
+def new_page(browser: Browser) -> Iterator[Callable[[], Page]]:
+    """Open a page that knows nothing of those before it."""
+    contexts = []
+
+    def start() -> Page:
+        contexts.append(browser.new_context(viewport={"width": 1600, "height": 900}))
+        return contexts[-1].new_page()
+
+    yield start
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(new_page: Callable[[], Page]) -> Page:
+    return new_page()
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def test_demo_prints_two_addresses_that_answer(tmp_path: Path, page: Page, depic
         assert "not for clinical use" in printed
 
         ohif = Ohif(page, viewer)
-        ohif.open()
+        ohif.open("Stills", "EndoLens findings")
         captures = (tmp_path / "demo" / "results").rglob("heatmaps/*.dcm")
         ohif.expect_thumbnail("EndoLens Grad-CAM", [pydicom.dcmread(file).pixel_array for file in captures])
         ohif.open_findings()

@@ -33,7 +33,7 @@ def _check_ohif(ohif: Ohif, summary: Path, stills: Path, heatmaps: list[np.ndarr
     still = sources[frame["sop_instance_uid"]].pixel_array
     height, width = still.shape[:2]
 
-    ohif.open()
+    ohif.open("Stills", "EndoLens findings")
     ohif.expect_thumbnail("Stills", [source.pixel_array for source in sources.values()])
     ohif.expect_thumbnail("EndoLens Grad-CAM", heatmaps)
 

@@ -13,7 +13,7 @@ from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
 from pydicom.uid import EncapsulatedPDFStorage
 
-from monai_label_app.study import Study
+from monai_label_app.study import Instance, Study
 from monai_label_app.viewers.segmentations import as_assumed
 
 _FOREIGN = re.compile(r"""@import\s+url\(["']?https?:[^)]*\)[^;]*;|<link\b[^>]*href=["']?https?:[^>]*>""")
@@ -27,6 +27,10 @@ window.config.httpErrorHandler = (error) => console.warn('image:', error);
 
 _NO_SERIES = "study.series.find(s => s.SeriesInstanceUID === SeriesInstanceUID) || []"
 _EMPTY_SERIES = "study.series.find(s => s.SeriesInstanceUID === SeriesInstanceUID) || { instances: [] }"
+
+EXTENSION_ADDRESS = "/endolens/ohif/extension.js"
+
+_IDENTITY = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 _KEPT_AS_LISTS = frozenset({"ContentSequence"})
 """Sequences that OHIF walks as lists even where they hold one item; it reads all others as one item's attributes."""
@@ -99,7 +103,7 @@ class Viewer:
         config = {
             "routerBasename": self.base,
             "showStudyList": pacs,
-            "extensions": [],
+            "extensions": [EXTENSION_ADDRESS],
             "modes": [],
             "maxNumberOfWebWorkers": 3,
             "showWarningMessageForCrossOrigin": False,
@@ -150,7 +154,7 @@ def manifest(study: Study, address: str) -> dict[str, Any]:
         entry: dict[str, Any] = {"metadata": metadata, "url": f"dicomweb:{place}.dcm"}
         if instance.header.SOPClassUID == EncapsulatedPDFStorage:
             entry["metadata"]["EncapsulatedDocument"] = {"DirectRetrieveURL": f"{place}.pdf"}
-        series.setdefault(str(instance.header.SeriesInstanceUID), []).append(entry)
+        series.setdefault(str(instance.header.SeriesInstanceUID), []).extend(_of_frames(instance, entry))
     first = study.instances[0].header
     described = ("PatientID", "PatientName", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber")
     return {
@@ -171,6 +175,16 @@ def manifest(study: Study, address: str) -> dict[str, Any]:
             }
         ]
     }
+
+
+def _of_frames(instance: Instance, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entry of an instance, or one for each of its frames by number, without which OHIF shows the first alone."""
+    if instance.refusal is not None or instance.frame_count == 1:
+        return [entry]
+    # All are of one object, of which OHIF reads the first.
+    named = {keyword: str(instance.header[keyword].value) for keyword in _IDENTITY}
+    metadata = [entry["metadata"], *[named] * (instance.frame_count - 1)]
+    return [{"metadata": one, "url": f"{entry['url']}?frame={number}"} for number, one in enumerate(metadata, start=1)]
 
 
 def naturalised(dataset: Dataset) -> dict[str, Any]:
