@@ -7,6 +7,7 @@ from typing import Any
 
 from highdicom import ContributingEquipment, PatientSexValues
 from highdicom.sr import (
+    CodedConcept,
     DeviceObserverIdentifyingAttributes,
     ObserverContext,
     PersonObserverIdentifyingAttributes,
@@ -129,6 +130,16 @@ def reference(instance: Dataset) -> Dataset:
 def is_multi_frame(source: Dataset) -> bool:
     """Whether references to a source must say the frame (PS3.3 table 10-3)."""
     return int(source.get("NumberOfFrames") or 1) > 1
+
+
+def source_image(source: Dataset, frame_number: int) -> Dataset:
+    """An item of the Source Image Sequence: the image, and which frame of it, that another was made of."""
+    item = reference(source)
+    if is_multi_frame(source):
+        item.ReferencedFrameNumber = frame_number
+    purpose = codes.DCM.SourceImageForImageProcessingOperation
+    item.PurposeOfReferenceCodeSequence = [CodedConcept(*purpose[:3])]
+    return item
 
 
 def tracking(finding: Finding, algorithm: Algorithm, multi_frame: bool) -> tuple[UID, str]:
