@@ -42,11 +42,16 @@ def open_stream(origin: str, header: Dataset, source: Path | Dataset) -> VideoFi
     Raises:
         UnreadableError: it cannot be decoded.
     """
+    seconds = frame_seconds(header)
     if isinstance(source, Path):
         fragments = _fragments(source, origin)
-        return VideoFile(lambda: io.BufferedReader(_Joined(source, fragments)), origin, frame_seconds(header))
-    content = b"".join(generate_fragments(source.PixelData[8:])) if source.get("PixelData") else b""
-    return VideoFile(lambda: io.BytesIO(content), origin, frame_seconds(header))
+        movie = VideoFile(lambda: io.BufferedReader(_Joined(source, fragments)), origin, seconds)
+    else:
+        content = b"".join(generate_fragments(source.PixelData[8:])) if source.get("PixelData") else b""
+        movie = VideoFile(lambda: io.BytesIO(content), origin, seconds)
+    # A bare stream does not say how long it is.
+    movie.duration = movie.duration or int(header.get("NumberOfFrames") or 0) * (seconds or 1 / movie.rate)
+    return movie
 
 
 class _Joined(io.RawIOBase):
