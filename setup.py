@@ -16,6 +16,7 @@ setup(
     package_data={
         "monai_label_app": [
             "classifier/*.html",
+            "video/*.html",
             "sample/*.safetensors",
             "viewers/ohif/extension/*",
             "sample/study/*.dcm",
@@ -38,6 +39,7 @@ setup(
         "pydicom>=3.0",
         "highdicom>=0.27",
         "pillow>=10.1",  # decodes JPEG and JPEG 2000
+        "av>=14.0",  # decodes videos, and cuts clips
         "pyjpegls>=1.2",  # decodes JPEG-LS
         "python-gdcm>=3.0.24",  # decodes lossless JPEG
         "dicomweb-client>=0.60",

@@ -136,6 +136,16 @@ def is_multi_frame(source: Dataset) -> bool:
     return int(source.get("NumberOfFrames") or 1) > 1
 
 
+def source_image(source: Dataset, frame_number: int) -> Dataset:
+    """An item of the Source Image Sequence: the image, and which frame of it, that another was made of."""
+    item = reference(source)
+    if is_multi_frame(source):
+        item.ReferencedFrameNumber = frame_number
+    purpose = codes.DCM.SourceImageForImageProcessingOperation
+    item.PurposeOfReferenceCodeSequence = [CodedConcept(*purpose[:3])]
+    return item
+
+
 def tracking(finding: Finding, algorithm: Algorithm, multi_frame: bool) -> tuple[UID, str]:
     """Tracking UID and identifier of a finding, the same in every object and from run to run."""
     explanation = finding.explanation
