@@ -25,6 +25,7 @@ from monailabel.interfaces.utils.app import app_instance
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
@@ -92,6 +93,10 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
     routes += [Route(path, ohif_file) for path in viewer.paths()]
     hosts = LOOPBACK_NAMES if os.environ.get(LOOPBACK_VARIABLE) else None
     origins = frozenset(str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS)
+    # A hospital's own OHIF asks from another origin; the ETag says which version of a report it has.
+    cors = Middleware(
+        CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["ETag"]
+    )
     guard = Middleware(Guard, hosts=hosts, origins=origins)
 
     @asynccontextmanager
@@ -102,7 +107,8 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
         await run_in_threadpool(jobs.close)
         uploads.close()
 
-    return Starlette(routes=[*routes, Mount("/", Refusals(api, app_instance))], middleware=[guard], lifespan=lifespan)
+    all_routes = [*routes, Mount("/", Refusals(api, app_instance))]
+    return Starlette(routes=all_routes, middleware=[cors, guard], lifespan=lifespan)
 
 
 async def _home(request: Request) -> Response:
