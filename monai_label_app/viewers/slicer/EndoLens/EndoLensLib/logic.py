@@ -83,6 +83,8 @@ class EndoLensLogic:
     def _load(self, image: Image) -> None:
         if self.volume(image.uid) is not None:
             return
+        if image.video:
+            raise ValueError("it is a video, which Slicer does not read; watch it in OHIF")
         if image.size > _MOST_BYTES:
             raise ValueError(f"its {image.frames} frames do not fit into memory; look at it on the EndoLens page")
         if image.source:

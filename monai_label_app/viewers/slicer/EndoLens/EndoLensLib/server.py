@@ -52,13 +52,19 @@ class Study:
 
 @dataclass(frozen=True)
 class Image:
-    """An image of a study; ``source``: the network can be asked about it, for it is no result of EndoLens."""
+    """An image of a study.
+
+    Attributes:
+        source: the network can be asked about it, for it is no result of EndoLens.
+        video: it is a stream, of which Slicer reads no frame.
+    """
 
     uid: str
     title: str
     frames: int
     size: int
     source: bool
+    video: bool
 
 
 @dataclass(frozen=True)
@@ -202,4 +208,6 @@ def _image(one: dict[str, Any], sources: set[str]) -> Image:
     kind = one.get("SeriesDescription") or _PICTURES[one["SOPClassUID"]]
     title = f"{kind} {one.get('InstanceNumber') or ''}".strip()
     size = frames * int(one.get("Rows") or 0) * int(one.get("Columns") or 0) * int(one.get("SamplesPerPixel") or 1)
-    return Image(one["SOPInstanceUID"], title, frames, size, one["SOPInstanceUID"] in sources)
+    source = one["SOPInstanceUID"] in sources
+    video = _PICTURES[one["SOPClassUID"]] == "video" and not source
+    return Image(one["SOPInstanceUID"], title, frames, size, source, video)
