@@ -32,6 +32,10 @@ def test_demo_prints_two_addresses_that_answer(tmp_path: Path, page: Page) -> No
         ohif.open("Stills", "EndoLens findings")
         captures = (tmp_path / "demo" / "results").rglob("heatmaps/*.dcm")
         ohif.expect_thumbnail("EndoLens Grad-CAM", [pydicom.dcmread(file).pixel_array for file in captures])
+        sentence = ohif.open_panel().locator(".sentence")
+        expect(sentence).to_contain_text("The network takes this frame for", timeout=60_000)
+        page.screenshot(path=tmp_path / "ohif-panel.png")
+        assert not ohif.errors
         assert not ohif.foreign
 
         page.goto(home)
