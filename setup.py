@@ -16,11 +16,17 @@ setup(
     package_data={
         "monai_label_app": [
             "classifier/*.html",
+            "video/*.html",
             "sample/*.safetensors",
             "viewers/ohif/extension/*",
             "sample/study/*.dcm",
             "web/templates/*",
             "web/static/*",
+            # Slicer's module, which no Python imports
+            "viewers/slicer/CMakeLists.txt",
+            "viewers/slicer/EndoLens/*.*",
+            "viewers/slicer/EndoLens/EndoLensLib/*.py",
+            "viewers/slicer/EndoLens/Resources/*/*",
         ],
         "explainers": ["py.typed"],
         "report": ["py.typed", "templates/*.html", "languages/*.json"],
@@ -33,6 +39,7 @@ setup(
         "pydicom>=3.0",
         "highdicom>=0.27",
         "pillow>=10.1",  # decodes JPEG and JPEG 2000
+        "av>=14.0",  # decodes videos, and cuts clips
         "pyjpegls>=1.2",  # decodes JPEG-LS
         "python-gdcm>=3.0.24",  # decodes lossless JPEG
         "dicomweb-client>=0.60",
@@ -57,6 +64,7 @@ setup(
         "test": [
             "psycopg[binary]>=3.1",
             "pytest>=8.0",
+            "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "captum==0.8.0",  # the last that goes with numpy 1
             "grad-cam>=1.5.5",

@@ -24,7 +24,15 @@ from report.attributes import CONVERTER
 from report.examination import ExaminationReport
 from report.examination_report import examination_report
 from report.fhir import fhir_bundle
-from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Algorithm, Explanation, Finding
+from report.findings import (
+    GRAD_CAM,
+    GUIDED_GRAD_CAM,
+    NO_VIDEO,
+    Algorithm,
+    Explanation,
+    Finding,
+    Footage,
+)
 from report.key_objects import key_objects
 from report.render import encapsulated_pdf, page, pdf
 from report.secondary_capture import GUIDED_HEATMAPS, HEATMAPS, LAYER_WALK, HeatmapSeries, heatmap_capture
@@ -112,7 +120,8 @@ class FrameResult:
 class StudyResult:
     """What came of a study: frames, the result objects in the order they were made, and what was left out.
 
-    ``fhir`` is the draft of the report as JSON, where it was wanted.
+    ``fhir`` is the draft of the report as JSON, where it was wanted; ``videos`` and ``segments`` are the lines of
+    ``summary.json`` on videos, and ``files`` what else was written beside the objects.
     """
 
     study_uid: str
@@ -120,6 +129,16 @@ class StudyResult:
     frames: list[FrameResult] = field(default_factory=list)
     objects: list[Path] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    videos: list[dict[str, Any]] = field(default_factory=list)
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+
+    def rename(self, place: Callable[[str], str]) -> None:
+        """Name every result in every line anew, where it lies now."""
+        for frame in self.frames:
+            frame.outputs = [place(output) for output in frame.outputs]
+        for line in [*self.videos, *self.segments]:
+            line.update({key: place(line[key]) for key in ("still", "clip", "clip_dicom", "timeline") if line.get(key)})
 
 
 def analyze(
@@ -128,8 +147,9 @@ def analyze(
     folder: Path,
     progress: Callable[[int], None] = lambda frames: None,
     wanted: Wanted = Wanted(),
+    footage: Footage = NO_VIDEO,
 ) -> StudyResult:
-    """Analyse a study and write its result objects as DICOM files.
+    """Analyse a study's images and write its result objects as DICOM files.
 
     An instance that cannot be read is left out and named in the result; the others are analysed.
 
@@ -139,6 +159,7 @@ def analyze(
         folder: exists; gets ``stills/`` (images made from pictures), ``heatmaps/`` and ``findings/``.
         progress: called with the number of frames that are done since the last call; what it raises ends the work.
         wanted: which objects.
+        footage: what was seen in the study's videos, whose stills are among the images.
     """
     result = StudyResult(study.uid)
     findings: list[Finding] = []
@@ -154,17 +175,17 @@ def analyze(
             still: list[Path] = []
             if instance.converted:
                 dataset.InstanceCreatorUID = CONVERTER
-                still.append(_write(dataset, folder / "stills", written))
+                still.append(write(dataset, folder / "stills", written))
             found: list[Finding] = []
             shown: list[Dataset] = []
             for frame, seen in see(dataset, instance.origin, classifier, wanted=wanted):
                 number = len(result.frames) + len(lines) + 1
                 made = captures_of(dataset, frame, seen, classifier, number, wanted)
-                outputs = [*still, *(_write(capture, folder / "heatmaps", written) for capture in made)]
+                outputs = [*still, *(write(capture, folder / "heatmaps", written) for capture in made)]
                 new = findings_of(dataset, frame, seen, made)
                 if wanted.segmentation and seen.regions:
                     regions_of = segmentation(new, dataset, algorithm_of(classifier), number)
-                    outputs.append(_write(regions_of, folder / "segmentations", written))
+                    outputs.append(write(regions_of, folder / "segmentations", written))
                 lines.append(_frame_result(instance, dataset, frame, seen, outputs))
                 found += new
                 shown += [_header(capture) for capture in made]
@@ -185,10 +206,10 @@ def analyze(
         progress(instance.frame_count - len(lines))  # those of an instance that is left out
     if findings:
         document = findings_report(findings, sources, algorithm_of(classifier), captures, wanted.three_dimensional)
-        report = _write(document, folder / "findings", result.objects)
+        report = write(document, folder / "findings", result.objects)
         for line in result.frames:
             line.outputs.append(str(report))
-        _propose(study, result, findings, [*sources, *captures], classifier, wanted, folder)
+        _propose(study, result, findings, [*sources, *captures], classifier, wanted, folder, footage)
     return result
 
 
@@ -279,19 +300,20 @@ def _propose(
     classifier: Classifier,
     wanted: Wanted,
     folder: Path,
+    footage: Footage,
 ) -> None:
     """Select the images that a report should show, and draft it."""
-    suggestions, algorithm = suggest(findings), algorithm_of(classifier)
+    suggestions, algorithm = suggest(findings, segments=footage.segments), algorithm_of(classifier)
     uids = dict.fromkeys(u for one in suggestions for u in (one.finding.sop_instance_uid, *one.finding.captures[:1]))
     headers = {one.SOPInstanceUID: one for one in objects}
     images = [headers[uid] for uid in uids]
     if wanted.key_images:
         reasons = "; ".join(one.reason for one in suggestions)
-        _write(key_objects(images, algorithm, f"{reasons}."), folder / "key-objects", result.objects)
+        write(key_objects(images, algorithm, f"{reasons}."), folder / "key-objects", result.objects)
     if wanted.report:
-        frames = len(result.frames)
-        report = draft(suggestions, algorithm, examined(images[0]), frames, frames)
-        _write(examination_report(report, images, algorithm), folder / "report", result.objects)
+        frames = len(result.frames) - sum(bool(one.still) for one in footage.segments)
+        report = draft(suggestions, algorithm, examined(images[0]), frames, frames, footage)
+        write(examination_report(report, images, algorithm), folder / "report", result.objects)
         content = None
         try:
             content = pdf(page(report, images[0], algorithm, _pictures(report, study, folder)))
@@ -299,7 +321,7 @@ def _propose(
             result.problems.append(Problem(study.uid, f"the report of {study.uid} has no PDF: {in_one_line(error)}"))
         else:
             document = encapsulated_pdf(content, report, images, algorithm)
-            _write(document, folder / "report", result.objects)
+            write(document, folder / "report", result.objects)
         result.fhir = fhir_bundle(report, images, algorithm, pdf=content).model_dump_json(indent=1)
 
 
@@ -343,6 +365,8 @@ def summary(classifier: Classifier, results: list[StudyResult], problems: list[P
             "notice": card.notice,
         },
         "frames": [vars(line) for result in results for line in result.frames],
+        "videos": [line for result in results for line in result.videos],
+        "segments": [line for result in results for line in result.segments],
         "problems": [vars(problem) for problem in left_out],
     }
     return json.dumps(content, indent=1, ensure_ascii=False)
@@ -367,7 +391,8 @@ def _frame_result(instance: Instance, dataset: Dataset, frame: Frame, seen: Seen
     )
 
 
-def _write(dataset: Dataset, folder: Path, written: list[Path]) -> Path:
+def write(dataset: Dataset, folder: Path, written: list[Path]) -> Path:
+    """Write an object into a folder, which is made if it is not there; its path is added to those ``written``."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{dataset.SOPInstanceUID}.dcm"
     dataset.save_as(path, enforce_file_format=True)

@@ -65,16 +65,17 @@ def deliver(result: StudyResult, staged: Path, out: Path) -> None:
 
     A study that is new in ``out`` appears in one step. One that is there gets the same objects again, each in one step.
     """
-    if not result.objects:
+    results = [*result.objects, *result.files]
+    if not results:
         return
     source, target = staged / result.study_uid, out / result.study_uid
     if not target.exists():
         source.rename(target)
     else:
-        for path in result.objects:
+        for path in results:
             place = target / path.relative_to(source)
             place.parent.mkdir(exist_ok=True)
             path.replace(place)
     result.objects = [target / path.relative_to(source) for path in result.objects]
-    for line in result.frames:
-        line.outputs = [str(target / Path(output).relative_to(source)) for output in line.outputs]
+    result.files = [target / path.relative_to(source) for path in result.files]
+    result.rename(lambda output: str(target / Path(output).relative_to(source)))

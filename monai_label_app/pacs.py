@@ -18,7 +18,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 from requests.auth import HTTPBasicAuth
 
-from monai_label_app.study import Instance, Study, as_file, make_study
+from monai_label_app.study import TIMELINE, Instance, Study, as_file, make_study
 
 if TYPE_CHECKING:  # torch comes with it
     from monai_label_app.analysis import StudyResult
@@ -126,8 +126,7 @@ class Pacs:
     def deliver(self, result: StudyResult) -> None:
         """Store a study's result objects as :meth:`store` does; the result then names its outputs by their UIDs."""
         self.store(dcmread(path) for path in result.objects)
-        for line in result.frames:
-            line.outputs = [Path(output).stem for output in line.outputs]
+        result.rename(lambda output: "" if output.endswith(TIMELINE) else Path(output).stem)
 
     def _instances(self, study: str, series: str) -> set[str]:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,7 @@ def write_own(pixels: NDArray[np.uint8], path: Path) -> None:
     Image.fromarray(pixels).save(path, "PNG", compress_level=3, pnginfo=text)
 
 
-def write_plot(figure: Figure, path: Path) -> None:
+def write_plot(figure: Figure, path: Path | BinaryIO) -> None:
     """Write a plot as PNG that says that it was made here."""
     figure.savefig(path, dpi=110, format="png", metadata=_OWN)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,9 @@ from pydicom.uid import (
 
 from monai_label_app.frames import UnreadableError, frames, in_one_line, require_size
 from monai_label_app.pictures import PICTURE_SUFFIXES, is_own, read_picture
+from monai_label_app.video.decode import VIDEO_SUFFIXES
+from monai_label_app.video.dicom_video import LONG, frame_seconds, open_dicom
+from monai_label_app.video.recording import OWN_CLIP, Recording, open_files
 from report.attributes import CONVERTER, is_own_result
 from report.endoscopic_image import Examination, endoscopic_image, study_of
 
@@ -45,7 +48,10 @@ READABLE = frozenset(
 MAX_FRAMES = 200_000
 """Most frames of one image; an hour of video has half as many."""
 
-_BOOKKEEPING = frozenset({"DICOMDIR", "summary.json", "datastore_v2.json", "manifest.json"})
+TIMELINE = "timeline.html"
+"""The page of what was seen in a study's videos."""
+
+_BOOKKEEPING = frozenset({"DICOMDIR", "summary.json", "datastore_v2.json", "manifest.json", TIMELINE})
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,23 @@ class Instance:
             return f"is a {sop_class.name}, not an endoscopic image or Secondary Capture"
         if is_own_result(self.header):
             return "is a result of EndoLens, not a source image"
-        if _transfer_syntax(self.header) in MPEGTransferSyntaxes:
+        if self.streamed:
             return "is a video; only stills and multi-frame images are read"
         if self.frame_count > MAX_FRAMES:
             return f"announces {self.frame_count} frames, which is more than can be read"
         return None
+
+    @property
+    def streamed(self) -> bool:
+        """Its frames are one MPEG-2, H.264 or HEVC stream."""
+        return _transfer_syntax(self.header) in MPEGTransferSyntaxes
+
+    @property
+    def is_video(self) -> bool:
+        """An endoscopy image that is watched as a video: a stream, or many frames with times."""
+        if self.header.SOPClassUID not in READABLE or is_own_result(self.header):
+            return False
+        return self.streamed or (self.frame_count >= LONG and frame_seconds(self.header) is not None)
 
     @property
     def belongs_beside_images(self) -> bool:
@@ -91,10 +109,11 @@ class Instance:
 
 @dataclass(frozen=True)
 class Study:
-    """The instances of one study, in the order of series and instance numbers."""
+    """The instances of one study, in the order of series and instance numbers, and the videos to be watched."""
 
     uid: str
     instances: tuple[Instance, ...]
+    recordings: tuple[Recording, ...] = ()
 
     @property
     def images(self) -> Study:
@@ -221,6 +240,8 @@ def read_instances(
 ) -> tuple[list[Instance], list[Problem]]:
     """Read the headers of files and folders; pictures become VL Endoscopic Images, those of one folder one study.
 
+    Files of videos are passed over.
+
     Args:
         paths: the files and folders.
         header_of: reads a DICOM file's header, or knows it.
@@ -234,6 +255,8 @@ def read_instances(
     for file in find_files(paths):
         if file.suffix.lower() in PICTURE_SUFFIXES:
             pictures.setdefault(file.parent, []).append(file)
+            continue
+        if file.suffix.lower() in VIDEO_SUFFIXES:
             continue
         try:
             header = header_of(file)
@@ -249,29 +272,77 @@ def read_instances(
 
 
 def read_studies(paths: Iterable[Path]) -> tuple[list[Study], list[Problem]]:
-    """Sort the images to analyse, from files and folders, into studies.
+    """Sort the images and videos to analyse, from files and folders, into studies.
 
-    Results of this software and objects without pictures (reports, presentation states) belong into a study's
-    folder and are passed over there; named as files of their own they are refused like any other wrong input. Images
-    that an earlier analysis made of pictures are passed over where the pictures themselves are.
+    The videos of one folder that are no DICOM are one study. Results of this software and objects without pictures
+    (reports, presentation states) belong into a study's folder and are passed over there; named as files of their own
+    they are refused like any other wrong input. Images that an earlier analysis made of pictures or videos are passed
+    over where those themselves are.
 
     Returns:
         The studies, and what could not be used.
     """
     paths = list(paths)
     named = {str(path) for path in paths}
-    instances, problems = read_instances(paths)
+    files = list(find_files(paths))
+    instances, problems = read_instances(files)
+    recordings, unreadable = _video_files(files, named)
+    problems += unreadable
     images = []
-    with_pictures = any(instance.converted for instance in instances)
     for instance in instances:
         reason = instance.refusal
-        if with_pictures and instance.header.get("InstanceCreatorUID") == CONVERTER and not instance.converted:
-            continue
-        if reason is None:
+        if instance.is_video:
+            try:
+                recordings.append(_opened(instance, Path(instance.origin)))
+            except UnreadableError as error:
+                problems.append(Problem(instance.origin, str(error)))
+        elif reason is None:
             images.append(instance)
         elif instance.origin in named or not instance.belongs_beside_images:
             problems.append(Problem(instance.origin, f"{instance.origin} {reason}"))
-    return group(images), problems
+    if recordings or any(image.converted for image in images):
+        images = [one for one in images if one.converted or one.header.get("InstanceCreatorUID") != CONVERTER]
+    return group(images, recordings), problems
+
+
+def with_videos(study: Study) -> tuple[Study, list[Problem]]:
+    """A study of an archive with what can be analysed, its videos fetched; and what could not be used."""
+    recordings, problems = [], []
+    for instance in study.instances:
+        if instance.is_video:
+            try:
+                recordings.append(_opened(instance, instance.read()))
+            except UnreadableError as error:
+                problems.append(Problem(instance.origin, str(error)))
+    images = [one for one in study.images.instances if not one.is_video]
+    if recordings:
+        images = [one for one in images if one.header.get("InstanceCreatorUID") != CONVERTER]
+    return Study(study.uid, tuple(images), tuple(recordings)), problems
+
+
+def _opened(instance: Instance, source: Path | Dataset) -> Recording:
+    movie = open_dicom(instance.origin, instance.header, source, instance.streamed)
+    size = source.stat().st_size if isinstance(source, Path) else len(source.PixelData)
+    return Recording(movie, instance.header, stored=True, size=size)
+
+
+def _video_files(files: Iterable[Path], named: Container[str]) -> tuple[list[Recording], list[Problem]]:
+    folders: dict[Path, list[Path]] = {}
+    for file in files:
+        if file.suffix.lower() in VIDEO_SUFFIXES:
+            folders.setdefault(file.parent, []).append(file)
+    recordings: list[Recording] = []
+    problems: list[Problem] = []
+    for members in folders.values():
+        opened, reasons = open_files(members, Examination())
+        recordings += opened
+        # Clips that were cut here belong into a folder of results.
+        problems += [
+            Problem(str(path), reason)
+            for path, reason in reasons.items()
+            if str(path) in named or not reason.endswith(OWN_CLIP)
+        ]
+    return recordings, problems
 
 
 def convert_pictures(paths: Iterable[Path], examination: Examination) -> tuple[list[Instance], list[Problem]]:
@@ -301,15 +372,17 @@ def convert_pictures(paths: Iterable[Path], examination: Examination) -> tuple[l
     return instances, problems
 
 
-def group(instances: Iterable[Instance]) -> list[Study]:
-    """Sort instances into studies."""
-    studies: dict[str, list[Instance]] = {}
+def group(instances: Iterable[Instance], recordings: Iterable[Recording] = ()) -> list[Study]:
+    """Sort instances and videos into studies."""
+    studies: dict[str, tuple[list[Instance], list[Recording]]] = {}
     for instance in instances:
-        studies.setdefault(str(instance.header.StudyInstanceUID), []).append(instance)
-    return [make_study(uid, members) for uid, members in studies.items()]
+        studies.setdefault(str(instance.header.StudyInstanceUID), ([], []))[0].append(instance)
+    for recording in recordings:
+        studies.setdefault(str(recording.header.StudyInstanceUID), ([], []))[1].append(recording)
+    return [make_study(uid, *members) for uid, members in studies.items()]
 
 
-def make_study(uid: str, instances: Iterable[Instance]) -> Study:
+def make_study(uid: str, instances: Iterable[Instance], recordings: Iterable[Recording] = ()) -> Study:
     """A study with its instances in the order in which a viewer shows them."""
 
     def place(instance: Instance) -> tuple[int, str, int, str]:
@@ -317,4 +390,4 @@ def make_study(uid: str, instances: Iterable[Instance]) -> Study:
         series, number = header.get("SeriesNumber"), header.get("InstanceNumber")
         return int(series or 0), str(header.SeriesInstanceUID), int(number or 0), str(header.SOPInstanceUID)
 
-    return Study(uid, tuple(sorted(instances, key=place)))
+    return Study(uid, tuple(sorted(instances, key=place)), tuple(recordings))

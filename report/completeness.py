@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from report.choices import LOWER
+from collections.abc import Iterable
+
+from report.choices import LOWER, site_of
 from report.examination import ExaminationReport
+from report.terms import NORMAL, term
+
+LANDMARKS = ("cecum", "z-line", "pylorus")
+"""Sites of which an image shows how far an examination went, and which a classifier may know by a class of its own."""
+
+
+def landmarks(classes: Iterable[str], seen: Iterable[str]) -> dict[str, bool]:
+    """Of the landmarks that classes tell in their normal state: site → whether such a class was seen."""
+    told = {label: site_of(label) for label in classes if term(label).finding == NORMAL}
+    found = {told[label] for label in seen if label in told}
+    return {site: site in found for site in LANDMARKS if site in told.values()}
 
 
 def missing(report: ExaminationReport, addendum: bool = False) -> list[str]:

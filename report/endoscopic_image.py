@@ -131,7 +131,7 @@ def endoscopic_image(still: Still, examination: Examination, instance_number: in
     image.SOPClassUID = VLEndoscopicImageStorage
     image.SOPInstanceUID = derive("still", study, still.fingerprint, copy)
     image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
-    _describe_study(image, examination)
+    describe_study(image, examination)
     image.SeriesInstanceUID = derive("stills", study)
     image.Modality = "ES"
     image.SeriesNumber = 1
@@ -147,9 +147,7 @@ def endoscopic_image(still: Still, examination: Examination, instance_number: in
         image.LossyImageCompression = "01"
         image.LossyImageCompressionRatio = f"{still.lossy_ratio:.2f}"
         image.LossyImageCompressionMethod = "ISO_10918_1"
-    _set_pixels(image, still.pixels)
-    if still.pixels.size % 2:
-        _compress(image)
+    set_pixels(image, still.pixels)
     return image
 
 
@@ -159,7 +157,8 @@ def _compress(image: Dataset) -> None:
         image.compress(JPEGLSLossless, encoding_plugin="pyjpegls", generate_instance_uid=False)
 
 
-def _describe_study(image: Dataset, examination: Examination) -> None:
+def describe_study(image: Dataset, examination: Examination) -> None:
+    """Write patient and study into an image."""
     image.StudyInstanceUID = examination.study_instance_uid
     image.StudyID = ""
     image.PatientID = examination.patient_id
@@ -174,7 +173,8 @@ def _describe_study(image: Dataset, examination: Examination) -> None:
         image.StudyDescription = examination.study_description
 
 
-def _set_pixels(image: Dataset, pixels: NDArray[np.uint8]) -> None:
+def set_pixels(image: Dataset, pixels: NDArray[np.uint8]) -> None:
+    """Write a picture (H, W, 3) into an image, as it is; compressed without loss where its bytes are odd in number."""
     image.SamplesPerPixel = 3
     image.PhotometricInterpretation = "RGB"
     image.PlanarConfiguration = 0
@@ -185,3 +185,5 @@ def _set_pixels(image: Dataset, pixels: NDArray[np.uint8]) -> None:
     data = pixels.tobytes()
     image.PixelData = data + b"\0" * (len(data) % 2)
     image["PixelData"].VR = "OB"
+    if pixels.size % 2:
+        _compress(image)

@@ -56,3 +56,45 @@ class Finding:
     whole_image: bool = False
     number: int = 1
     captures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a video in which a class is seen.
+
+    Attributes:
+        label: the class.
+        start, end: in seconds after the first frame.
+        peak, mean: of the class's probability, 0 to 1.
+        still: SOP Instance UID of the image that stands for it; empty if what it shows is shown already.
+        time: of the still, in seconds.
+    """
+
+    label: str
+    start: float
+    end: float
+    peak: float
+    mean: float
+    still: str = ""
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class Footage:
+    """What a machine saw in the videos of a study.
+
+    Attributes:
+        segments: what was seen when.
+        looked_at: frames that were classified.
+        frames: frames that were sampled, with those that showed nothing.
+        landmarks: sites that the machine can tell → whether one was seen; see :mod:`report.completeness`.
+    """
+
+    segments: tuple[Segment, ...] = ()
+    looked_at: int = 0
+    frames: int = 0
+    landmarks: tuple[tuple[str, bool], ...] = ()
+
+
+NO_VIDEO = Footage()
+"""Of a study without videos."""

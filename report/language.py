@@ -44,6 +44,10 @@ class Language:
         """A share, 0 to 1, as the language writes it: ``93.0 %``."""
         return f"{100 * share:.1f}".replace(".", self.words["decimal"]) + " %"
 
+    def seconds(self, time: float) -> str:
+        """A time in a video as the language writes it: ``12.4 s``."""
+        return f"{time:.1f}".replace(".", self.words["decimal"]) + " s"
+
 
 def _all() -> dict[str, Language]:
     folder = files("report") / "languages"

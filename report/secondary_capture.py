@@ -7,20 +7,17 @@ from typing import Any
 
 import numpy as np
 from highdicom.sc import SCImage
-from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.sr.codedict import codes
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLSLossless
 
 from report.attributes import (
     MANUFACTURER,
     completed,
     compression_history,
-    is_multi_frame,
     processing_equipment,
-    reference,
     series_description,
+    source_image,
 )
 from report.caption import captioned
 from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Algorithm, Explanation
@@ -124,7 +121,7 @@ def heatmap_capture(
     capture.ConversionType = "WSD"
     capture.DerivationDescription = short_text(". ".join(filter(None, (description, algorithm.notice))))
     capture.DerivationCodeSequence = [visual_explanation(explanation.method)]
-    capture.SourceImageSequence = [_reference(header, frame_number)]
+    capture.SourceImageSequence = [source_image(header, frame_number)]
     if header.get("BurnedInAnnotation"):
         capture.BurnedInAnnotation = header.BurnedInAnnotation
     for keyword, value in compression_history(header).items():
@@ -168,12 +165,3 @@ def _add_loss(capture: Dataset, ratio: float) -> None:
             [] if before is None else [before] if isinstance(before, str) or not hasattr(before, "__iter__") else before
         )
         setattr(capture, keyword, [*values, value])
-
-
-def _reference(source: Dataset, frame_number: int) -> Dataset:
-    item = reference(source)
-    if is_multi_frame(source):
-        item.ReferencedFrameNumber = frame_number
-    purpose = codes.DCM.SourceImageForImageProcessingOperation
-    item.PurposeOfReferenceCodeSequence = [CodedConcept(*purpose[:3])]
-    return item

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydicom import Dataset
 
 from report.choices import KINDS, site_of
 from report.examination import Evidence, ExaminationReport, Observation
-from report.findings import Algorithm, Finding
+from report.findings import NO_VIDEO, Algorithm, Finding, Footage, Segment
 from report.language import ENGLISH, LANGUAGES, Language
+from report.terms import NORMAL, term
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,19 @@ class Suggestion:
     reason: str
 
 
-def suggest(findings: Sequence[Finding], language: Language = ENGLISH) -> list[Suggestion]:
-    """Of every class the frame that the network is surest of; the first one where several are as sure."""
+def suggest(
+    findings: Sequence[Finding], language: Language = ENGLISH, segments: Sequence[Segment] = ()
+) -> list[Suggestion]:
+    """What is proposed: of videos the still of each segment, of other images the surest of every class.
+
+    A class that tells a normal place is proposed once, by its surest segment. Of several as sure it is the first.
+    """
+    stills = {one.still: one for one in segments if one.still}
+    suggestions = _of_segments([one for one in findings if one.sop_instance_uid in stills], stills, language)
     frames: dict[str, dict[tuple[str, int], Finding]] = {}
     for one in findings:
-        frames.setdefault(one.explanation.label, {}).setdefault((one.sop_instance_uid, one.frame_number), one)
-    suggestions = []
+        if one.sop_instance_uid not in stills:
+            frames.setdefault(one.explanation.label, {}).setdefault((one.sop_instance_uid, one.frame_number), one)
     for label, seen in frames.items():
         surest = max(seen.values(), key=lambda one: one.explanation.probability)
         reason = language.said(
@@ -37,6 +45,31 @@ def suggest(findings: Sequence[Finding], language: Language = ENGLISH) -> list[S
         )
         suggestions.append(Suggestion(surest, reason))
     return suggestions
+
+
+def _of_segments(findings: Sequence[Finding], stills: Mapping[str, Segment], language: Language) -> list[Suggestion]:
+    chosen: dict[str, Finding] = {}
+    for one in findings:
+        segment = stills[one.sop_instance_uid]
+        if one.explanation.label != segment.label:  # seen closely, the still is taken for something else
+            continue
+        key = segment.label if term(segment.label).finding == NORMAL else segment.still
+        if key not in chosen or segment.peak > stills[chosen[key].sop_instance_uid].peak:
+            chosen[key] = one
+    return [Suggestion(one, _reason(stills[one.sop_instance_uid], one, language)) for one in chosen.values()]
+
+
+def _reason(segment: Segment, finding: Finding, language: Language) -> str:
+    return language.said(
+        "reason.segment",
+        label=segment.label,
+        start=language.seconds(segment.start),
+        end=language.seconds(segment.end),
+        peak=language.percent(segment.peak),
+        mean=language.percent(segment.mean),
+        time=language.seconds(segment.time),
+        probability=language.percent(finding.explanation.probability),
+    )
 
 
 def examined(study: Dataset, language: Language = ENGLISH) -> ExaminationReport:
@@ -65,7 +98,12 @@ def examined(study: Dataset, language: Language = ENGLISH) -> ExaminationReport:
 
 
 def draft(
-    suggestions: Sequence[Suggestion], algorithm: Algorithm, about: ExaminationReport, looked_at: int, frames: int
+    suggestions: Sequence[Suggestion],
+    algorithm: Algorithm,
+    about: ExaminationReport,
+    looked_at: int,
+    frames: int,
+    footage: Footage = NO_VIDEO,
 ) -> ExaminationReport:
     """A report of what a machine proposes, for a doctor to edit: a finding a suggestion, in standard wording.
 
@@ -75,6 +113,7 @@ def draft(
         about: what is known of the examination.
         looked_at: how many frames the machine classified.
         frames: how many the study has.
+        footage: what the machine saw in videos, whose frames are not among those.
     """
     language = LANGUAGES[about.language]
     observations = []
@@ -87,8 +126,19 @@ def draft(
     said = language.said(
         "ai.involvement",
         model=f"{algorithm.name} {algorithm.version}",
-        frames=looked_at,
-        all=frames,
+        frames=looked_at + footage.looked_at,
+        all=frames + footage.frames,
         calibrated=language["ai.calibrated" if algorithm.calibrated else "ai.uncalibrated"],
     )
-    return replace(about, observations=tuple(observations), ai_involvement=f"{said} {algorithm.notice}".strip())
+    said = " ".join(filter(None, (said, _landmarks(footage, language), algorithm.notice)))
+    return replace(about, observations=tuple(observations), ai_involvement=said)
+
+
+def _landmarks(footage: Footage, language: Language) -> str:
+    if not footage.landmarks:
+        return ""
+    lists = [
+        ", ".join(language[f"site.{site}"] for site, seen in footage.landmarks if seen is wanted)
+        for wanted in (True, False)
+    ]
+    return language.said("ai.landmarks", seen=lists[0] or "\u2013", missing=lists[1] or "\u2013")

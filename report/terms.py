@@ -49,12 +49,12 @@ class Term:
 _COLON, _CECUM, _RECTUM = _sct("71854001", "Colon"), _sct("32713005", "Cecum"), _sct("34402009", "Rectum")
 _ILEUM, _STOMACH, _PYLORUS = _sct("34516001", "Ileum"), _sct("69695003", "Stomach"), _sct("280119005", "Pylorus")
 _ESOPHAGUS, _Z_LINE = _sct("32849002", "Esophagus"), _sct("25271004", "Gastro-esophageal junction")
-_NORMAL, _COLITIS = _sct("17621005", "Normal"), _sct("64766004", "Ulcerative colitis")
+NORMAL, _COLITIS = _sct("17621005", "Normal"), _sct("64766004", "Ulcerative colitis")
 _ESOPHAGITIS, _BARRETT = _sct("16761005", "Esophagitis"), _sct("302914006", "Barrett's esophagus")
 
 
 def _normal(site: CodedConcept) -> Term:
-    return Term(_NORMAL, site, ANATOMICAL)
+    return Term(NORMAL, site, ANATOMICAL)
 
 
 def _abnormal(finding: CodedConcept, site: CodedConcept) -> Term:

@@ -79,7 +79,7 @@ def write(result: Audit, classifier: Classifier, content: dict[str, Any], comman
         "worst": data_address(worst),
         "command": command,
     }
-    write_page("audit.html", report, problems=result.problems, **values)
+    write_page("classifier/audit.html", report, problems=result.problems, **values)
     # A file name need not be valid text.
     numbers.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
     return paths

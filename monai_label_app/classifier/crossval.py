@@ -182,4 +182,4 @@ def write(made: Sequence[Variant], content: dict[str, Any], command: str, folder
         partial.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
     values = {"content": content, "plots": plots, "paper": PAPER, "columns": COLUMNS, "remark": REMARK}
     with whole(folder / "report.html") as partial:
-        write_page("crossval.html", partial, command=command, **values)
+        write_page("classifier/crossval.html", partial, command=command, **values)

@@ -32,7 +32,7 @@ def write(evaluation: Evaluation, content: dict[str, Any], command: str, folder:
     files, plots = write_predictions(evaluation, folder)
     report, metrics = folder / "report.html", folder / "metrics.json"
     text = {"rates": RATES, "bins": BINS, "plots": plots, "problems": evaluation.problems, "command": command}
-    write_page("evaluation.html", report, content=content, **text)
+    write_page("classifier/evaluation.html", report, content=content, **text)
     # A file name need not be valid text.
     metrics.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
     return [*files, report, metrics]

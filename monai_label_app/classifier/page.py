@@ -1,4 +1,4 @@
-"""Pages that need no other file: of an evaluation, an audit, a cross-validation."""
+"""Pages that need no other file: of an evaluation, an audit, a cross-validation, a video."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from jinja2 import Environment, PackageLoader
 
 
 def write_page(template: str, path: Path, **values: Any) -> None:
-    """Fill in a template of this package; it is told when it was ``made``, and ends with the ``problems``, if any."""
-    templates = Environment(loader=PackageLoader("monai_label_app.classifier", "."), autoescape=True)
+    """Fill in a template of monai_label_app, e.g. ``classifier/audit.html``.
+
+    It is told when it was ``made``, and ends with the ``problems``, if any.
+    """
+    templates = Environment(loader=PackageLoader("monai_label_app", "."), autoescape=True)
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     # A file name need not be valid text.
     text = templates.get_template(template).render(made=made, **values)

@@ -15,6 +15,24 @@ from monai_label_app.console import explained, fail, name_problems, notice
 from report.endoscopic_image import Examination
 
 
+class _Rate(click.ParamType):
+    """A number above 0, or ``all``, which is None."""
+
+    name = "NUMBER|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        """The number; a usage error if it is none."""
+        if value == "all":
+            return None
+        try:
+            rate = float(value)
+        except ValueError:
+            rate = 0.0
+        if not 0.1 <= rate <= 1000:
+            self.fail(f"{value!r} is neither a number from 0.1 to 1000 nor all", param, ctx)
+        return rate
+
+
 def _examination_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Patient and study of pictures that carry none."""
     for name, text in reversed(
@@ -59,18 +77,23 @@ def _examination_options(command: Callable[..., Any]) -> Callable[..., Any]:
               help="Of heatmaps: JPEG-LS without loss, baseline JPEG, or none.")  # fmt: skip
 @click.option("--comprehensive-3d", "three_dimensional", is_flag=True,
               help="The findings as a Comprehensive 3D SR, as IHE AI Results asks.")  # fmt: skip
+@click.option("--rate", type=_Rate(), default="10", show_default=True,
+              help="Frames of a video that are looked at in a second, or: all.")  # fmt: skip
 @model_option
 @weights_option
 def analyze(
-    inputs: tuple[Path, ...], out: Path, pacs: str | None, study: str | None, model: str | None, weights: str | None,
-    **wanted: Any,
+    inputs: tuple[Path, ...], out: Path, pacs: str | None, study: str | None, rate: float | None, model: str | None,
+    weights: str | None, **wanted: Any,
 ) -> None:  # fmt: skip
-    """Analyse endoscopy images: one heatmap Secondary Capture a frame, one findings report a study.
+    """Analyse endoscopy images and videos: heatmaps as Secondary Captures, one findings report a study.
 
-    INPUTS are DICOM files, JPEG, PNG or TIFF pictures, or folders of them. Without INPUTS, name a study of a PACS.
+    INPUTS are DICOM files, JPEG, PNG or TIFF pictures, videos (MP4, MOV, AVI, MKV, MPEG and others), or folders of
+    them. Without INPUTS, name a study of a PACS. Of a video the segments in which a class is seen are named, with a
+    still and a clip of each, in summary.json and timeline.html. What was interrupted goes on where it was.
 
     \b
     Example:
+      endolens analyze colonoscopy.mp4 --out results --report
       endolens analyze study/ --out results
       endolens analyze study/ --out results --guided --layer-walk
       endolens analyze --pacs http://localhost:8042/dicom-web --study 1.2.840.113619.2.1
@@ -81,15 +104,21 @@ def analyze(
     from monai_label_app import analysis, folder
     from monai_label_app.classifier.classifier import open_classifier
     from monai_label_app.pacs import Pacs
-    from monai_label_app.study import read_studies
+    from monai_label_app.study import read_studies, with_videos
+    from monai_label_app.video import footage, sampling
 
     choice = analysis.Wanted(**wanted)
     with explained(out):
         archive = Pacs(pacs) if pacs else None
-        studies, problems = ([archive.study(study).images], []) if archive and study else read_studies(inputs)
+        if archive and study:
+            fetched, problems = with_videos(archive.study(study))
+            studies = [fetched]
+        else:
+            studies, problems = read_studies(inputs)
         name_problems(problems)
-        frames = sum(one.frame_count for one in studies)
-        if not frames:
+        movies = [recording.movie for one in studies for recording in one.recordings]
+        frames = sum(one.frame_count for one in studies) + sum(sampling.expected(movie, rate) for movie in movies)
+        if not (frames or movies):
             fail("there is no endoscopic image to analyse")
         classifier = open_classifier(model, weights)
         notice(classifier)
@@ -98,11 +127,13 @@ def analyze(
             with click.progressbar(length=frames, label="Analysing", file=sys.stderr) as bar:
                 for one in studies:
                     (staged / one.uid).mkdir()
-                    results.append(analysis.analyze(one, classifier, staged / one.uid, bar.update, choice))
+                    place = staged / one.uid
+                    results.append(footage.analyze(one, classifier, place, out, rate, bar.update, choice))
             for result in results:
                 name_problems(result.problems)
             frames = sum(len(result.frames) for result in results)
-            if not frames:
+            segments = sum(len(result.segments) for result in results)
+            if not frames and not movies:
                 fail("no image could be analysed")
             for result in results:
                 if archive:
@@ -115,7 +146,10 @@ def analyze(
                     (staged / f"{result.study_uid}.fhir.json").replace(out / f"{result.study_uid}.fhir.json")
             (staged / "summary.json").write_text(analysis.summary(classifier, results, problems), encoding="utf-8")
             (staged / "summary.json").replace(out / "summary.json")
-    click.echo(f"{frames} frames analysed; results in {pacs or out}, summary in {out / 'summary.json'}")
+            for one in studies:
+                footage.forget(one, classifier, out, rate)
+    seen = f"{segments} segments seen in {len(movies)} videos, " if movies else ""
+    click.echo(f"{seen}{frames} frames analysed; results in {pacs or out}, summary in {out / 'summary.json'}")
     left_out = len(problems) + sum(len(result.problems) for result in results)
     if left_out:
         fail(f"{left_out} of the inputs could not be used")

@@ -186,6 +186,18 @@ def page(new_page: Callable[[], Page]) -> Page:
     return new_page()
 
 
+@pytest.fixture
+def depict(request: pytest.FixtureRequest) -> Callable[[Page, str], None]:
+    """Keep what a page shows as a picture of docs/, if they are to be drawn anew (`make screenshots`)."""
+    folder: Path | None = request.config.getoption("--screenshots")
+
+    def keep(page: Page, name: str) -> None:
+        if folder:
+            page.screenshot(path=folder / name, type="jpeg", quality=85)
+
+    return keep
+
+
 @pytest.fixture(params=["bundled", "npm"])
 def ohif_options(request: pytest.FixtureRequest) -> list[str]:
     """Options of `endolens serve` for each OHIF: the one that MONAI Label brings, and a current one from npm."""

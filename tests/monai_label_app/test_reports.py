@@ -153,6 +153,12 @@ def test_a_draft_of_an_analysed_study_is_what_the_analysis_found(client, folder,
     assert made.SOPInstanceUID == signed["documents"][0]
 
 
+def test_null_is_no_request_for_a_draft(client):
+    refused = client.post(REPORT, data="null", content_type="application/json")
+    assert (refused.status_code, refused.mimetype) == (422, "application/problem+json")
+    assert client.get(REPORT).status_code == 404
+
+
 def test_a_frame_that_cannot_be_read_does_not_keep_the_others_from_being_proposed(client, folder):
     content = (folder / STILLS[0].name).read_bytes()
     (folder / STILLS[0].name).write_bytes(content[: len(content) - 2000])
@@ -304,10 +310,21 @@ def test_what_could_not_be_stored_is_signed_and_stored_when_it_is_signed_again(c
     assert sorted(one.SOPInstanceUID for one in documents(folder)) == sorted(signed.get_json()["documents"])
 
 
+def state(client: FlaskClient) -> str:
+    said = client.get(f"/api/v1/studies/{UID}").get_json()["state"]
+    assert [said] == [one["state"] for one in client.get("/api/v1/studies").get_json()]
+    assert f'data-state="{said}"' in client.get("/").get_data(as_text=True)
+    return str(said)
+
+
 def test_an_addendum_begins_as_the_signed_report_and_names_it(client, folder):
+    assert state(client) == "new"
     begin(client)
+    assert state(client) == "report draft"
     first = sign(client, '"1"').get_json()
+    assert state(client) == "signed"
     begun = client.post(f"{REPORT}/addendum")
+    assert state(client) == "report draft"
     assert begun.get_json()["report"] == first["report"]
     assert (begun.get_json()["predecessor"], begun.get_json()["missing"][0]) == (1, "addendum")
     added = save(client, begun.headers["ETag"], {**first["report"], "addendum": "Histology: adenoma"})

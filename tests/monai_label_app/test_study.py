@@ -98,12 +98,13 @@ def test_a_report_beside_images_is_passed_over_but_refused_where_it_is_named(pol
     assert "is a Basic Text SR Storage" in problem.reason
 
 
-def test_a_video_is_refused_by_name(polyp, tmp_path):
+def test_a_damaged_video_is_refused_by_name(polyp, tmp_path):
     dataset = encapsulated(polyp, MPEG4HP41, [b"\0\0\1\xb3"], sop_class=VideoEndoscopicImageStorage)
     write(dataset, tmp_path / "video.dcm")
     studies, (problem,) = read_studies([tmp_path])
     assert not studies
-    assert "is a video" in problem.reason
+    assert problem.reason.startswith(str(tmp_path / "video.dcm"))
+    assert "is no video that can be read" in problem.reason
 
 
 def test_a_missing_path_is_named(tmp_path):

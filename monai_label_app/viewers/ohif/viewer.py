@@ -11,10 +11,10 @@ from typing import Any
 
 from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
-from pydicom.uid import EncapsulatedPDFStorage, SegmentationStorage
+from pydicom.uid import EncapsulatedPDFStorage
 
 from monai_label_app.study import Instance, Study
-from report.attributes import is_own_result
+from monai_label_app.viewers.segmentations import as_assumed
 
 _FOREIGN = re.compile(r"""@import\s+url\(["']?https?:[^)]*\)[^;]*;|<link\b[^>]*href=["']?https?:[^>]*>""")
 
@@ -132,10 +132,6 @@ def mended(path: Path) -> str | None:
     return None
 
 
-_UPRIGHT = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
-"""What OHIF takes for granted of a picture without orientation, and must be told of a Segmentation of it."""
-
-
 def _bundled() -> Path:
     # Found without importing monailabel, which takes seconds.
     package = find_spec("monailabel")
@@ -154,13 +150,10 @@ def manifest(study: Study, address: str) -> dict[str, Any]:
     series: dict[str, list[dict[str, Any]]] = {}
     for instance in study.instances:
         place = f"{address}/endolens/instances/{instance.header.SOPInstanceUID}"
-        entry: dict[str, Any] = {"metadata": naturalised(instance.header), "url": f"dicomweb:{place}.dcm"}
+        metadata = naturalised(as_assumed(instance.header) or instance.header)
+        entry: dict[str, Any] = {"metadata": metadata, "url": f"dicomweb:{place}.dcm"}
         if instance.header.SOPClassUID == EncapsulatedPDFStorage:
             entry["metadata"]["EncapsulatedDocument"] = {"DirectRetrieveURL": f"{place}.pdf"}
-        if instance.header.SOPClassUID == SegmentationStorage and is_own_result(instance.header):
-            # What OHIF takes for granted; the object itself makes up neither.
-            shared = entry["metadata"].setdefault("SharedFunctionalGroupsSequence", {})
-            shared |= {"PlaneOrientationSequence": _UPRIGHT, "PixelMeasuresSequence": {}}
         series.setdefault(str(instance.header.SeriesInstanceUID), []).extend(_of_frames(instance, entry))
     first = study.instances[0].header
     described = ("PatientID", "PatientName", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber")

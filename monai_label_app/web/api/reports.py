@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from apiflask import APIBlueprint
-from flask import Response, jsonify
+from flask import Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import PreconditionRequired
@@ -141,6 +141,12 @@ class PictureChoice(BaseModel):
 def create_blueprint(services: Services) -> APIBlueprint:
     """``/studies/UID/report``."""
     api, reporting = APIBlueprint("reports", __name__, tag="Reports"), services.reporting
+
+    @api.before_request
+    def refuse_null() -> None:
+        # APIFlask takes it for an object without fields.
+        if request.data.strip() == b"null":
+            raise ValueError("An object is needed, not null.")
 
     @api.errorhandler(SignedError)
     def signed(error: SignedError) -> Response:

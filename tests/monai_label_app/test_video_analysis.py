@@ -1,0 +1,337 @@
+"""A video on the command line: what was planted in it is found, shown and cut out, once, also after an interruption."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from pydicom import Dataset, dcmread
+from pydicom.uid import MPEG2MPML, MPEG4HP41
+from torch import nn
+
+from monai_label_app.classifier.checkpoint import Card, save
+from monai_label_app.classifier.classifier import Classifier, open_classifier
+from monai_label_app.classifier.duplicates import NEAR, fingerprint
+from monai_label_app.classifier.network import build, calibrate
+from monai_label_app.cli import main
+from monai_label_app.frames import frames
+from monai_label_app.pictures import read_picture
+from monai_label_app.study import read_studies
+from monai_label_app.video.decode import VideoFile
+from monai_label_app.video.footage import analyze
+from monai_label_app.video.sampling import BATCH
+from report.structured_report import read_findings
+from tests.dicom_files import write
+from tests.validators import dciodvfy
+from tests.video_files import blurred, encode, faded, only_sound, pan, wrapped
+
+SIZE = (320, 240)
+RATE = 25
+
+
+def endolens(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def told(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def objects(folder: Path) -> dict[str, Dataset]:
+    return {path.name: dcmread(path) for path in folder.rglob("*.dcm")}
+
+
+@pytest.fixture(scope="module")
+def known_frames(real_images) -> dict[str, list[Path]]:
+    """Class → real pictures that the demonstration model is right about: the network is not what is tested here."""
+    classifier = open_classifier()
+    known: dict[str, list[Path]] = {}
+    for label in ("polyps", "normal-pylorus", "ulcerative-colitis", "esophagitis"):
+        for file in sorted((real_images / "kvasir-8" / label).glob("*.*g")):
+            pixels = read_picture(file).pixels
+            if min(pixels.shape[:2]) < 240 or len(known.get(label, [])) == 2:
+                continue
+            ends = pan(file, 2, SIZE, seed=len(label))
+            chances = classifier.scores([pixels, *ends], half=True).softmax(1)[:, classifier.card.classes.index(label)]
+            if chances.min() > 0.9:
+                known.setdefault(label, []).append(file)
+    return known
+
+
+@pytest.fixture(scope="module")
+def planted(known_frames, tmp_path_factory) -> tuple[Path, list[tuple[str, float, float]]]:
+    """A video, and what is seen in it from when to when."""
+    (polyp, other), (pylorus, *_), (colitis, *_) = (
+        known_frames[label] for label in ("polyps", "normal-pylorus", "ulcerative-colitis")
+    )
+    scenes: list[tuple[str, list[np.ndarray]]] = [
+        ("normal-pylorus", pan(pylorus, 60, SIZE, len("normal-pylorus"))),
+        ("polyps", pan(polyp, 10, SIZE, len("polyps"))),
+        ("ulcerative-colitis", pan(colitis, 60, SIZE, len("ulcerative-colitis"))),
+        ("", [np.zeros((240, 320, 3), np.uint8)] * 30),
+        ("polyps", pan(other, 50, SIZE, len("polyps"))),
+        ("", blurred(pan(other, 30, SIZE, 0))),
+        ("polyps", pan(polyp, 40, SIZE, len("polyps"))),
+    ]
+    scenes[2] = scenes[2][0], faded(scenes[1][1], scenes[2][1], 8)
+    shown: list[np.ndarray] = []
+    truth = []
+    for label, images in scenes:
+        if label:
+            truth.append((label, len(shown) / RATE, (len(shown) + len(images)) / RATE))
+        shown += images
+    path = tmp_path_factory.mktemp("recording") / "colonoscopy.mp4"
+    return encode(path, shown, rate=RATE, options={"g": "25"}, sound=True), truth
+
+
+@pytest.fixture(scope="module")
+def results(planted, tmp_path_factory) -> Path:
+    """What the command makes of it."""
+    out = tmp_path_factory.mktemp("results") / "out"
+    result = endolens("analyze", planted[0], "--out", out, "--report")
+    assert result.exit_code == 0, result.output
+    assert "segments seen in 1 videos" in result.stdout
+    return out
+
+
+@pytest.mark.slow
+def test_what_was_planted_is_found_and_nothing_else(planted, results):
+    found = [(one["class"], one["start"], one["end"]) for one in told(results)["segments"]]
+    truth = planted[1]
+    assert [label for label, *_ in found] == [label for label, *_ in truth]
+    for (_, start, end), (_, begun, ended) in zip(found, truth, strict=True):
+        assert abs(start - begun) <= 0.5
+        assert abs(end - ended) <= 0.5
+    (video,) = told(results)["videos"]
+    assert video["left_out"]["dark"] == pytest.approx(30 / 280, abs=0.02)
+    assert video["left_out"]["blurred"] == pytest.approx(30 / 280, abs=0.02)
+    assert video["landmarks"] == {"cecum": False, "z-line": False, "pylorus": True}
+
+
+@pytest.mark.slow
+def test_each_still_is_a_frame_of_its_segment_and_no_two_are_alike(planted, results):
+    movie = VideoFile(planted[0], "video")
+    prints = []
+    for one in told(results)["segments"]:
+        if one["still"] is None:
+            continue
+        still = dcmread(one["still"])
+        assert one["start"] <= one["still_time"] <= one["end"]
+        assert f"{one['still_time']:.3f} s" in still.DerivationDescription
+        pixels = next(frames(still, "still")).pixels
+        assert np.array_equal(pixels, next(movie.shots(one["still_time"])).picture.pixels())
+        prints.append(fingerprint(pixels))
+    assert len(prints) >= 4
+    for index, one in enumerate(prints):
+        assert all(np.count_nonzero(one != other) > NEAR for other in prints[:index])
+
+
+@pytest.mark.slow
+def test_the_study_holds_stills_maps_findings_report_and_clips_and_all_are_valid(results):
+    made = objects(results)
+    segments = told(results)["segments"]
+    stills = [one for one in segments if one["still"]]
+    kinds = [Path(name).parent.name for name in map(str, results.rglob("*.dcm"))]
+    counts = {kind: kinds.count(kind) for kind in set(kinds)}
+    assert counts == {
+        "stills": len(stills),
+        "heatmaps": len(stills),
+        "findings": 1,
+        "clips": len(segments),
+        "report": 2,
+    }
+    assert all(dciodvfy(path) == [] for path in results.rglob("*.dcm") if path.parent.name != "report")
+    assert len({one.StudyInstanceUID for one in made.values()}) == 1
+    (findings,) = (one for one in made.values() if one.SOPClassUID.name == "Comprehensive SR Storage")
+    assert {one.sop_instance_uid for one in read_findings(findings)} == {Path(one["still"]).stem for one in stills}
+    for one in segments:
+        clip, movie = made[Path(one["clip_dicom"]).name], VideoFile(Path(one["clip"]), "clip")
+        assert clip.NumberOfFrames == sum(1 for _ in movie.shots())
+        assert one["clip_start"] <= one["start"] and one["end"] - 0.1 <= one["clip_end"]
+        assert one["clip_coding"] == "copied"
+    for one in stills:
+        (source,) = made[Path(one["still"]).name].SourceImageSequence
+        clip = VideoFile(Path(one["clip"]), "clip")
+        shot = list(clip.shots())[source.ReferencedFrameNumber - 1]
+        pixels = next(frames(made[Path(one["still"]).name], "still")).pixels
+        assert np.abs(shot.picture.pixels().astype(int) - pixels).mean() < 1, "the clip's frame is the still"
+    (fhir,) = results.glob("*.fhir.json")
+    text = fhir.read_text()
+    assert "of a video, with a probability of up to" in text
+    assert "Landmarks seen in videos: Pylorus; not seen: Gastroesophageal junction, Cecum" in text or "Pylorus" in text
+    page = next(results.rglob("timeline.html")).read_text()
+    assert page.count("<video") == len(segments)
+
+
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory) -> Path:
+    """A tiny network with random weights that is sure of whatever it says."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        network = build("vgg19", width=1 / 32)
+    calibrate(network, 1e-4)
+    path = tmp_path_factory.mktemp("model") / "decided.safetensors"
+    save(path, network, Card(name="decided", version="1", width=1 / 32, input_size=64, notice="test model"))
+    return path
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_goes_on_and_the_results_are_the_same_once(planted, decided, tmp_path):
+    arguments = ["analyze", str(planted[0]), "--rate", "all", "--model", str(decided)]
+    assert endolens(*arguments, "--out", tmp_path / "whole").exit_code == 0
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", "from monai_label_app.cli import main; main()", *arguments, "--out", str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    running = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    while not (journals := list(out.glob(".2.25.*.jsonl"))):
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    lines = journals[0].read_text().splitlines()
+    assert 0 < len(lines) < math.ceil(280 / BATCH), "it was in the midst of it"
+    assert not (out / "summary.json").exists()
+    journals[0].write_text("\n".join(lines)[:-20])  # and as if it had been killed while it wrote
+    assert endolens(*arguments, "--out", out).exit_code == 0
+    assert not list(out.glob(".2.25.*.jsonl"))
+    assert told(out)["segments"]
+    assert objects(out).keys() == objects(tmp_path / "whole").keys()
+    places = ("still", "clip", "clip_dicom")
+    once, again = (
+        [{**one, **dict.fromkeys(places)} for one in told(folder)["segments"]] for folder in (tmp_path / "whole", out)
+    )
+    assert once == again
+    before = objects(out).keys()
+    assert endolens(*arguments, "--out", out).exit_code == 0
+    assert objects(out).keys() == before
+    (study,), problems = read_studies([out])
+    assert not study.recordings and not problems, "results are no recordings"
+
+
+@pytest.fixture(scope="module")
+def red_or_not(tmp_path_factory) -> Classifier:
+    """A network that sees polyps in what is red, and normal cecum in what is not."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)
+    ).eval()
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]])[..., None, None])
+        network[0].bias.zero_()
+        network[4].weight.copy_(20 * torch.eye(2))
+        network[4].bias.zero_()
+    card = open_classifier().card
+    return Classifier(
+        network,
+        replace(card, name="red", classes=("polyps", "normal-cecum"), mean=(0, 0, 0), std=(1, 1, 1), target_layer="0"),
+        "0" * 64,
+        torch.device("cpu"),
+    )
+
+
+def textured(colour: tuple[int, int, int], count: int, seed: int) -> list[np.ndarray]:
+    """Moving, sharp, of one hue."""
+    random = np.random.default_rng(seed)
+    pattern = random.random((240, 320, 1)) * 0.5 + 0.5
+    return [np.rint(np.roll(pattern, 3 * step, axis=1) * colour).astype(np.uint8) for step in range(count)]
+
+
+RED, GREEN = (230, 120, 90), (150, 200, 90)
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "syntax"), [("libx264", "a.mp4", MPEG4HP41), ("mpeg2video", "a.m2v", MPEG2MPML)]
+)
+def test_a_video_of_a_scope_stays_in_its_patient_s_study(red_or_not, tmp_path, codec, name, syntax):
+    shown = [*textured(GREEN, 40, 1), *textured(RED, 10, 2), *textured(GREEN, 40, 1)]
+    container = "mpeg2video" if codec == "mpeg2video" else None
+    file = encode(tmp_path / name, shown, codec=codec, container=container, options={"g": "10"})
+    source = wrapped(file, syntax, len(shown), RATE)
+    (tmp_path / "in").mkdir()
+    write(source, tmp_path / "in" / "video.dcm")
+    (study,), problems = read_studies([tmp_path / "in"])
+    assert not problems
+    (tmp_path / "out").mkdir()
+    result = analyze(study, red_or_not, tmp_path / "out", tmp_path)
+    assert not result.problems
+    assert [one["class"] for one in result.segments] == ["normal-cecum", "polyps", "normal-cecum"]
+    assert result.segments[1]["start"] == pytest.approx(1.6, abs=0.11)
+    assert result.segments[1]["end"] == pytest.approx(2.0, abs=0.11)
+    for path in result.objects:
+        made = dcmread(path)
+        assert (made.StudyInstanceUID, made.PatientID, made.PatientName) == (
+            source.StudyInstanceUID,
+            "4711",
+            "Doe^Jane",
+        )
+    still = dcmread(result.segments[1]["still"])
+    reference = still.SourceImageSequence[0]
+    assert reference.ReferencedSOPInstanceUID == source.SOPInstanceUID
+    assert reference.ReferencedFrameNumber == round(result.segments[1]["still_time"] * RATE) + 1
+    coding = {"libx264": "copied", "mpeg2video": "coded anew"}[codec]
+    assert {one["clip_coding"] for one in result.segments} == {coding}
+
+
+def test_what_a_still_shows_already_is_not_shown_again(red_or_not, polyp, tmp_path):
+    red = np.asarray(Image.fromarray(polyp).resize(SIZE))
+    encode(tmp_path / "a.mp4", [*[red] * 20, *[red[:, ::-1, [1, 0, 2]]] * 20, *[red] * 20])
+    (study,), _ = read_studies([tmp_path / "a.mp4"])
+    (tmp_path / "out").mkdir()
+    first, second, third = analyze(study, red_or_not, tmp_path / "out", tmp_path).segments
+    assert first["still"] and second["still"] and third["still"] is None
+    assert third["class"] == first["class"]
+
+
+def test_of_a_video_that_is_cut_off_what_is_there_is_analysed_and_that_is_said(red_or_not, tmp_path):
+    file = encode(tmp_path / "a.ts", textured(RED, 100, 3), container="mpegts")
+    content = file.read_bytes()
+    write_to = tmp_path / "cut.mp4"
+    with av.open(str(file)) as source, av.open(str(write_to), "w", options={"movflags": "+faststart"}) as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                output.mux(packet)
+    content = write_to.read_bytes()
+    write_to.write_bytes(content[: 2 * len(content) // 3])
+    (study,), _ = read_studies([write_to])
+    (tmp_path / "out").mkdir()
+    result = analyze(study, red_or_not, tmp_path / "out", tmp_path)
+    (problem,) = result.problems
+    assert problem.reason.startswith(f"{write_to} is cut off or damaged: it announces 4.0 s and can be read up to ")
+    assert [one["class"] for one in result.segments] == ["polyps"]
+
+
+def test_what_is_no_video_is_named_on_the_command_line_and_leaves_nothing(checkpoint, tmp_path, polyp):
+    only_sound(tmp_path / "sound.mp4")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    Image.fromarray(polyp).save(tmp_path / "picture.mov", "PNG")
+    for name, reason in (
+        ("sound.mp4", "has sound and no picture"),
+        ("empty.mp4", "is empty"),
+        ("picture.mov", "is a PNG picture, not a video"),
+    ):
+        result = endolens("analyze", tmp_path / name, "--out", tmp_path / "out", "--model", checkpoint)
+        assert result.exit_code == 1
+        assert f"left out: {tmp_path / name} {reason}" in result.stderr.splitlines()
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "often", "nan"])
+def test_a_rate_that_is_none_is_a_usage_error(tmp_path, rate):
+    result = endolens("analyze", tmp_path, "--rate", rate)
+    assert result.exit_code == 2
+    assert "is neither a number from 0.1 to 1000 nor all" in result.output
