@@ -8,7 +8,7 @@ from urllib.parse import urlparse
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 from scipy.ndimage import binary_dilation
 
 
@@ -49,6 +49,13 @@ class Ohif:
         self.page.wait_for_timeout(3000)
         if hide.count():
             hide.first.click()
+
+    def open_panel(self) -> Locator:
+        """Turn to the panel EndoLens."""
+        self.page.locator("[data-cy=endolens-btn]").click()
+        panel = self.page.locator("endolens-panel")
+        expect(panel.locator("footer")).to_be_visible(timeout=60_000)
+        return panel
 
     def expect_thumbnail(self, description: str, pictures: Sequence[NDArray[np.uint8]]) -> None:
         """The series with this description shows a thumbnail of one of the pictures (H, W, 3)."""

@@ -35,6 +35,12 @@ def test_demo_prints_two_addresses_that_answer(tmp_path: Path, page: Page, depic
         ohif.expect_thumbnail("EndoLens Grad-CAM", [pydicom.dcmread(file).pixel_array for file in captures])
         ohif.open_findings()
         depict(page, "ohif.jpg")
+        page.get_by_text("Stills").first.dblclick()
+        sentence = ohif.open_panel().locator(".sentence")
+        expect(sentence).to_contain_text("The network takes this frame for", timeout=60_000)
+        expect(page.locator(".endolens-overlay .regions polygon").first).to_be_attached(timeout=60_000)
+        depict(page, "ohif-panel.jpg")
+        assert not ohif.errors
         assert not ohif.foreign
 
         page.goto(home)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 from scipy.ndimage import center_of_mass
 
 from monai_label_app.classifier.checkpoint import Card, save
@@ -134,7 +134,7 @@ def test_the_map_lies_on_what_it_explains_and_a_region_drawn_in_the_viewer_is_a_
         assert [one for one in asked if one.startswith(("/endolens/ohif/", "/endolens/api/", "/endolens/static/"))] == [
             "/endolens/ohif/extension.js"
         ], "opening OHIF loads more than the extension's entry"
-        panel = _open_panel(page)
+        panel = ohif.open_panel()
         expect(panel.locator(".notice")).to_have_text("test model, not for clinical use")
         expect(panel.locator(".sentence")).to_contain_text("takes this frame for polyps", timeout=QUIET)
         for choice in ("regions", "artifacts"):
@@ -202,7 +202,7 @@ def test_a_study_of_the_pacs_is_analysed_and_its_views_are_saved_and_reported_wi
         page = new_page()
         ohif = Ohif(page, f"{viewer}/viewer?StudyInstanceUIDs={still.StudyInstanceUID}", (ours,))
         ohif.open("Stills")
-        panel = _open_panel(page)
+        panel = ohif.open_panel()
         expect(panel.locator(".sentence")).to_contain_text("The network takes this frame for", timeout=QUIET)
 
         panel.get_by_role("button", name="Analyse").click()
@@ -250,13 +250,6 @@ def _largest(folder: Path) -> Path:
 
 def _stills(folder: Path) -> list[pydicom.Dataset]:
     return sorted(map(pydicom.dcmread, folder.rglob("*.dcm")), key=lambda one: int(one.InstanceNumber))
-
-
-def _open_panel(page: Page) -> Locator:
-    page.locator("[data-cy=endolens-btn]").click()
-    panel = page.locator("endolens-panel")
-    expect(panel.locator("footer")).to_be_visible(timeout=QUIET)
-    return panel
 
 
 def _check_overlay(ohif: Ohif) -> None:
