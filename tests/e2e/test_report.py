@@ -128,6 +128,17 @@ def test_a_doctor_goes_from_a_study_to_a_signed_report(
     expect(findings(page).first.locator(".reason")).to_contain_text("frame")
     expect(page.get_by_role("link", name="Indication: why it was done")).to_be_visible()
 
+    # In another language and back, nothing of what a machine wrote is left behind.
+    rest = address.replace("/studies", "/api/v1/studies")
+    english = httpx.get(rest).json()["report"]
+    page.get_by_label("Language").select_option("de")
+    expect(page.get_by_role("link", name="Indikation: warum untersucht wurde")).to_be_visible()
+    expect(findings(page).first.locator(".reason")).to_contain_text(re.compile(r"Bild.* \d+,\d %"))
+    expect(page.locator("#ai_involvement")).to_have_value(re.compile("hat 4 von 4 Bildern klassifiziert .* kalibriert"))
+    page.get_by_label("Language").select_option("en")
+    state(page, "saved")
+    assert httpx.get(rest).json()["report"] == english
+
     fill_in(page)
     # By keyboard alone: to the images, to the last of them, to the first finding and back, and there again.
     page.get_by_label("Diagnosis").blur()
