@@ -189,7 +189,9 @@ def test_a_doctor_goes_from_a_study_to_a_signed_report(
     # The other tab does not know yet, and cannot change it.
     other.get_by_label("Indication").fill("Too late")
     state(other, "refused")
-    expect(other.locator("#state")).to_contain_text("signed by Doe, Jane")
+    expect(other.locator("#state")).to_contain_text(re.compile("signed by Doe, Jane.* kept as version"))
+    expect(other.locator("#signed-by")).to_be_visible()
+    assert "Too late" not in httpx.get(rest).text
 
     page.get_by_role("button", name="Addendum").press("Enter")
     state(page, "saved")

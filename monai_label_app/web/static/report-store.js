@@ -30,7 +30,7 @@ export class ReportStore extends EventTarget {
     const { version, etag } = await this.#ask("", { method: "POST", body: { language } });
     const kept = JSON.parse(sessionStorage.getItem(this.#key) ?? "null");
     this.#took(version, etag);
-    if (!kept || version.signature || same(kept.report, version.report)) {
+    if (!kept || same(kept.report, version.report)) {
       sessionStorage.removeItem(this.#key);
       return version;
     }
@@ -100,13 +100,19 @@ export class ReportStore extends EventTarget {
       this.#took(version, etag);
       return true;
     } catch (problem) {
-      this.#failed(problem, report);
+      await this.#failed(problem, report);
       return false;
     }
   }
 
-  #failed(problem, report) {
-    if (problem.status === 412) {
+  async #failed(problem, report) {
+    if (problem.status === 409) {
+      // Signed by somebody else meanwhile: the server keeps what was written here, and this tab shows what was signed.
+      this.#pending = null;
+      sessionStorage.removeItem(this.#key);
+      await this.#ask("").then(({ version, etag }) => this.#took(version, etag), () => {});
+      this.#say("refused", `Not saved: ${problem.message}`);
+    } else if (problem.status === 412) {
       this.#say("conflict", problem.message);
       const current = { ...problem.content.current, etag: problem.etag };
       this.#tell("conflict", { mine: report, current });
