@@ -169,10 +169,11 @@ class Drafts:
         return Algorithm(**row.algorithm)
 
     def states(self) -> dict[str, str]:
-        """Study → ``draft`` or ``signed``, of those that have a report."""
+        """Study → ``draft``, ``unstored`` (signed, its documents not in the archive yet) or ``signed``."""
+        counted = (_VERSIONS.c.study == _REPORTS.c.study) & (_VERSIONS.c.number == _REPORTS.c.current)
         with self._engine.connect() as connection:
-            rows = connection.execute(select(_REPORTS.c.study, _REPORTS.c.open))
-            return {row.study: "draft" if row.open else "signed" for row in rows}
+            rows = connection.execute(select(_REPORTS.c.study, _REPORTS.c.open, _VERSIONS.c.documents).where(counted))
+            return {row.study: "draft" if row.open else "signed" if row.documents else "unstored" for row in rows}
 
     def create(self, study: str, report: ExaminationReport, algorithm: Algorithm) -> Version:
         """The first version of a study's report; the one that counts if there is a report already."""

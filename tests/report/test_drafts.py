@@ -95,8 +95,9 @@ def test_what_is_signed_stays_and_an_addendum_follows_it(drafts):
     kept = drafts.version(STUDY, 2)
     assert (kept.report.impression, kept.author, kept.set_aside) == ("too late", "Dr. B", True)
     assert drafts.current(STUDY) == signed
-    assert drafts.states() == {STUDY: "signed"}
+    assert drafts.states() == {STUDY: "unstored"}
     assert drafts.stored(STUDY, 1, ["1.9"]).documents == ("1.9",)
+    assert drafts.states() == {STUDY: "signed"}
     added = drafts.addendum(STUDY)
     assert (added.number, added.report, added.signature) == (3, FIRST, None)
     assert drafts.addendum(STUDY) == added, "asked for twice, begun once"
