@@ -161,15 +161,19 @@ def test_a_doctor_goes_from_a_study_to_a_signed_report(
     expect(other.get_by_label("Indication")).to_have_value("Screening")
     other.get_by_label("Editor").fill("Dr. Other")
     other.get_by_label("Indication").fill("Bleeding")
+    other.get_by_label("Adverse events").fill("Perforation")
     state(other, "saved")
     page.get_by_label("Indication").fill("Screening, family history")
     conflict = page.get_by_role("dialog")
     expect(conflict).to_contain_text("Dr. Other", timeout=SLOWLY)
     expect(conflict.get_by_role("row").nth(1)).to_contain_text("Bleeding")
     expect(conflict.get_by_role("row").nth(1)).to_contain_text("Screening, family history")
-    conflict.get_by_role("button", name="All mine").press("Enter")
+    for _ in range(3):
+        page.keyboard.press("Escape")
+    conflict.get_by_role("button", name="Save what is chosen").press("Enter")
     state(page, "saved")
     expect(page.get_by_label("Indication")).to_have_value("Screening, family history")
+    expect(page.get_by_label("Adverse events")).to_have_value("Perforation")  # the other's, for it was not touched here
     kept = httpx.get(f"{address.replace('/studies', '/api/v1/studies')}/versions").json()["versions"]
     assert [one["author"] for one in kept if one["author"]] == ["Dr. Other"]
     assert sum(one["set_aside"] for one in kept) == 1

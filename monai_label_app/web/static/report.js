@@ -82,8 +82,8 @@ function showOpened() {
   showReport();
 }
 
-store.addEventListener("conflict", async ({ detail: { mine, current } }) => {
-  report = await settle({ mine, current, words: words() });
+store.addEventListener("conflict", async ({ detail: { mine, base, current } }) => {
+  report = await settle({ mine, base, current, words: words() });
   showReport();
   store.resolve(report, current);
 });
