@@ -104,13 +104,12 @@ class StaleError(ValueError):
     """
 
     def __init__(self, current: Version, aside: Version | None = None) -> None:
-        kept = f"; what you wrote is kept as version {aside.number}" if aside else ""
-        super().__init__(f"Version {current.number} was saved in the meantime{kept}.")
+        super().__init__(f"Version {current.number} was saved in the meantime.{_kept(aside)}")
         self.current, self.aside = current, aside
 
 
 class SignedError(ValueError):
-    """The report is signed and cannot be changed."""
+    """The report is signed and cannot be changed; what someone else wrote meanwhile is kept, and never counts."""
 
 
 class Drafts:
@@ -170,10 +169,11 @@ class Drafts:
         return Algorithm(**row.algorithm)
 
     def states(self) -> dict[str, str]:
-        """Study → ``draft`` or ``signed``, of those that have a report."""
+        """Study → ``draft``, ``unstored`` (signed, its documents not in the archive yet) or ``signed``."""
+        counted = (_VERSIONS.c.study == _REPORTS.c.study) & (_VERSIONS.c.number == _REPORTS.c.current)
         with self._engine.connect() as connection:
-            rows = connection.execute(select(_REPORTS.c.study, _REPORTS.c.open))
-            return {row.study: "draft" if row.open else "signed" for row in rows}
+            rows = connection.execute(select(_REPORTS.c.study, _REPORTS.c.open, _VERSIONS.c.documents).where(counted))
+            return {row.study: "draft" if row.open else "signed" if row.documents else "unstored" for row in rows}
 
     def create(self, study: str, report: ExaminationReport, algorithm: Algorithm) -> Version:
         """The first version of a study's report; the one that counts if there is a report already."""
@@ -197,20 +197,21 @@ class Drafts:
         Raises:
             LookupError: the study has no report.
             StaleError: another version counts by now; this one is set aside.
-            SignedError: the report is signed.
+            SignedError: the report is signed; this one is set aside.
         """
         with self._engine.begin() as connection:
             counted = (_REPORTS.c.study == study) & (_REPORTS.c.current == base) & _REPORTS.c.open
             # The row is locked from here on, even where nothing comes of it.
             held = connection.execute(update(_REPORTS).where(counted).values(last=_REPORTS.c.last)).rowcount
             current = _current(connection, study)
-            if current.signature:
-                raise SignedError(_signed_by(current))
-            if current.report == report:
+            same = current.report == report
+            if same and not current.signature:
                 return current
             if held:
                 return _next(connection, study, base, report, author)
-            aside = _set_aside(connection, study, base, report, author)
+            aside = None if same else _set_aside(connection, study, base, report, author)
+        if current.signature:
+            raise SignedError(f"{_signed_by(current)}{_kept(aside)}")
         raise StaleError(current, aside)
 
     def sign(self, study: str, number: int, signature: Signature) -> Version:
@@ -342,6 +343,10 @@ def _now() -> datetime.datetime:
 
 def _who(signature: Signature) -> tuple[str, str, str]:
     return signature.name, signature.role, signature.organization
+
+
+def _kept(aside: Version | None) -> str:
+    return f" What you wrote is kept as version {aside.number}." if aside else ""
 
 
 def _signed_by(version: Version) -> str:

@@ -83,8 +83,14 @@ def create_app(
         app.register_error_handler(error, _refused)
     app.after_request(_protected)
     app.jinja_env.globals["has_page"] = app.view_functions.__contains__
+    app.jinja_env.filters["day"] = _day
     app.jinja_env.globals["notice"] = lambda: classifier().card.notice
     return app
+
+
+def _day(date: str) -> str:
+    """A DICOM date for people to read; what is none stays as it is."""
+    return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 else date
 
 
 def _refused(error: HTTPError | Exception) -> Response:

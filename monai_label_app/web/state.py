@@ -5,9 +5,9 @@ from __future__ import annotations
 from monai_label_app.study import Study
 from report.structured_report import is_findings_report
 
-NEW, ANALYSED, DRAFT, SIGNED = STATES = ("new", "analysed", "report draft", "signed")
+NEW, ANALYSED, DRAFT, UNSTORED, SIGNED = STATES = ("new", "analysed", "report draft", "signed, not stored", "signed")
 
-_OF_REPORT = {"draft": DRAFT, "signed": SIGNED}
+_OF_REPORT = {"draft": DRAFT, "unstored": UNSTORED, "signed": SIGNED}
 
 
 def state_of(study: Study, report: str | None) -> str:

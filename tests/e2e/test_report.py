@@ -128,6 +128,17 @@ def test_a_doctor_goes_from_a_study_to_a_signed_report(
     expect(findings(page).first.locator(".reason")).to_contain_text("frame")
     expect(page.get_by_role("link", name="Indication: why it was done")).to_be_visible()
 
+    # In another language and back, nothing of what a machine wrote is left behind.
+    rest = address.replace("/studies", "/api/v1/studies")
+    english = httpx.get(rest).json()["report"]
+    page.get_by_label("Language").select_option("de")
+    expect(page.get_by_role("link", name="Indikation: warum untersucht wurde")).to_be_visible()
+    expect(findings(page).first.locator(".reason")).to_contain_text(re.compile(r"Bild.* \d+,\d %"))
+    expect(page.locator("#ai_involvement")).to_have_value(re.compile("hat 4 von 4 Bildern klassifiziert .* kalibriert"))
+    page.get_by_label("Language").select_option("en")
+    state(page, "saved")
+    assert httpx.get(rest).json()["report"] == english
+
     fill_in(page)
     # By keyboard alone: to the images, to the last of them, to the first finding and back, and there again.
     page.get_by_label("Diagnosis").blur()
@@ -150,15 +161,19 @@ def test_a_doctor_goes_from_a_study_to_a_signed_report(
     expect(other.get_by_label("Indication")).to_have_value("Screening")
     other.get_by_label("Editor").fill("Dr. Other")
     other.get_by_label("Indication").fill("Bleeding")
+    other.get_by_label("Adverse events").fill("Perforation")
     state(other, "saved")
     page.get_by_label("Indication").fill("Screening, family history")
     conflict = page.get_by_role("dialog")
     expect(conflict).to_contain_text("Dr. Other", timeout=SLOWLY)
     expect(conflict.get_by_role("row").nth(1)).to_contain_text("Bleeding")
     expect(conflict.get_by_role("row").nth(1)).to_contain_text("Screening, family history")
-    conflict.get_by_role("button", name="All mine").press("Enter")
+    for _ in range(3):
+        page.keyboard.press("Escape")
+    conflict.get_by_role("button", name="Save what is chosen").press("Enter")
     state(page, "saved")
     expect(page.get_by_label("Indication")).to_have_value("Screening, family history")
+    expect(page.get_by_label("Adverse events")).to_have_value("Perforation")  # the other's, for it was not touched here
     kept = httpx.get(f"{address.replace('/studies', '/api/v1/studies')}/versions").json()["versions"]
     assert [one["author"] for one in kept if one["author"]] == ["Dr. Other"]
     assert sum(one["set_aside"] for one in kept) == 1
@@ -178,7 +193,9 @@ def test_a_doctor_goes_from_a_study_to_a_signed_report(
     # The other tab does not know yet, and cannot change it.
     other.get_by_label("Indication").fill("Too late")
     state(other, "refused")
-    expect(other.locator("#state")).to_contain_text("signed by Doe, Jane")
+    expect(other.locator("#state")).to_contain_text(re.compile("signed by Doe, Jane.* kept as version"))
+    expect(other.locator("#signed-by")).to_be_visible()
+    assert "Too late" not in httpx.get(rest).text
 
     page.get_by_role("button", name="Addendum").press("Enter")
     state(page, "saved")

@@ -300,13 +300,14 @@ def test_what_could_not_be_stored_is_signed_and_stored_when_it_is_signed_again(c
     assert failed.status_code == 503
     assert "cannot be stored now" in failed.get_json()["detail"]
     assert documents(folder) == []
-    state = client.get(REPORT)
-    assert (state.headers["ETag"], state.get_json()["documents"]) == ('"1-signed"', [])
+    assert state(client) == "signed, not stored"
+    left = client.get(REPORT)
+    assert (left.headers["ETag"], left.get_json()["documents"]) == ('"1-signed"', [])
     assert client.post(f"{REPORT}/addendum").status_code == 409
     (folder / UID).unlink()
-    signed = sign(client, state.headers["ETag"])
+    signed = sign(client, left.headers["ETag"])
     assert (signed.status_code, signed.headers["ETag"]) == (200, '"1-stored"')
-    assert signed.get_json()["signature"] == state.get_json()["signature"], "signed when it was signed first"
+    assert signed.get_json()["signature"] == left.get_json()["signature"], "signed when it was signed first"
     assert sorted(one.SOPInstanceUID for one in documents(folder)) == sorted(signed.get_json()["documents"])
 
 

@@ -87,15 +87,21 @@ def test_what_is_signed_stays_and_an_addendum_follows_it(drafts):
     assert drafts.sign(STUDY, 1, replace(JANE, time=JANE.time + datetime.timedelta(1))).signature == JANE
     with pytest.raises(SignedError, match="signed by Doe, Jane"):
         drafts.sign(STUDY, 1, replace(JANE, name="Roe^Rita"))
-    for report in (FIRST, saying("changed")):
-        with pytest.raises(SignedError, match="begin an addendum"):
-            drafts.save(STUDY, 1, report)
-    assert drafts.states() == {STUDY: "signed"}
+    with pytest.raises(SignedError, match="begin an addendum"):
+        drafts.save(STUDY, 1, FIRST)
+    for _ in range(2):
+        with pytest.raises(SignedError, match="What you wrote is kept as version 2"):
+            drafts.save(STUDY, 1, saying("too late"), "Dr. B")
+    kept = drafts.version(STUDY, 2)
+    assert (kept.report.impression, kept.author, kept.set_aside) == ("too late", "Dr. B", True)
+    assert drafts.current(STUDY) == signed
+    assert drafts.states() == {STUDY: "unstored"}
     assert drafts.stored(STUDY, 1, ["1.9"]).documents == ("1.9",)
+    assert drafts.states() == {STUDY: "signed"}
     added = drafts.addendum(STUDY)
-    assert (added.number, added.report, added.signature) == (2, FIRST, None)
+    assert (added.number, added.report, added.signature) == (3, FIRST, None)
     assert drafts.addendum(STUDY) == added, "asked for twice, begun once"
-    changed = drafts.save(STUDY, 2, saying("changed"))
+    changed = drafts.save(STUDY, 3, saying("changed"))
     assert drafts.predecessor(changed) == drafts.version(STUDY, 1)
     assert drafts.version(STUDY, 1).report == FIRST
     with pytest.raises(StaleError):
@@ -207,6 +213,9 @@ class Editing(RuleBasedStateMachine):
             saved = self.drafts.save(STUDY, base, saying(text))
         except SignedError:
             assert self.current in self.signed
+            kept = self.drafts.versions(STUDY)
+            self.texts |= {one.number: one.report.impression for one in kept if one.number > max(self.texts)}
+            assert text in {one.report.impression for one in kept}
         except StaleError as error:
             assert base != self.current and self.current not in self.signed
             self.texts.setdefault(error.aside.number, text)

@@ -30,7 +30,7 @@ _REPORT = "/studies/<uid>/report"
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 _CONFLICTS: dict[Any, Any] = {
-    409: described("The report is signed."),
+    409: described("The report is signed. What was sent is kept among the versions."),
     412: described("Another version was saved in the meantime: `current`. What was sent is kept as `set_aside`."),
     428: described("If-Match does not say which version was edited."),
     503: described("It cannot be kept or stored now."),

@@ -111,7 +111,8 @@ export class Gallery {
     const known = this.#buttons.filter(({ dataset }) => "known" in dataset).length;
     const all = this.#buttons.length;
     const progress = known < all ? `, ${known} looked at …` : "";
-    this.#filters.elements.count.value = any ? `${all} frames` : `${shown} of ${all} frames${progress}`;
+    const frames = `${all} frame${all === 1 ? "" : "s"}`;
+    this.#filters.elements.count.value = any ? frames : `${shown} of ${frames}${progress}`;
     if (!any) this.#predict();
   }
 }

@@ -45,8 +45,9 @@ function splitName(name) {
   return [parts.slice(0, -1).join(" "), parts.at(-1)];
 }
 
-// Show what two editors wrote, field by field; answers with the report that is to be saved.
-export function settle({ mine, current, words }) {
+// Show what two editors wrote, field by field; answers with the report that is to be saved. What one did not change since
+// base stays as the other has it, unless one chooses otherwise.
+export function settle({ mine, base, current, words }) {
   const dialog = document.querySelector("#conflict");
   const theirs = current.report;
   const fields = Object.keys(mine).filter((field) => !same(mine[field], theirs[field]));
@@ -58,7 +59,8 @@ export function settle({ mine, current, words }) {
   };
   const rows = fields.map((field) => {
     const name = element("th", words[`field.${field}`] ?? field, { scope: "row" });
-    return element("tr", [name, choice(field, "theirs", theirs, false), choice(field, "mine", mine, true)]);
+    const touched = !base || !same(mine[field], base[field]);
+    return element("tr", [name, choice(field, "theirs", theirs, !touched), choice(field, "mine", mine, touched)]);
   });
   dialog.querySelector("tbody").replaceChildren(...rows);
   return new Promise((resolve) => {
@@ -73,8 +75,8 @@ export function settle({ mine, current, words }) {
       done((field) => form.elements[field].value);
     };
     for (const whose of ["theirs", "mine"]) form.querySelector(`button[value=${whose}]`).onclick = () => done(() => whose);
-    // Left unsettled, nothing could be saved any more.
-    dialog.oncancel = (event) => event.preventDefault();
+    // Left unsettled, nothing could be saved any more. A second Escape would not ask by "cancel".
+    dialog.onkeydown = (event) => event.key === "Escape" && event.preventDefault();
     dialog.showModal();
   });
 }

@@ -1,5 +1,7 @@
 // The list of findings. One of them, the target, gets the images that are attached.
 
+import { wording } from "./report-words.js";
+
 const list = document.querySelector("#observations");
 const template = document.querySelector("#observation").content.firstElementChild;
 const imageTemplate = document.querySelector("#evidence").content.firstElementChild;
@@ -52,16 +54,6 @@ export class Findings {
   of(uid, frame) {
     const shows = ({ evidence }) => evidence.some((image) => image.sop_instance_uid === uid && image.frame_number === frame);
     return this.#all.flatMap((one, index) => (shows(one) ? [index + 1] : []));
-  }
-
-  // Standard wording follows the language; what a person wrote stays.
-  reword(from, to) {
-    for (const one of this.#all) {
-      if (one.label && one.text === wording(from, one.label)) one.text = wording(to, one.label);
-      for (const key of Object.keys(from).filter((key) => key.startsWith("normal."))) {
-        if (one.text === from[key]) one.text = to[key];
-      }
-    }
   }
 
   #card(one, index) {
@@ -159,6 +151,3 @@ export class Findings {
 }
 
 const childNumber = (element) => [...element.parentElement.children].indexOf(element);
-
-// A class that the language does not know is worded by its name.
-const wording = (words, label) => words[`term.${label}`] ?? label;

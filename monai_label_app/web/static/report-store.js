@@ -1,6 +1,6 @@
 // Keeps a report on the server as it is edited. What is not there yet is kept in this tab, and said.
 //
-// Events: "state" {state, text}, "version" {version}, "conflict" {mine, current}.
+// Events: "state" {state, text}, "version" {version}, "conflict" {mine, base, current}: base is what mine was made of.
 // States: saved, unsaved, saving, away (the server does not answer), conflict, refused, signed.
 
 const PAUSE_MILLISECONDS = 700;
@@ -10,6 +10,7 @@ export class ReportStore extends EventTarget {
   #address;
   #key;
   #etag;
+  #base; // the report that this etag stands for
   #pending = null; // the report as it was edited last, if it is not saved yet
   #saving = null;
   #timer;
@@ -30,11 +31,11 @@ export class ReportStore extends EventTarget {
     const { version, etag } = await this.#ask("", { method: "POST", body: { language } });
     const kept = JSON.parse(sessionStorage.getItem(this.#key) ?? "null");
     this.#took(version, etag);
-    if (!kept || version.signature || same(kept.report, version.report)) {
+    if (!kept || same(kept.report, version.report)) {
       sessionStorage.removeItem(this.#key);
       return version;
     }
-    this.#etag = kept.etag;
+    [this.#etag, this.#base] = [kept.etag, kept.base];
     this.edited(kept.report);
     return { ...version, report: kept.report };
   }
@@ -42,7 +43,7 @@ export class ReportStore extends EventTarget {
   // What was typed: saved after a pause.
   edited(report) {
     this.#pending = structuredClone(report);
-    sessionStorage.setItem(this.#key, JSON.stringify({ etag: this.#etag, report }));
+    sessionStorage.setItem(this.#key, JSON.stringify({ etag: this.#etag, base: this.#base, report }));
     this.#say("unsaved", "Not saved yet");
     this.#soon(PAUSE_MILLISECONDS);
   }
@@ -60,7 +61,7 @@ export class ReportStore extends EventTarget {
 
   // After a conflict: this is what both agree on.
   resolve(report, current) {
-    this.#etag = current.etag;
+    [this.#etag, this.#base] = [current.etag, current.report];
     this.edited(report);
     return this.flush();
   }
@@ -100,16 +101,22 @@ export class ReportStore extends EventTarget {
       this.#took(version, etag);
       return true;
     } catch (problem) {
-      this.#failed(problem, report);
+      await this.#failed(problem, report);
       return false;
     }
   }
 
-  #failed(problem, report) {
-    if (problem.status === 412) {
+  async #failed(problem, report) {
+    if (problem.status === 409) {
+      // Signed by somebody else meanwhile: the server keeps what was written here, and this tab shows what was signed.
+      this.#pending = null;
+      sessionStorage.removeItem(this.#key);
+      await this.#ask("").then(({ version, etag }) => this.#took(version, etag), () => {});
+      this.#say("refused", `Not saved: ${problem.message}`);
+    } else if (problem.status === 412) {
       this.#say("conflict", problem.message);
       const current = { ...problem.content.current, etag: problem.etag };
-      this.#tell("conflict", { mine: report, current });
+      this.#tell("conflict", { mine: report, base: this.#base, current });
     } else if (!problem.status || problem.status >= 500) {
       const reason = problem.status ? problem.message : "the server does not answer";
       this.#say("away", `Not saved: ${reason}. What you wrote is kept in this tab, and is saved as soon as it can be.`);
@@ -125,7 +132,7 @@ export class ReportStore extends EventTarget {
   }
 
   #took(version, etag) {
-    this.#etag = etag;
+    [this.#etag, this.#base] = [etag, structuredClone(version.report)];
     if (version.signature) this.#say("signed", "Signed");
     else if (!this.#pending) this.#say("saved", `Saved as version ${version.number}, ${new Date(version.saved).toLocaleTimeString()}`);
     this.#tell("version", { version });

@@ -5,6 +5,7 @@ import { Findings } from "./report-findings.js";
 import { listen, show, translate } from "./report-form.js";
 import { Gallery } from "./report-gallery.js";
 import { ReportStore } from "./report-store.js";
+import { reword } from "./report-words.js";
 
 const $ = (selector) => document.querySelector(selector);
 const { languages, lower, sites } = JSON.parse($("#data").textContent);
@@ -14,7 +15,7 @@ const store = new ReportStore(address);
 let report = null;
 let version = null;
 
-const words = () => languages[report?.language] ?? languages.en;
+const words = () => languages[(report ?? version?.report)?.language] ?? languages.en;
 const changed = () => {
   gallery.show();
   $("#normal").hidden = report.observations.length > 0;
@@ -41,11 +42,8 @@ store.addEventListener("state", ({ detail: { state, text } }) => {
 store.addEventListener("version", ({ detail }) => {
   const before = version;
   version = detail.version;
-  const { signature, documents, number, missing, predecessor } = version;
-  const said = missing.map((field) => [field, words()[`missing.${field}`]]);
-  $("#missing").replaceChildren(...said.map(([field, text]) => item(text, `#field-${field}`)));
-  $("#missing").classList.toggle("complete", !said.length);
-  if (!said.length) $("#missing").append(Object.assign(document.createElement("li"), { textContent: "Everything is said." }));
+  const { signature, documents, number, predecessor } = version;
+  showMissing();
   $("#preview").href = `${address}.pdf?version=${number}`;
   $("#addendum-field").hidden = predecessor === null;
   $("#show-sign").hidden = $("#begin-addendum").hidden = false;
@@ -58,6 +56,13 @@ store.addEventListener("version", ({ detail }) => {
   if (signature) showSigned();
   else if (before?.signature) showOpened();
 });
+
+function showMissing() {
+  const { missing } = version;
+  $("#missing").replaceChildren(...missing.map((field) => item(words()[`missing.${field}`], `#field-${field}`)));
+  $("#missing").classList.toggle("complete", !missing.length);
+  if (!missing.length) $("#missing").append(Object.assign(document.createElement("li"), { textContent: "Everything is said." }));
+}
 
 function item(text, target) {
   const made = document.createElement("li");
@@ -77,8 +82,8 @@ function showOpened() {
   showReport();
 }
 
-store.addEventListener("conflict", async ({ detail: { mine, current } }) => {
-  report = await settle({ mine, current, words: words() });
+store.addEventListener("conflict", async ({ detail: { mine, base, current } }) => {
+  report = await settle({ mine, base, current, words: words() });
   showReport();
   store.resolve(report, current);
 });
@@ -94,11 +99,9 @@ $("#author").addEventListener("input", ({ target }) => {
 $("#language").addEventListener("change", ({ target }) => {
   const before = words();
   report.language = target.value;
-  findings.reword(before, words());
-  for (const { dataset: { none } } of document.querySelectorAll("[data-none]")) {
-    if (report[none] === before[`none.${none}`]) report[none] = words()[`none.${none}`];
-  }
+  reword(report, before, words());
   showReport();
+  showMissing();
   changed();
 });
 
