@@ -121,6 +121,11 @@ class Study:
         return Study(self.uid, tuple(instance for instance in self.instances if instance.refusal is None))
 
     @property
+    def watchable(self) -> bool:
+        """It has images or videos that can be analysed."""
+        return any(one.refusal is None or one.is_video for one in self.instances)
+
+    @property
     def frame_count(self) -> int:
         """Number of frames that the headers of all instances announce."""
         return sum(instance.frame_count for instance in self.instances)
@@ -306,12 +311,13 @@ def read_studies(paths: Iterable[Path]) -> tuple[list[Study], list[Problem]]:
 
 
 def with_videos(study: Study) -> tuple[Study, list[Problem]]:
-    """A study of an archive with what can be analysed, its videos fetched; and what could not be used."""
+    """A study of a library with what can be analysed, its videos opened; and what could not be used."""
     recordings, problems = [], []
     for instance in study.instances:
         if instance.is_video:
+            place = Path(instance.origin)
             try:
-                recordings.append(_opened(instance, instance.read()))
+                recordings.append(_opened(instance, place if place.is_file() else instance.read()))
             except UnreadableError as error:
                 problems.append(Problem(instance.origin, str(error)))
     images = [one for one in study.images.instances if not one.is_video]
