@@ -86,8 +86,14 @@ class Instance:
 
     @property
     def streamed(self) -> bool:
-        """Its frames are one MPEG-2, H.264 or HEVC stream."""
-        return _transfer_syntax(self.header) in MPEGTransferSyntaxes
+        """Its frames are one MPEG-2, H.264 or HEVC stream.
+
+        Where an archive does not tell the syntax, by its colours, which no other has (PS3.3 C.7.6.3.1.2).
+        """
+        syntax = _transfer_syntax(self.header)
+        if syntax:
+            return syntax in MPEGTransferSyntaxes
+        return str(self.header.get("PhotometricInterpretation")) == "YBR_PARTIAL_420"
 
     @property
     def is_video(self) -> bool:
