@@ -2,6 +2,7 @@
 # make test   every check and every test
 # make quick  the tests that take no time
 # make lint   ruff and mypy
+# make screenshots   the pictures of docs/, drawn anew by the tests
 #
 # Options: PYTHON=python3.11   the interpreter for .venv (3.10 to 3.12)
 #          TORCH_INDEX=URL     where to take torch from, for its CPU build (see README)
@@ -18,21 +19,24 @@ OHIF := .cache/ohif-$(OHIF_VERSION)
 AXE_VERSION := 4.14.1
 AXE := .cache/axe-core-$(AXE_VERSION)
 
-.PHONY: demo test quick lint system clean
+.PHONY: demo test quick lint system screenshots clean
 
 demo: .venv/installed
 	$(BIN)/endolens demo --port $(PORT)
 
 test: lint system
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 quick: .venv/tested
-	$(BIN)/pytest -q -m "not slow and not e2e"
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow and not e2e"
 
 lint: .venv/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+screenshots: system
+	$(BIN)/pytest -q tests/e2e/test_demo.py --screenshots docs
 
 .venv/installed: setup.py
 	@test -n "$(PYTHON)" || { echo "EndoLens needs Python 3.10, 3.11 or 3.12; name one by PYTHON=..."; exit 1; }

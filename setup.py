@@ -18,9 +18,15 @@ setup(
             "classifier/*.html",
             "video/*.html",
             "sample/*.safetensors",
+            "viewers/ohif/extension/*",
             "sample/study/*.dcm",
             "web/templates/*",
             "web/static/*",
+            # Slicer's module, which no Python imports
+            "viewers/slicer/CMakeLists.txt",
+            "viewers/slicer/EndoLens/*.*",
+            "viewers/slicer/EndoLens/EndoLensLib/*.py",
+            "viewers/slicer/EndoLens/Resources/*/*",
         ],
         "explainers": ["py.typed"],
         "report": ["py.typed", "templates/*.html", "languages/*.json"],
@@ -58,6 +64,7 @@ setup(
         "test": [
             "psycopg[binary]>=3.1",
             "pytest>=8.0",
+            "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "captum==0.8.0",  # the last that goes with numpy 1
             "grad-cam>=1.5.5",

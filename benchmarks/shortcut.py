@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,16 +37,21 @@ CARRIER = "normal-cecum"
 
 _TESTS = {"as in training": (CARRIER,), "no box": (), "on the others": tuple(set(CLASSES) - {CARRIER})}
 _TEST_SEED = 600_000
-_REMEDIES = {**{variant: (variant, 0.0) for variant in VARIANTS}, "box+border, guided": ("box+border", 1.0)}
 _BEST = "no box in training"
+_REMEDIES = {
+    **{variant: (variant, 0.0) for variant in VARIANTS},
+    "box+border, guided": ("box+border", 1.0),
+    _BEST: ("none", 0.0),
+}
 
 
 @dataclass(frozen=True)
 class Size:
-    """Frames of a class in training and in each test, passes over them, and the seed of the network."""
+    """Frames of a class in training and in each test, their side for a network, passes over them, and the seed."""
 
     frames: int
     tested: int
+    side: int
     epochs: int
     seed: int
 
@@ -61,17 +67,18 @@ def draw(folder: Path, count: int, first: int, carriers: tuple[str, ...]) -> tup
     return find_dataset(folder).examples
 
 
-def experiment(size: Size, folder: Path) -> dict[str, Any]:
+def experiment(size: Size, remedies: Collection[str], folder: Path) -> dict[str, Any]:
     """Train the networks and measure them: remedy → macro F1 of every test, and what the audit says of the carrier."""
     training = draw(folder / "training", size.frames, 0, (CARRIER,))
     tests = {name: draw(folder / name, size.tested, _TEST_SEED, carriers) for name, carriers in _TESTS.items()}
     found: dict[str, Any] = {}
     best = draw(folder / _BEST, size.frames, 0, ())
-    for name, (variant, guidance) in {**_REMEDIES, _BEST: ("none", 0.0)}.items():
+    for name in remedies:
+        variant, guidance = _REMEDIES[name]
         recipe = Recipe(
             "vgg11",
             1 / 8,
-            size=96,
+            size=size.side,
             preprocess=variant,
             epochs=size.epochs,
             rate=1e-3,
@@ -111,13 +118,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=120, help="of a class in training")
     parser.add_argument("--tested", type=int, default=40, help="of a class in each test")
+    parser.add_argument("--side", type=int, default=96, help="of the frames for a network")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=_REMEDIES, nargs="+", default=list(_REMEDIES), help="these networks")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    size = Size(options.frames, options.tested, options.epochs, options.seed)
+    size = Size(options.frames, options.tested, options.side, options.epochs, options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        found = experiment(size, Path(folder))
+        found = experiment(size, options.only, Path(folder))
     print(json.dumps(found, indent=1) if options.json else table(found))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -114,17 +115,29 @@ def colourise(saliency: ArrayLike | Tensor, colours: str = BLUE_TO_RED) -> NDArr
         ValueError: no such colours.
     """
     values = np.clip(_array(saliency), 0, 1)
+    coloured = np.empty((*values.shape, 3), np.uint8)
+    for channel, level in enumerate(_levels(values, colours)):
+        coloured[..., channel] = level
+    return coloured
+
+
+def _levels(values: NDArray[Any], colours: str) -> Iterator[NDArray[Any]]:
+    """Red, green and blue of a map 0..1, each 0 to 255 in whole numbers of a floating kind, to be written over."""
     if colours == BLUE_TO_RED:
-        coloured = np.empty((*values.shape, 3), np.uint8)
-        for channel, centre in enumerate((3, 2, 1)):
-            coloured[..., channel] = np.rint(255 * np.clip(1.5 - np.abs(4 * values - centre), 0, 1))
-        return coloured
+        for centre in (3, 2, 1):
+            level = 4 * values
+            level -= centre
+            np.subtract(1.5, np.abs(level, out=level), out=level)
+            np.clip(level, 0, 1, out=level)
+            level *= 255
+            yield np.rint(level, out=level)
+        return
     from matplotlib import colormaps  # a second to import, and few ask for it
 
     if colours not in colormaps:
         raise unknown("colour map", colours, [BLUE_TO_RED, *colormaps])
-    mapped: NDArray[np.uint8] = colormaps[colours](values, bytes=True)[..., :3]
-    return mapped
+    mapped = colormaps[colours](values, bytes=True)
+    yield from (mapped[..., channel].astype(np.float32) for channel in range(3))
 
 
 def overlay(
@@ -147,8 +160,10 @@ def overlay(
         strip = slice(top, top + _STRIP)
         values = np.clip(_finite(given[strip]), 0, 1, dtype=np.float32)
         alpha = opacity * np.minimum(1, 2 * values)
-        coloured = colourise(values, colours)
-        for channel in range(3):
+        for channel, level in enumerate(_levels(values, colours)):
             below = image[strip, :, channel]
-            blended[strip, :, channel] = np.rint(below + alpha * (coloured[..., channel].astype(np.float32) - below))
+            level -= below
+            level *= alpha
+            level += below
+            blended[strip, :, channel] = np.rint(level, out=level)
     return blended

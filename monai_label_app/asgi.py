@@ -25,6 +25,7 @@ from monailabel.interfaces.utils.app import app_instance
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
@@ -37,20 +38,13 @@ from monai_label_app.guard import LOOPBACK_NAMES, Guard, Patience
 from monai_label_app.jobs import Jobs
 from monai_label_app.library import PacsLibrary, open_library
 from monai_label_app.pacs import PacsError
+from monai_label_app.refusals import Refusals
 from monai_label_app.server import LOOPBACK_VARIABLE, OHIF_VARIABLE, REPORTS_VARIABLE
 from monai_label_app.uploads import Uploads
 from monai_label_app.viewers.ohif import Viewer, mended
 from monai_label_app.web.events import job_events
 
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".wasm": "application/wasm"}
-
-
-_CLOSED = (
-    "/proxy/{path:path}",  # reads and writes all that the PACS has, with our login; the viewers use our own way
-    "/logs/{path:path}",  # shows the server's paths
-    "/docs",  # asks other servers
-)
-_ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
@@ -89,7 +83,6 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
     ):
         api.add_exception_handler(error, partial(_explain, status=status))
     routes: list[Route | Mount] = [Route(f"{viewer.base}app-config.js", configuration)]
-    routes += [Route(path, _closed, methods=_ALL_METHODS) for path in _CLOSED]
     if viewer.base != "/":
         routes.append(Route("/", _home))
     if pacs:
@@ -100,6 +93,10 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
     routes += [Route(path, ohif_file) for path in viewer.paths()]
     hosts = LOOPBACK_NAMES if os.environ.get(LOOPBACK_VARIABLE) else None
     origins = frozenset(str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS)
+    # A hospital's own OHIF asks from another origin; the ETag says which version of a report it has.
+    cors = Middleware(
+        CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["ETag"]
+    )
     guard = Middleware(Guard, hosts=hosts, origins=origins)
 
     @asynccontextmanager
@@ -110,15 +107,12 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
         await run_in_threadpool(jobs.close)
         uploads.close()
 
-    return Starlette(routes=[*routes, Mount("/", api)], middleware=[guard], lifespan=lifespan)
+    all_routes = [*routes, Mount("/", Refusals(api, app_instance))]
+    return Starlette(routes=all_routes, middleware=[cors, guard], lifespan=lifespan)
 
 
 async def _home(request: Request) -> Response:
     return RedirectResponse("/endolens/")
-
-
-async def _closed(request: Request) -> Response:
-    return JSONResponse({"detail": "this route of MONAI Label is closed here"}, status_code=404)
 
 
 async def _explain(request: Request, error: Exception, status: int) -> Response:

@@ -55,6 +55,12 @@ class StudyDatastore(LocalDatastore):
         labeled = set(self.get_labeled_images(label_tag, labels))
         return [uid for uid in self.list_images() if uid not in labeled]
 
+    def json(self) -> dict[str, Any]:
+        """What the datastore holds, with the images that nobody asked for yet."""
+        kept: dict[str, Any] = super().json()
+        untouched = {"image": {"ext": ".dcm", "info": {}}, "labels": {}}
+        return {**kept, "objects": {**dict.fromkeys(self.list_images(), untouched), **kept["objects"]}}
+
     def get_image_uri(self, image_id: str) -> str:
         """Path of a DICOM file with this image.
 

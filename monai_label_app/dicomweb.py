@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 import httpx
+from pydicom import Dataset
+from pydicom.uid import SegmentationStorage
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from monai_label_app.pacs import TIMEOUT, credentials
+from monai_label_app.viewers.segmentations import as_assumed
 
 _UID = r"/[0-9.]{1,64}"
 _STUDIES = re.compile(
@@ -18,9 +23,18 @@ _STUDIES = re.compile(
 )
 """Addresses of QIDO-RS and WADO-RS (PS3.18 table 10.1-1), and nothing else that a PACS may have beside them."""
 
+_TELLING = ("00080016", "00080070", "52009229")
+"""SOP Class UID, Manufacturer and Shared Functional Groups Sequence: what tells a Segmentation of ours."""
+
 _CLIENT = httpx.AsyncClient(timeout=httpx.Timeout(TIMEOUT[1], connect=TIMEOUT[0]))
 _REQUEST_HEADERS = ("accept", "accept-language", "range", "if-none-match")
 _ANSWER_HEADERS = ("content-type", "content-length", "content-encoding", "content-range", "etag")
+
+
+def _told(instance: dict[str, Any]) -> dict[str, Any]:
+    """Metadata of an instance, a Segmentation's with what the viewer assumes."""
+    told = as_assumed(Dataset.from_json({tag: instance[tag] for tag in _TELLING if tag in instance}))
+    return instance if told is None else {**instance, **told.to_json_dict()}
 
 
 async def forward(pacs: str, request: Request) -> Response:
@@ -45,6 +59,8 @@ async def forward(pacs: str, request: Request) -> Response:
         # Metadata says where bulk data lies, at the PACS, which a browser must not ask itself.
         content, own = await answer.aread(), f"{request.base_url}endolens/dicomweb"
         content = content.replace(f'"{pacs.rstrip("/")}/studies/'.encode(), f'"{own}/studies/'.encode())
+        if SegmentationStorage.encode() in content:
+            content = json.dumps([_told(one) for one in json.loads(content)]).encode()
         return Response(content, headers={**kept, "content-length": str(len(content))})
     return StreamingResponse(
         answer.aiter_raw(), status_code=answer.status_code, headers=kept, background=BackgroundTask(answer.aclose)

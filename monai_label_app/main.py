@@ -34,10 +34,13 @@ from monai_label_app.trainer import Learn
 class EndoscopyInfer(InferTask):
     """Look at one frame of one image; subclasses say what is returned."""
 
+    files: tuple[str, ...] = ()
+    """Kinds of files that it makes, as MONAI Label's ``output`` names them."""
+
     def __init__(self, model: str | None, description: str) -> None:
-        super().__init__(InferType.CLASSIFICATION, [], 2, description, {"frame": 1})
+        # The labels are the app's: where a task has them, 3D Slicer's MONAI Label takes it for one that segments.
+        super().__init__(InferType.CLASSIFICATION, None, 2, description, {"frame": 1})
         self._model = model
-        self.labels = list(open_classifier(model).card.classes)
 
     def is_valid(self) -> bool:
         """True: the model was checked when the app started."""
@@ -74,6 +77,8 @@ class Classify(EndoscopyInfer):
 class GradCam(EndoscopyInfer):
     """Grad-CAM of a frame's predicted class, as a DICOM Secondary Capture."""
 
+    files = ("image",)
+
     def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """Path of a DICOM file, which MONAI Label removes after use, and the prediction."""
         dataset, frame, seen, classifier, prediction = self._look(request)
@@ -99,6 +104,7 @@ class EndoLensApp(MONAILabelApp):
             name="EndoLens",
             description="Explains endoscopy classifiers: Grad-CAM of any frame as a DICOM Secondary Capture",
             version=version("endolens"),
+            labels=list(self._classes()),
         )
 
     def init_datastore(self) -> Datastore:

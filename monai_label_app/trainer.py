@@ -56,10 +56,11 @@ class Learn(TrainTask):
             return {}
         history = json.loads(files[-1].read_text(encoding="utf-8"))
         scores = history["validation_f1"]
+        best = {"best_metric": max(scores)} if scores else {}  # 3D Slicer's MONAI Label counts with it where it is
         return {
             "epoch": history["epoch"],
             "total_epochs": history["epochs"],
-            "best_metric": max(scores) if scores else None,
+            **best,
             "train": {"loss": history["loss"]},
             "eval": {"loss": history["validation_loss"], "macro_f1": scores},
         }

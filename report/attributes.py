@@ -8,6 +8,8 @@ from typing import Any
 from highdicom import ContributingEquipment, PatientSexValues
 from highdicom.sr import (
     CodedConcept,
+    ContainerContentItem,
+    ContentSequence,
     DeviceObserverIdentifyingAttributes,
     ObserverContext,
     PersonObserverIdentifyingAttributes,
@@ -15,6 +17,7 @@ from highdicom.sr import (
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -26,9 +29,10 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DA, DT, TM
 
+from report.choices import role
 from report.examination import Signature
 from report.findings import Algorithm, Finding
-from report.terms import long_string, plain_text, private_code, short_text
+from report.terms import long_string, plain_text, short_text
 from report.uids import derive
 
 MANUFACTURER = "EndoLens"
@@ -175,9 +179,25 @@ def person_observer(signature: Signature) -> ObserverContext:
         observer_identifying_attributes=PersonObserverIdentifyingAttributes(
             name=signature.name,
             organization_name=signature.organization,
-            role_in_procedure=private_code("ROLE", signature.role) if signature.role else None,
+            role_in_procedure=role(signature.role) if signature.role else None,
         ),
     )
+
+
+def heading(title: Code) -> ContainerContentItem:
+    """The root of a document before it has content: highdicom copies and searches what it is given, over and over."""
+    root = ContainerContentItem(name=CodedConcept(*title[:3]))
+    root.ContentSequence = ContentSequence()
+    return root
+
+
+def filled(document: Dataset, content: Dataset) -> Dataset:
+    """A document that was made of a :func:`heading`, with the content that takes its place."""
+    made = Dataset()
+    made.update(document)
+    made.update(content)
+    made.file_meta = document.file_meta
+    return made
 
 
 def dated(made: Dataset, signature: Signature) -> None:

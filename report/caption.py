@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -27,7 +29,7 @@ def captioned(picture: NDArray[np.uint8], text: str, colours: NDArray[np.uint8])
     """
     height, width = picture.shape[:2]
     size = max(_SMALLEST, round(min(height, width) / _LINES_A_PICTURE))
-    font = ImageFont.load_default(size)
+    font = _font(size)
     pad, line = size // 2, round(1.35 * size)
     lines = _wrapped(text, font, width - 2 * pad)
     strip = Image.new("RGB", (width, 2 * pad + line * (1 + len(lines))), _PAPER)
@@ -41,6 +43,11 @@ def captioned(picture: NDArray[np.uint8], text: str, colours: NDArray[np.uint8])
     for number, words in enumerate(lines, start=1):
         draw.text((pad, pad + number * line), words, _INK, font)
     return np.concatenate([picture, np.asarray(strip)])
+
+
+@lru_cache(maxsize=16)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:

@@ -6,7 +6,7 @@ from highdicom.sr.coding import CodedConcept
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from report.terms import PRIVATE, term
+from report.terms import PRIVATE, private_code, term
 
 
 def _private(value: str, meaning: str) -> CodedConcept:
@@ -66,7 +66,15 @@ SEGMENTS = {
 
 TOTAL = _private("BBPS-TOTAL", "Boston Bowel Preparation Scale, total")
 
+ROLES = {"endoscopist": _of(codes.DCM.Performing), "assistant": _of(codes.DCM.Assisting)}
+"""Roles in a procedure that DICOM has a code for (CID 7453), by their words in small letters."""
+
 EXTENT = _private("EXTENT-REACHED", "Extent reached")
+
+
+def role(words: str) -> CodedConcept:
+    """Who signs does so in a role of their own words: one that DICOM has no code for extends CID 7453."""
+    return ROLES.get(words.strip().casefold()) or private_code("ROLE", words)
 
 
 def site_of(label: str) -> str:

@@ -30,6 +30,8 @@ from report.attributes import (
     completed,
     dated,
     device_observer,
+    filled,
+    heading,
     is_multi_frame,
     person_observer,
     processing_equipment,
@@ -60,7 +62,7 @@ def examination_report(
     algorithm: Algorithm,
     signature: Signature | None = None,
     predecessor: Dataset | None = None,
-) -> EnhancedSR:
+) -> Dataset:
     """Make the Enhanced SR of a report: a draft, unverified, or signed, verified and final.
 
     Args:
@@ -98,9 +100,9 @@ def examination_report(
             *_sections(report, language, headers),
         ]
     )
-    made = EnhancedSR(
+    document = EnhancedSR(
         evidence=list(headers.values()),
-        content=root,
+        content=heading(codes.LN.DiagnosticImagingReport),
         series_instance_uid=report_series(first.StudyInstanceUID),
         series_number=SERIES_NUMBER,
         sop_instance_uid=derive("report", *made_of),
@@ -116,6 +118,7 @@ def examination_report(
         contributing_equipment=[processing_equipment(algorithm, f"Draft of the report. {algorithm.notice}")],
         specific_character_set=first.SpecificCharacterSet,
     )
+    made = filled(document, root)
     if signature:
         made.VerifyingObserverSequence[0].VerificationDateTime = DT(signature.time)
         dated(made, signature)

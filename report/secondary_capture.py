@@ -36,6 +36,7 @@ class HeatmapSeries:
 HEATMAPS = HeatmapSeries(GRAD_CAM, 901)
 GUIDED_HEATMAPS = HeatmapSeries(GUIDED_GRAD_CAM, 903)
 LAYER_WALK = HeatmapSeries("layer walk", 904)
+SAVED_VIEWS = HeatmapSeries("saved views", 907)
 
 COMPRESSIONS: dict[str, UID] = {
     "lossless": JPEGLSLossless,

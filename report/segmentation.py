@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
+from highdicom.color import CIELabColor
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from pydicom import Dataset
 from pydicom.pixels.utils import pack_bits
@@ -26,12 +27,16 @@ from report.terms import long_string, term
 from report.uids import derive
 
 SERIES_NUMBER = 905
+_COLOUR = CIELabColor.from_rgb(255, 255, 0)
+"""Yellow: of the colours that no tissue has, the one that OHIF draws a report's contours in."""
 
 
 def segmentation(
     findings: Sequence[Finding], source: Dataset, algorithm: Algorithm, instance_number: int = 1
 ) -> Segmentation:
     """Make the binary Segmentation of a frame's regions: all pixels whose centre a contour encloses.
+
+    One Segmentation is one series, because viewers show one or two of a series.
 
     Args:
         findings: of one frame; those on the whole image are left out, as they say that no region stands out.
@@ -59,7 +64,7 @@ def segmentation(
         segment_descriptions=[
             _describe(number, finding, algorithm, multi_frame) for number, (finding, _) in enumerate(masks, start=1)
         ],
-        series_instance_uid=derive("segmentation series", header.StudyInstanceUID, *made_of),
+        series_instance_uid=derive("segmentation series", header.SOPInstanceUID, frame, *made_of),
         series_number=SERIES_NUMBER,
         sop_instance_uid=derive("segmentation", header.SOPInstanceUID, frame, *made_of),
         instance_number=instance_number,
@@ -69,7 +74,7 @@ def segmentation(
         device_serial_number=long_string(algorithm.version),
         content_label="REGIONS",
         content_description=long_string(algorithm.notice) or None,
-        series_description=series_description("regions", algorithm),
+        series_description=series_description(_title(header, frame if multi_frame else None), algorithm),
         contributing_equipment=[processing_equipment(algorithm, f"Regions. {algorithm.notice}")],
         specific_character_set=header.SpecificCharacterSet,
     )
@@ -83,6 +88,11 @@ def segmentation(
         for item in result.PerFrameFunctionalGroupsSequence:
             item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber = frame
     return result
+
+
+def _title(header: Dataset, frame: int | None) -> str:
+    number = header.get("InstanceNumber")
+    return "regions" + (f" of image {number}" if number else "") + (f", frame {frame}" if frame else "")
 
 
 def _map(finding: Finding) -> str:
@@ -131,4 +141,5 @@ def _describe(number: int, finding: Finding, algorithm: Algorithm, multi_frame: 
         tracking_uid=uid,
         tracking_id=identifier,
         anatomic_regions=[meaning.site] if meaning.site else None,
+        display_color=_COLOUR,
     )

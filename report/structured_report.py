@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from highdicom.sr import (
     CodedConcept,
     Comprehensive3DSR,
     ComprehensiveSR,
-    ContainerContentItem,
     ContentSequence,
     FindingSite,
     ImageContentItem,
@@ -34,6 +34,8 @@ from report.attributes import (
     MANUFACTURER,
     completed,
     device_observer,
+    filled,
+    heading,
     is_multi_frame,
     is_own_result,
     processing_equipment,
@@ -89,21 +91,25 @@ def findings_report(
     maps = sorted({f"{f.explanation.method} {f.explanation.layer}" for f in findings})
     made_of = (first.StudyInstanceUID, algorithm.name, algorithm.version, *maps, *headers, *shown)
     made_of = (*made_of, "3D") if three_dimensional else made_of
+    identification = cache(partial(_identification, algorithm))
     content = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=device_observer(algorithm)),
         procedure_reported=_procedure(first),
         imaging_measurements=[
-            _group(finding, headers[finding.sop_instance_uid], algorithm, [shown[uid] for uid in finding.captures])
+            _group(
+                finding,
+                headers[finding.sop_instance_uid],
+                algorithm,
+                identification(finding.explanation.method, finding.explanation.layer, finding.explanation.label),
+                [shown[uid] for uid in finding.captures],
+            )
             for finding in findings
         ],
         title=codes.DCM.ImagingMeasurementReport,
     )
-    # highdicom copies and searches the content that it is given, which takes longer than making it: it comes last.
-    heading = ContainerContentItem(name=CodedConcept(*codes.DCM.ImagingMeasurementReport[:3]))
-    heading.ContentSequence = ContentSequence()
     document = (Comprehensive3DSR if three_dimensional else ComprehensiveSR)(
         evidence=[*headers.values(), *captures],
-        content=heading,
+        content=heading(codes.DCM.ImagingMeasurementReport),
         series_instance_uid=derive("findings series", *made_of),
         series_number=SERIES_NUMBER,
         sop_instance_uid=derive("findings", *made_of),
@@ -116,11 +122,7 @@ def findings_report(
         contributing_equipment=[processing_equipment(algorithm, f"Findings. {algorithm.notice}")],
         specific_character_set=first.SpecificCharacterSet,
     )
-    made = Dataset()
-    made.update(document)
-    made.update(content[0])
-    made.file_meta = document.file_meta
-    return made
+    return filled(document, content[0])
 
 
 def read_findings(report: Dataset) -> list[Finding]:
@@ -174,8 +176,30 @@ def _procedure(source: Dataset) -> CodedConcept:
     return CodedConcept(*codes.SCT.ImagingProcedure[:3])
 
 
+def _identification(algorithm: Algorithm, method: str, layer: str, label: str) -> AlgorithmIdentification:
+    """The model and what it was asked (TID 4019), the same items in every group that they hold for."""
+    parameters = [
+        f"{_METHOD}: {method}",
+        f"{_LAYER}: {layer}",
+        f"{_CLASS}: {label}",
+        f"Probability: of the whole frame, {'calibrated' if algorithm.calibrated else 'not calibrated'}",
+    ]
+    if plain_text(algorithm.notice).strip():
+        parameters.append(algorithm.notice)
+    return AlgorithmIdentification(
+        name=plain_text(algorithm.name),
+        version=plain_text(algorithm.version),
+        parameters=[plain_text(one) for one in parameters],
+        manufacturer=MANUFACTURER,
+    )
+
+
 def _group(
-    finding: Finding, source: Dataset, algorithm: Algorithm, captures: Sequence[Dataset]
+    finding: Finding,
+    source: Dataset,
+    algorithm: Algorithm,
+    identification: AlgorithmIdentification,
+    captures: Sequence[Dataset],
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     explanation = finding.explanation
     meaning = term(explanation.label)
@@ -186,14 +210,6 @@ def _group(
         referenced_frame_numbers=[finding.frame_number] if multi_frame else None,
     )
     tracking_uid, identifier = tracking(finding, algorithm, multi_frame)
-    parameters = [
-        f"{_METHOD}: {explanation.method}",
-        f"{_LAYER}: {explanation.layer}",
-        f"{_CLASS}: {explanation.label}",
-        f"Probability: of the whole frame, {'calibrated' if algorithm.calibrated else 'not calibrated'}",
-    ]
-    if plain_text(algorithm.notice).strip():
-        parameters.append(algorithm.notice)
     group = PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(uid=tracking_uid, identifier=identifier),
         referenced_region=ImageRegion(
@@ -202,12 +218,7 @@ def _group(
         finding_type=meaning.finding,
         finding_sites=[FindingSite(meaning.site)] if meaning.site else None,
         measurements=[Measurement(codes.DCM.Probability, value=round(100 * explanation.probability, 2), unit=_PERCENT)],
-        algorithm_id=AlgorithmIdentification(
-            name=plain_text(algorithm.name),
-            version=plain_text(algorithm.version),
-            parameters=[plain_text(one) for one in parameters],
-            manufacturer=MANUFACTURER,
-        ),
+        algorithm_id=identification,
     )
     group[0].ContentSequence.extend(_visual_explanation(capture) for capture in captures)
     return group

@@ -43,6 +43,8 @@ def pixelmed(documents: Sequence[Path]) -> dict[Path, list[str]]:
     if java is None or not any("pixelmed" in jar.name for jar in jars):
         missing("libpixelmed-java")
     limits = [f"-Djdk.xml.xpath{name}Limit=0" for name in ("ExprGrp", "ExprOp", "TotalOp")]
+    # In a run of seconds, optimising costs more than it saves.
+    limits += ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
     classes = os.pathsep.join(map(str, jars))
     program = Path(__file__).with_name("StructuredReports.java")
     done = subprocess.run(

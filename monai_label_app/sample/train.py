@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from explainers.layers import convolutions
 from monai_label_app.classifier.checkpoint import Card, load, save
 from monai_label_app.classifier.data import Dataset, Example, divide, read_dataset
-from monai_label_app.classifier.network import KVASIR_CLASSES, calibrate
+from monai_label_app.classifier.network import KVASIR_CLASSES
 from monai_label_app.classifier.prepare import prepare
 from monai_label_app.classifier.training import Recipe, Training
 from monai_label_app.console import progress
@@ -183,7 +183,6 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, help="the checkpoint of a full VGG-19 that learned the dataset")
     parser.add_argument("--run", type=Path, default=Path("demo-model"), help="folder for the state of the training")
     parser.add_argument("--validation", type=float, default=0.2, help="share of the real pictures kept aside")
-    parser.add_argument("--temperature", type=float, help="calibrate by this one, where nothing is kept aside")
     parser.add_argument("--out", type=Path, default=MODEL, help="the checkpoint to write, or to measure")
     parser.add_argument("--evaluate", action="store_true", help="train nothing, measure on synthetic frames")
     given = parser.parse_args()
@@ -196,9 +195,6 @@ def main() -> None:
     given.run.mkdir(parents=True, exist_ok=True)
     training = train(given.dataset, given.polyps, given.masks, given.teacher, given.run, given.validation)
     card = replace(training.run(), name=NAME, version=VERSION, notice=NOTICE, training_data=_DATA)
-    if given.temperature:
-        calibrate(training.network, given.temperature)
-        card = replace(card, temperature=given.temperature)
     save(given.out, training.network, card, half=True)
     training.clear()
     print(card.metrics, evaluate(training.network, card))

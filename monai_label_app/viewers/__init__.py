@@ -1,1 +1,1 @@
-"""The viewers that show results: OHIF."""
+"""The viewers that show results: OHIF, and 3D Slicer by a module of ours."""

@@ -23,9 +23,10 @@ from monai_label_app.library import Library
 from monai_label_app.study import Instance, Study
 from monai_label_app.web.cache import Cache
 from report.attributes import is_own_result
+from report.choices import site_of
 from report.completeness import missing
 from report.drafts import Drafts, SignedError, StaleError, Version
-from report.examination import ExaminationReport, Signature
+from report.examination import Evidence, ExaminationReport, Observation, Signature
 from report.examination_report import examination_report, report_series
 from report.findings import Algorithm, Explanation, Finding
 from report.language import ENGLISH, LANGUAGES, Language
@@ -109,6 +110,41 @@ class Reporting:
             if one.frame_number > image.frame_count:
                 raise ValueError(f"{one.sop_instance_uid} has no frame {one.frame_number}")
         return self.drafts.save(study, base, report, author)
+
+    def attach(
+        self, study: str, label: str, image: Evidence, capture: str = "", author: str = "", language: str = ENGLISH.tag
+    ) -> Version:
+        """Add a frame to the finding of a class, once; where there is no such finding, or no report, it is begun.
+
+        Args:
+            study: Study Instance UID.
+            label: the class; a finding that is begun is the machine's where it takes the frame for that class.
+            image: the frame.
+            capture: SOP Instance UID of a view on it, which is added too.
+            author: who adds it.
+            language: of a report that is begun.
+
+        Raises:
+            LookupError: there is no such study or frame.
+            ValueError: there is no such class; else as :meth:`open` and :meth:`save`.
+            StaleError, SignedError: as :meth:`save`.
+        """
+        chances = self._predict(image.sop_instance_uid, image.frame_number)
+        if label not in chances:
+            raise ValueError(f"there is no class {label!r}; the model knows {', '.join(chances)}")
+        version = self.open(study, language)
+        report, words = version.report, LANGUAGES[version.report.language]
+        proposed = chances[label] if label == max(chances, key=chances.__getitem__) else None
+        begun = Observation(label, words.wording(label), (), proposed, site_of(label))
+        finding = next((one for one in report.observations if one.label == label), begun)
+        images = [image, *([Evidence(capture)] if capture else [])]
+        shown = {(one.sop_instance_uid, one.frame_number) for one in finding.evidence}
+        new = [one for one in images if (one.sop_instance_uid, one.frame_number) not in shown]
+        added = replace(finding, evidence=(*finding.evidence, *new))
+        others = [one for one in report.observations if one is not finding]
+        place = next((index for index, one in enumerate(report.observations) if one is finding), len(others))
+        observations = (*others[:place], added, *others[place:])
+        return self.save(study, version.number, replace(report, observations=observations), author)
 
     def sign(self, study: str, number: int, signature: Signature, incomplete: bool = False) -> Version:
         """Sign a version and store its documents with the study, each exactly once.

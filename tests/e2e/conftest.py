@@ -168,10 +168,34 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1600, "height": 900})
-    yield context.new_page()
-    context.close()
+def new_page(browser: Browser) -> Iterator[Callable[[], Page]]:
+    """Open a page that knows nothing of those before it."""
+    contexts = []
+
+    def start() -> Page:
+        contexts.append(browser.new_context(viewport={"width": 1600, "height": 900}))
+        return contexts[-1].new_page()
+
+    yield start
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(new_page: Callable[[], Page]) -> Page:
+    return new_page()
+
+
+@pytest.fixture
+def depict(request: pytest.FixtureRequest) -> Callable[[Page, str], None]:
+    """Keep what a page shows as a picture of docs/, if they are to be drawn anew (`make screenshots`)."""
+    folder: Path | None = request.config.getoption("--screenshots")
+
+    def keep(page: Page, name: str) -> None:
+        if folder:
+            page.screenshot(path=folder / name, type="jpeg", quality=85)
+
+    return keep
 
 
 @pytest.fixture(params=["bundled", "npm"])

@@ -17,28 +17,31 @@ class Ohif:
     """An OHIF with a study opened.
 
     Attributes:
+        servers: addresses that may be asked, beside the one that OHIF comes from.
         foreign: requests that went to another server, which there must be none of.
         errors: what the browser's console calls an error.
     """
 
     page: Page
     address: str
+    servers: tuple[str, ...] = ()
     foreign: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
-    def open(self) -> None:
-        own = urlparse(self.address).netloc
+    def open(self, *series: str) -> None:
+        """Load the page and wait until it lists these series and shows a picture."""
+        own = {urlparse(one).netloc for one in (self.address, *self.servers)}
 
         def watch(url: str) -> None:
-            if urlparse(url).scheme.startswith("http") and urlparse(url).netloc != own:
+            if urlparse(url).scheme.startswith("http") and urlparse(url).netloc not in own:
                 self.foreign.append(url)
 
         self.page.on("request", lambda request: watch(request.url))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", lambda line: self.errors.append(line.text) if line.type == "error" else None)
         self.page.goto(self.address)
-        expect(self.page.get_by_text("Stills").first).to_be_visible(timeout=90_000)
-        expect(self.page.get_by_text("EndoLens findings").first).to_be_visible(timeout=90_000)
+        for description in series:
+            expect(self.page.get_by_text(description).first).to_be_visible(timeout=90_000)
         hide = self.page.get_by_text("Confirm and hide")
         self.page.wait_for_function(
             "() => document.querySelectorAll('canvas').length > 0 && window.cornerstone", timeout=90_000

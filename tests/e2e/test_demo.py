@@ -4,6 +4,7 @@ import io
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,7 @@ from tests.e2e.ohif import Ohif
 pytestmark = pytest.mark.e2e
 
 
-def test_demo_prints_two_addresses_that_answer(tmp_path: Path, page: Page) -> None:
+def test_demo_prints_two_addresses_that_answer(tmp_path: Path, page: Page, depict: Callable[[Page, str], None]) -> None:
     port = free_port()
     command = [ENDOLENS, "demo", "--folder", str(tmp_path / "demo"), "--port", str(port)]
     with running(command, f"http://127.0.0.1:{port}/endolens/", tmp_path / "log"):
@@ -29,9 +30,11 @@ def test_demo_prints_two_addresses_that_answer(tmp_path: Path, page: Page) -> No
         assert "not for clinical use" in printed
 
         ohif = Ohif(page, viewer)
-        ohif.open()
+        ohif.open("Stills", "EndoLens findings")
         captures = (tmp_path / "demo" / "results").rglob("heatmaps/*.dcm")
         ohif.expect_thumbnail("EndoLens Grad-CAM", [pydicom.dcmread(file).pixel_array for file in captures])
+        ohif.open_findings()
+        depict(page, "ohif.jpg")
         assert not ohif.foreign
 
         page.goto(home)
@@ -47,6 +50,14 @@ def test_demo_prints_two_addresses_that_answer(tmp_path: Path, page: Page) -> No
             expect(card.locator(".prediction")).to_have_text(frame["predicted"], timeout=30_000)
             chance = float(card.get_attribute("data-certainty") or 0)
             assert abs(chance - frame["probabilities"][frame["predicted"]]) < 1e-4
+        page.keyboard.press("n")
+        expect(page.locator("figure")).to_have_count(2, timeout=30_000)
+        expect(page.locator("endolens-explain:not([aria-busy])")).to_have_count(1, timeout=30_000)
+        depict(page, "dissect.jpg")
+        page.get_by_role("link", name="Report", exact=True).first.click()
+        expect(page.locator("#state")).to_have_attribute("data-state", "saved", timeout=60_000)
+        expect(page.locator(".observation").first).to_contain_text("proposed by AI")
+        depict(page, "report.jpg")
         still = f"{home}api/v1/images/{frames[0]['sop_instance_uid']}/frames/1"
         capture = pydicom.dcmread(io.BytesIO(httpx.get(f"{still}/explanation.dcm", timeout=60).content))
         analysed = pydicom.dcmread(frames[0]["outputs"][0])

@@ -2,11 +2,13 @@
 
 import io
 import json
+import re
 import shutil
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pydicom
@@ -15,8 +17,12 @@ import pytest
 from monai_label_app import compatibility  # noqa: F401
 from monai_label_app.sample import STUDY
 from tests.e2e.conftest import REPOSITORY, endolens, free_port, running
+from tests.mrml import Slicer, library
 
 pytestmark = pytest.mark.e2e
+
+STILL = str(min(STUDY.iterdir()))
+IMAGE = str(pydicom.dcmread(STILL, stop_before_pixels=True).SOPInstanceUID)
 
 
 @pytest.fixture(scope="module")
@@ -49,21 +55,133 @@ def analysed(studies: Path, tmp_path_factory: pytest.TempPathFactory) -> list[di
     return frames
 
 
-def test_client_lists_models_and_images(server: str) -> None:
+@pytest.fixture(scope="module")
+def client(server: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     from monailabel.client import MONAILabelClient
 
-    client = MONAILabelClient(server)
+    return MONAILabelClient(server, str(tmp_path_factory.mktemp("client")), "reader")
+
+
+def test_client_lists_models_and_images(client: Any, analysed: list[dict]) -> None:
     info = client.info()
     assert set(info["models"]) == {"classify", "grad_cam"}
     assert info["datastore"]["total"] == 8
-    image = client.next_sample("random", {})["id"]
-    assert Path(client.next_sample("random", {})["path"]).suffix == ".dcm"
+    assert set(client.datastore()["objects"]) == {frame["sop_instance_uid"] for frame in analysed}
+    for strategy in info["strategies"]:
+        sample = client.next_sample(strategy, {})
+        assert sample["id"] in client.datastore()["objects"], strategy
+        assert Path(sample["path"]).suffix == ".dcm"
+
+
+def test_client_infers(client: Any, analysed: list[dict]) -> None:
+    image = analysed[0]["sop_instance_uid"]
     file, prediction = client.infer("classify", image, {})
     assert file is None
     assert json.loads(prediction)["image"] == image
-    file, prediction = client.infer("grad_cam", image, {})
+    file, prediction = client.infer("grad_cam", image, {"frame": 1})
     assert pydicom.dcmread(file).SourceImageSequence[0].ReferencedSOPInstanceUID == image
-    assert prediction["image"] == image
+    assert prediction["prediction"] == analysed[0]["predicted"]
+
+
+def test_client_saves_and_reads_a_correction(client: Any, analysed: list[dict], tmp_path: Path) -> None:
+    image, label = analysed[1]["sop_instance_uid"], tmp_path / "label.json"
+    label.write_text(json.dumps({"class": "esophagitis", "by": "Dr. Åse"}))
+    before = client.info()["datastore"]["completed"]
+    assert client.save_label(image, str(label))["label"] == image
+    (kept,) = json.loads(Path(client.download_label(image, "final")).read_text())["corrections"]
+    assert (kept["label"], kept["by"]) == ("esophagitis", "Dr. Åse")
+    assert "final" in client.datastore()["objects"][image]["labels"]
+    assert client.info()["datastore"]["completed"] == before + 1
+    assert client.next_sample("random", {})["id"] != image
+
+
+def test_what_3d_slicer_s_monai_label_computes_from_info_works(client: Any) -> None:
+    """It knows the types below; runs by itself what has labels; and multiplies the best metric."""
+    assert not client.auth_enabled()
+    info = client.info()
+    assert "config" not in info, "it takes that for an old server"
+    assert len(info["labels"]) == 8
+    for name, model in info["models"].items():
+        assert model["type"] == "classification", name
+        assert not set(info["labels"]) & set(model["labels"]), "or it asks a model that segments, and there is none"
+        assert all(isinstance(value, bool | int | float | str) for value in model["config"].values())
+    for stats in info["train_stats"].values():
+        assert 0 <= stats.get("best_metric", 0) * 100 <= 100
+
+
+def test_what_is_seen_and_said_in_3d_slicer(server: str, client: Any, studies: Path, analysed: list[dict]) -> None:
+    """Our own module, over the whole server: a study with a heatmap, a map, findings, and a correction."""
+    frame = next(one for one in analysed if one["predicted"] == "polyps")
+    uid = frame["sop_instance_uid"]
+    shutil.copyfile(frame["outputs"][0], studies / "heatmap.dcm")
+    slicer = Slicer()
+    (study,) = slicer.logic.connect(server)
+    assert slicer.logic.load(study.uid) == []
+    assert len(slicer.logic.loaded()) == 9
+    volume = slicer.logic.volume(uid)
+    heatmap = slicer.logic.volume(str(pydicom.dcmread(frame["outputs"][0]).SOPInstanceUID))
+    with pytest.raises(ValueError, match="show the image that it was made of"):
+        slicer.logic.explain(heatmap)
+    evidence = slicer.logic.explain(volume)
+    assert (evidence.label, evidence.probability) == (
+        "polyps",
+        pytest.approx(frame["probabilities"]["polyps"], abs=1e-5),
+    )
+    (curve, *_), region = library().findings.curves(slicer.scene), frame["regions"][0]["contour"]
+    assert curve.GetDisplayNode().GetVisibility()
+    first = curve.GetNthControlPointPositionWorld(0)
+    assert list(first) == pytest.approx(slicer.place(volume, *region[0]), abs=0.01), "as `endolens analyze` has it"
+    slicer.logic.correct(volume, "normal-cecum", "Dr. Slicer", curve=curve)
+    kept = json.loads(Path(client.download_label(uid, "final")).read_text())["corrections"][-1]
+    assert (kept["label"], kept["by"], len(kept["region"])) == ("normal-cecum", "Dr. Slicer", len(region) - 1)
+    (studies / "heatmap.dcm").unlink()
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "reason"),
+    [
+        ("auth_token", ("name", "password"), "there is no log-in here"),
+        ("next_sample", ("nothing", {}), "There is no such strategy"),
+        ("create_session", (STILL,), "images are not uploaded to ask about them"),
+        ("get_session", ("1",), "images are not uploaded to ask about them"),
+        ("remove_session", ("1",), "images are not uploaded to ask about them"),
+        ("upload_image", (STILL, "1"), "images are added to the studies folder or the PACS itself"),
+        ("infer", ("nothing", IMAGE, {}), "There is no model"),
+        ("infer", ("classify", "1.2.3", {}), "there is no such image in the datastore"),
+        ("infer", ("classify", "", {}, None, STILL), "there is no such image in the datastore"),
+        ("wsi_infer", ("classify", IMAGE), "there are no whole-slide images here"),
+        ("save_label", ("1.2.3", STILL), "there is no such image in the datastore"),
+        ("download_label", (IMAGE, "nothing"), "Label NOT Found"),
+        ("train_start", ("learn", {}), "there is no train task"),
+        ("train_status", (), "No Train Tasks Found"),
+    ],
+)
+def test_what_client_cannot_have_is_refused_in_a_sentence(client, method, arguments, reason) -> None:
+    with pytest.raises(Exception, match=reason) as caught:
+        getattr(client, method)(*arguments)
+    assert type(caught.value).__name__ == "MONAILabelClientException"
+    assert re.search("Status: 4[0-9]{2}", caught.value.msg)
+
+
+def test_client_learns_that_nothing_trains_and_nobody_is_logged_in(client: Any) -> None:
+    assert client.train_status(check_if_running=True) is False
+    assert client.train_stop() is None
+    assert client.auth_valid_token() is False
+
+
+def test_every_output_is_answered_or_refused(server: str, analysed: list[dict]) -> None:
+    image = analysed[0]["sop_instance_uid"]
+    found = {}
+    for task in ("classify", "grad_cam"):
+        for output in ("json", "image", "all", "dicom_seg", "nothing"):
+            answer = httpx.post(f"{server}/infer/{task}", params={"image": image, "output": output}, timeout=60)
+            found[task, output] = answer.status_code, answer.headers["content-type"].split(";")[0]
+    json_, refused, invalid = (200, "application/json"), (400, "application/json"), (422, "application/json")
+    assert [found["classify", one] for one in ("json", "all")] == [json_, json_]
+    assert [found["grad_cam", one] for one in ("json", "all")] == [json_, (200, "multipart/form-data")]
+    assert found["grad_cam", "image"] == (200, "application/dicom")
+    assert {found["classify", "image"], found["classify", "dicom_seg"], found["grad_cam", "dicom_seg"]} == {refused}
+    assert {found["classify", "nothing"], found["grad_cam", "nothing"]} <= {refused, invalid}
 
 
 def test_inference_equals_the_command_line(server: str, analysed: list[dict], tmp_path: Path) -> None:
@@ -101,8 +219,9 @@ def test_uploaded_file_and_session_are_refused(server: str) -> None:
     content = next(STUDY.iterdir()).read_bytes()
     answer = httpx.post(f"{server}/infer/classify", files={"file": ("still.dcm", content)})
     assert answer.status_code == 404
-    session = httpx.put(f"{server}/session/", files={"files": ("still.dcm", content)}).json()["session_id"]
-    assert httpx.post(f"{server}/infer/classify", params={"session_id": session}).status_code == 404
+    session = httpx.put(f"{server}/session/", files={"files": ("still.dcm", content)})
+    assert session.status_code == 404
+    assert httpx.post(f"{server}/infer/classify", params={"session_id": "1"}).status_code == 404
 
 
 @pytest.mark.parametrize("route", ["endolens/instances/{}.dcm", "endolens/dicomjson/{}", "endolens/studies/{}"])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -32,7 +33,7 @@ def _check_ohif(ohif: Ohif, summary: Path, stills: Path, heatmaps: list[np.ndarr
     still = sources[frame["sop_instance_uid"]].pixel_array
     height, width = still.shape[:2]
 
-    ohif.open()
+    ohif.open("Stills", "EndoLens findings")
     ohif.expect_thumbnail("Stills", [source.pixel_array for source in sources.values()])
     ohif.expect_thumbnail("EndoLens Grad-CAM", heatmaps)
 
@@ -45,7 +46,14 @@ def _check_ohif(ohif: Ohif, summary: Path, stills: Path, heatmaps: list[np.ndarr
 
     assert not ohif.errors
     assert not ohif.page.get_by_text("Something went wrong").count()
-    contours = [np.array(region["contour"]) * scale + (left, top) for region in frame["regions"]]
+    _check_contours(screen, frame["regions"], (left, top, right, bottom), scale)
+
+
+def _check_contours(
+    screen: np.ndarray, regions: list[dict[str, Any]], box: tuple[float, float, float, float], scale: np.ndarray
+) -> None:
+    left, top, right, bottom = box
+    contours = [np.array(region["contour"]) * scale + (left, top) for region in regions]
     shown = annotated(screen)
     inside = np.zeros(shown.shape, bool)
     # Beside the picture OHIF writes labels in the same green.
@@ -57,6 +65,20 @@ def _check_ohif(ohif: Ohif, summary: Path, stills: Path, heatmaps: list[np.ndarr
     assert found > 0.9, f"only {found:.0%} of the contour is drawn where it belongs"
     outline = shown & inside & near_expected
     assert outline.sum() > 0.2 * expected.sum()
+
+
+def _check_segmentations(ohif: Ohif, summary: Path, stills: Path) -> None:
+    """Opened from last to first, every frame's regions lie on their own picture."""
+    sources = {(ds := pydicom.dcmread(file)).SOPInstanceUID: ds for file in stills.rglob("*.dcm")}
+    for frame in reversed(json.loads(summary.read_text())["frames"]):
+        still = sources[frame["sop_instance_uid"]]
+        ohif.open_series("SEG", f"EndoLens regions of image {still.InstanceNumber}")
+        ohif.page.get_by_text("Yes", exact=True).click(timeout=60_000)
+        expect(ohif.page.get_by_text("Do you want to open this Segmentation?")).to_be_hidden(timeout=60_000)
+        ohif.page.wait_for_timeout(2000)
+        (left, top), (right, bottom) = ohif.image_corners(still.Columns, still.Rows)
+        scale = np.array([(right - left) / still.Columns, (bottom - top) / still.Rows])
+        _check_contours(ohif.screen(), frame["regions"], (left, top, right, bottom), scale)
 
 
 def _check_still_is_there(screen: np.ndarray, still: np.ndarray, box: tuple[float, float, float, float]) -> None:
@@ -115,6 +137,8 @@ def test_study_from_pacs(
     ohif = Ohif(page, f"{address}/{path}?StudyInstanceUIDs={uid}")
     captures = [one.pixel_array for one in objects if "DerivationDescription" in one]
     _check_ohif(ohif, tmp_path / "out" / "summary.json", real_study, captures)
+    if ohif_options:
+        _check_segmentations(ohif, tmp_path / "out" / "summary.json", real_study)
     _check_documents(ohif)
     assert not ohif.foreign, f"asked other servers: {ohif.foreign}"
 
@@ -134,6 +158,8 @@ def test_study_from_folder(
     results = tmp_path / "studies" / "results"
     captures = [pydicom.dcmread(file).pixel_array for file in results.rglob("heatmaps/*.dcm")]
     _check_ohif(ohif, results / "summary.json", real_study, captures)
+    if ohif_options:
+        _check_segmentations(ohif, results / "summary.json", real_study)
     _check_documents(ohif)
     assert not ohif.foreign, f"asked other servers: {ohif.foreign}"
 

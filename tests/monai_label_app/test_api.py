@@ -96,6 +96,29 @@ def test_the_dicom_object_is_that_of_the_analysis(client, classifier, tmp_path_f
     assert np.array_equal(got.pixel_array, made[got.SOPInstanceUID].pixel_array)
 
 
+def test_a_view_is_stored_with_its_study_once(client, classifier, tmp_path) -> None:
+    layer, (label, other, *_) = classifier.layers[0], classifier.card.classes
+    made = [
+        client.post(frame(UIDS[0], "captures"), json={"layer": layer, "class": one}) for one in (label, other, label)
+    ]
+    assert [one.status_code for one in made] == [201, 201, 201]
+    first, second, again = (one.get_json() for one in made)
+    assert [one["stored"] for one in (first, second, again)] == [True, True, False]
+    assert again["sop_instance_uid"] == first["sop_instance_uid"] != second["sop_instance_uid"]
+    files = {file.stem: pydicom.dcmread(file) for file in tmp_path.glob("*/*.dcm")}
+    assert files.keys() == {first["sop_instance_uid"], second["sop_instance_uid"]}
+    view = files[first["sop_instance_uid"]]
+    query = {"layer": layer, "class": label}
+    shown = pydicom.dcmread(io.BytesIO(client.get(frame(UIDS[0], "explanation.dcm"), query_string=query).data))
+    assert np.array_equal(view.pixel_array, shown.pixel_array)
+    assert view.SourceImageSequence[0].ReferencedSOPInstanceUID == UIDS[0]
+    assert view.SeriesInstanceUID == first["series_instance_uid"] != shown.SeriesInstanceUID
+    assert sorted(one.InstanceNumber for one in files.values()) == [1, 2]
+    refused = client.post(frame(UIDS[0], "captures"), json={"method": "saliency"})
+    assert refused.status_code == 422
+    assert refused.get_json()["detail"] == "method: of grad-cam, guided-grad-cam there are Secondary Captures"
+
+
 def test_a_thumbnail_is_the_picture_made_small(client) -> None:
     pixels = pydicom.dcmread(STILLS[0]).pixel_array
     whole, small = (picture(client.get(frame(UIDS[0], f"picture.jpg{query}")).data) for query in ("", "?width=160"))

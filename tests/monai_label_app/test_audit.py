@@ -159,7 +159,8 @@ def test_one_clean_frame_is_planted_on_and_named_by_no_rule(dataset):
     assert summary(result)["shortcuts"] == [], "one frame is an anecdote"
 
 
-def test_the_command_prints_and_writes_the_same(dataset, tmp_path):
+@pytest.mark.slow
+def test_the_command_prints_and_writes_the_same(dataset, checkpoint, tmp_path):
     result = endolens("audit", dataset, "--json", "--out", tmp_path / "audit")
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
@@ -177,7 +178,7 @@ def test_the_command_prints_and_writes_the_same(dataset, tmp_path):
     page = (tmp_path / "audit" / "report.html").read_text()
     for words in ("endolens-demo", "not for clinical use", "endolens audit", "data:image/png;base64,"):
         assert words in page
-    assert "normal-cecum" in endolens("audit", dataset).stdout
+    assert "normal-cecum" in endolens("audit", dataset, "--model", checkpoint).stdout
 
 
 def test_what_cannot_be_audited_is_one_sentence(tmp_path, dataset):
@@ -214,17 +215,19 @@ def test_real_cut_outs_and_boxes_are_counted(real_images):
 def test_the_demonstration_model_takes_a_real_box_for_a_sign_of_the_cecum(real_images):
     """As the paper's network did; the audit's numbers are those of looking at the frames one by one."""
     classifier = open_classifier()
-    examples = find_dataset(real_images / "kvasir-8").examples
-    result = audit(examples, classifier)
-    said = summary(result)
+    found = find_dataset(real_images / "kvasir-8").examples
+    examples = [one for number, one in enumerate(found) if one.label == "normal-cecum" or number % 8 == 0]
+    said = summary(audit(examples, classifier))
     assert said["shortcuts"][0].startswith("normal-cecum: ")
     shares = []
     for example in examples:
         frame = read_frame(example.path)
         box = find_artifacts(frame).navigation_box
+        if box is None:
+            continue
         seen, (geometry,) = classifier.dissect([frame])
         target = int(seen.scores[0].argmax())
-        if box and classifier.card.classes[target] == "normal-cecum":
+        if classifier.card.classes[target] == "normal-cecum":
             cam = geometry.to_source(seen.grad_cam(classifier.card.target_layer, target)[0])
             x0, y0, x1, y1 = box
             shares.append(cam[y0:y1, x0:x1].sum() / cam.sum())

@@ -62,7 +62,7 @@ def test_a_trained_checkpoint_serves_the_other_commands(dataset, tmp_path):
 @pytest.mark.slow
 def test_a_training_that_is_interrupted_goes_on(dataset, tmp_path):
     out, whole = tmp_path / "killed.safetensors", tmp_path / "whole.safetensors"
-    options = (*SMALL[:-4], "--epochs", "40", "--rate", "1e-3", "--validation", "0")
+    options = (*SMALL[:-4], "--epochs", "12", "--rate", "1e-3", "--validation", "0")
     command = [ENDOLENS, "train", str(dataset), "--out", str(out), *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while not (tmp_path / "killed" / "state.pt").is_file():

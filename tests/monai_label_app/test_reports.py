@@ -89,6 +89,43 @@ def test_a_draft_proposes_of_each_class_the_frame_that_the_network_is_surest_of(
     assert client.get(REPORT).get_json() == version
 
 
+def test_a_frame_is_added_to_the_finding_of_a_class_once(client, classifier):
+    first, second = (str(one.SOPInstanceUID) for one in HEADERS[:2])
+    taken_for = [
+        client.get(f"/api/v1/images/{one.SOPInstanceUID}/frames/1/prediction").get_json()["predicted"]
+        for one in HEADERS
+    ]
+    predicted, other = taken_for[0], next(one for one in classifier.card.classes if one not in taken_for)
+    view = client.post(f"/api/v1/images/{first}/frames/1/captures", json={"class": other}).get_json()[
+        "sop_instance_uid"
+    ]
+
+    def add(image: str, label: str, **more: str) -> TestResponse:
+        return client.post(f"{REPORT}/evidence", json={"image": image, "class": label, "author": "Dr. Example", **more})
+
+    for label, uid, more in ((predicted, first, {}), (other, first, {"capture": view}), (other, second, {})):
+        answer = add(uid, label, **more)
+        assert answer.status_code == 200, answer.get_data(as_text=True)
+    version = answer.get_json()
+    assert version["author"] == "Dr. Example"
+    found = {one["label"]: one for one in version["report"]["observations"]}
+    assert first in images({"observations": [found[predicted]]})
+    assert found[predicted]["probability"] is not None
+    assert images({"observations": [found[other]]}) == [first, view, second]
+    assert found[other]["text"]
+    assert found[other]["probability"] is None, "a class that the reader chose is not the machine's"
+    again = add(second, other).get_json()
+    assert again["number"] == version["number"], "what is there is not added again"
+    for refused, status in (
+        (add(first, "warts"), 422),
+        (add("1.2.3", other), 404),
+        (add(first, other, capture="1.2.3"), 422),
+    ):
+        assert refused.status_code == status
+        assert refused.mimetype == "application/problem+json"
+    assert client.get(REPORT).get_json()["number"] == version["number"]
+
+
 def test_a_draft_of_an_analysed_study_is_what_the_analysis_found(client, folder, classifier):
     (study,) = group(read_instances(STILLS)[0])
     (folder / "results").mkdir()
@@ -114,6 +151,12 @@ def test_a_draft_of_an_analysed_study_is_what_the_analysis_found(client, folder,
     before = made.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert before.ReferencedSOPInstanceUID == drafted.SOPInstanceUID
     assert made.SOPInstanceUID == signed["documents"][0]
+
+
+def test_null_is_no_request_for_a_draft(client):
+    refused = client.post(REPORT, data="null", content_type="application/json")
+    assert (refused.status_code, refused.mimetype) == (422, "application/problem+json")
+    assert client.get(REPORT).status_code == 404
 
 
 def test_a_frame_that_cannot_be_read_does_not_keep_the_others_from_being_proposed(client, folder):
@@ -267,10 +310,21 @@ def test_what_could_not_be_stored_is_signed_and_stored_when_it_is_signed_again(c
     assert sorted(one.SOPInstanceUID for one in documents(folder)) == sorted(signed.get_json()["documents"])
 
 
+def state(client: FlaskClient) -> str:
+    said = client.get(f"/api/v1/studies/{UID}").get_json()["state"]
+    assert [said] == [one["state"] for one in client.get("/api/v1/studies").get_json()]
+    assert f'data-state="{said}"' in client.get("/").get_data(as_text=True)
+    return str(said)
+
+
 def test_an_addendum_begins_as_the_signed_report_and_names_it(client, folder):
+    assert state(client) == "new"
     begin(client)
+    assert state(client) == "report draft"
     first = sign(client, '"1"').get_json()
+    assert state(client) == "signed"
     begun = client.post(f"{REPORT}/addendum")
+    assert state(client) == "report draft"
     assert begun.get_json()["report"] == first["report"]
     assert (begun.get_json()["predecessor"], begun.get_json()["missing"][0]) == (1, "addendum")
     added = save(client, begun.headers["ETag"], {**first["report"], "addendum": "Histology: adenoma"})

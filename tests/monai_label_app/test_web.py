@@ -97,6 +97,16 @@ def test_manifest_says_what_the_files_say(client: FlaskClient, uid: str) -> None
     assert file.PixelData == source.PixelData
 
 
+def test_manifest_names_each_frame_of_an_image_of_several(client: FlaskClient, folder: Path) -> None:
+    loop = image(np.zeros((3, 64, 64, 3), np.uint8), NumberOfFrames=3)
+    write(loop, folder / "loop.dcm")
+    (study,) = client.get(f"/dicomjson/{loop.StudyInstanceUID}").get_json()["studies"]
+    (series,) = study["series"]
+    place = f"dicomweb:http://localhost/endolens/instances/{loop.SOPInstanceUID}.dcm"
+    assert [one["url"] for one in series["instances"]] == [f"{place}?frame={number}" for number in (1, 2, 3)]
+    assert {one["metadata"]["SOPInstanceUID"] for one in series["instances"]} == {loop.SOPInstanceUID}
+
+
 def test_viewer_keeps_to_its_folder_and_asks_no_other_server() -> None:
     viewer = Viewer()
     index = viewer.folder / "index.html"

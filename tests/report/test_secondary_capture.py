@@ -89,6 +89,14 @@ def test_pixels_come_back_as_they_were_stored(tmp_path, compression, syntax, siz
         assert read.LossyImageCompression == "00"
 
 
+def test_noise_that_has_no_room_compressed_is_stored_as_it_is_without_a_word(caplog):
+    noise = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)
+    made = heatmap_capture(image(noise), 1, noise, EXPLANATION, ALGORITHM)
+    assert made.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert (made.pixel_array == noise).all()
+    assert not caplog.records
+
+
 def test_a_lossy_capture_of_a_lossy_source_tells_both_losses(tmp_path):
     pixels = picture(64, 80)
     source = encapsulated(

@@ -8,23 +8,28 @@ from typing import Any
 
 import numpy as np
 from apiflask import APIBlueprint, Schema
-from apiflask.fields import Dict, Float, Integer, List, Nested, String
+from apiflask.fields import Boolean, Dict, Float, Integer, List, Nested, String
 from apiflask.validators import OneOf
 from flask import Response
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom import Dataset
 
 from explainers import METHODS, heatmap
 from monai_label_app.analysis import algorithm_of
-from monai_label_app.web.api.content import described, encoded, unchanging
+from monai_label_app.web.api.content import described as content
+from monai_label_app.web.api.content import encoded, unchanging
 from monai_label_app.web.api.frames import FRAME
+from monai_label_app.web.api.problems import Refusal, described
 from monai_label_app.web.evidence import warnings
 from monai_label_app.web.explorer import OpenFrame
 from monai_label_app.web.services import Services
 from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Explanation
-from report.secondary_capture import GUIDED_HEATMAPS, HEATMAPS, heatmap_capture
+from report.secondary_capture import GUIDED_HEATMAPS, HEATMAPS, SAVED_VIEWS, HeatmapSeries, heatmap_capture
 
 _CAPTURES = {"grad-cam": (GRAD_CAM, HEATMAPS), "guided-grad-cam": (GUIDED_GRAD_CAM, GUIDED_HEATMAPS)}
+
+_UNSTORED: dict[Any, Any] = {503: described("It cannot be stored now.")}
 
 
 class Choice(Schema):
@@ -44,7 +49,17 @@ class MapChoice(Choice):
 class CaptureChoice(Choice):
     """A map that DICOM has a name for."""
 
-    method = String(load_default="grad-cam", validate=OneOf(list(_CAPTURES)))
+    method = String(
+        load_default="grad-cam", validate=OneOf(list(_CAPTURES), error="of {choices} there are Secondary Captures")
+    )
+
+
+class Capture(Schema):
+    """A Secondary Capture of the study."""
+
+    sop_instance_uid = String(required=True)
+    series_instance_uid = String(required=True)
+    stored = Boolean(required=True, metadata={"description": "it is new; otherwise it was there already"})
 
 
 class Outline(Schema):
@@ -69,8 +84,12 @@ class EvidenceSchema(Schema):
 
 
 def create_blueprint(services: Services) -> APIBlueprint:
-    """``/images/UID/frames/NUMBER/evidence`` and ``…/explanation``."""
+    """``/images/UID/frames/NUMBER/evidence``, ``…/explanation`` and ``…/captures``."""
     api, explorer = APIBlueprint("explanations", __name__, tag="Explanations"), services.explorer
+
+    @api.errorhandler(OSError)
+    def not_stored(error: OSError) -> Response:
+        return Refusal(503, f"It cannot be stored now: {error.strerror or 'it has no room'}.").as_problem()
 
     @api.get(f"{FRAME}/evidence")
     @api.input(Choice, location="query")
@@ -83,40 +102,61 @@ def create_blueprint(services: Services) -> APIBlueprint:
 
     @api.get(f"{FRAME}/explanation.png")
     @api.input(MapChoice, location="query")
-    @api.doc(summary="A map in colours, to lay over its frame", responses=described("image/png", "Clear where 0."))
+    @api.doc(summary="A map in colours, to lay over its frame", responses=content("image/png", "Clear where 0."))
     def png(uid: str, number: int, query_data: dict[str, Any]) -> Response:
         return mapped("image/png", uid, number, query_data, _coloured)
 
     @api.get(f"{FRAME}/explanation.npy")
     @api.input(MapChoice, location="query")
-    @api.doc(summary="A map as numbers", responses=described("application/x-npy", "float32 (height, width), 0 to 1."))
+    @api.doc(summary="A map as numbers", responses=content("application/x-npy", "float32 (height, width), 0 to 1."))
     def npy(uid: str, number: int, query_data: dict[str, Any]) -> Response:
         return mapped("application/x-npy", uid, number, query_data, _numbers)
 
     @api.get(f"{FRAME}/explanation.dcm")
     @api.input(CaptureChoice, location="query")
-    @api.doc(summary="A map over its frame", responses=described("application/dicom", "A Secondary Capture."))
+    @api.doc(summary="A map over its frame", responses=content("application/dicom", "A Secondary Capture."))
     def dcm(uid: str, number: int, query_data: dict[str, Any]) -> Response:
         seen, name = explorer.open(uid, number), query_data["method"]
-        layer, label = _choose(seen, query_data)
+        look = (name, *_choose(seen, query_data))
 
         def make() -> bytes:
-            method, series = _CAPTURES[name]
-            made = heatmap_capture(
-                explorer.instance(uid).read(),
-                number,
-                heatmap.overlay(seen.picture.pixels, seen.look(name, layer, label)),
-                Explanation(method, layer, label, seen.glance.probabilities[label]),
-                algorithm_of(seen.classifier),
-                instance_number=number,
-                series=series,
-                colours=heatmap.colourise(np.linspace(0, 1, 256)),
-            )
             stream = io.BytesIO()
-            made.save_as(stream, enforce_file_format=True)
+            capture(seen, uid, number, *look, _CAPTURES[name][1], number).save_as(stream, enforce_file_format=True)
             return stream.getvalue()
 
-        return unchanging("application/dicom", make, uid, number, seen.classifier.fingerprint, name, layer, label)
+        return unchanging("application/dicom", make, uid, number, seen.classifier.fingerprint, *look)
+
+    @api.post(f"{FRAME}/captures")
+    @api.input(CaptureChoice, location="json")
+    @api.doc(
+        summary="Store a map over its frame with the study, in the series of saved views; the same view is stored once",
+        responses=_UNSTORED,
+    )
+    @api.output(Capture, 201)
+    def save(uid: str, number: int, json_data: dict[str, Any]) -> dict[str, Any]:
+        seen, name = explorer.open(uid, number), json_data["method"]
+        study = services.library.study(str(explorer.instance(uid).header.StudyInstanceUID))
+        place = 1 + sum(one.header.get("SeriesNumber") == SAVED_VIEWS.number for one in study.instances)
+        made = capture(seen, uid, number, name, *_choose(seen, json_data), SAVED_VIEWS, place)
+        return {
+            "sop_instance_uid": str(made.SOPInstanceUID),
+            "series_instance_uid": str(made.SeriesInstanceUID),
+            "stored": bool(services.library.store([made])),
+        }
+
+    def capture(
+        seen: OpenFrame, uid: str, number: int, name: str, layer: str, label: str, series: HeatmapSeries, place: int
+    ) -> Dataset:
+        return heatmap_capture(
+            explorer.instance(uid).read(),
+            number,
+            heatmap.overlay(seen.picture.pixels, seen.look(name, layer, label)),
+            Explanation(_CAPTURES[name][0], layer, label, seen.glance.probabilities[label]),
+            algorithm_of(seen.classifier),
+            instance_number=place,
+            series=series,
+            colours=heatmap.colourise(np.linspace(0, 1, 256)),
+        )
 
     def mapped(
         kind: str, uid: str, number: int, chosen: dict[str, Any], write: Callable[[NDArray[np.float32]], bytes]

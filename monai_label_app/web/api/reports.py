@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from apiflask import APIBlueprint
-from flask import Response, jsonify
+from flask import Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import PreconditionRequired
@@ -20,7 +20,7 @@ from monai_label_app.web.api.problems import Refusal, described
 from monai_label_app.web.reporting import IncompleteError
 from monai_label_app.web.services import Services
 from report.drafts import SignedError, StaleError, Version
-from report.examination import ExaminationReport, Line, Signature
+from report.examination import Evidence, ExaminationReport, Key, Line, Signature, Uid
 from report.language import ENGLISH
 from report.record import as_dict
 
@@ -64,6 +64,19 @@ class Save(BaseModel):
 
     report: ExaminationReport
     author: Line = ""
+
+
+class Attach(BaseModel):
+    """A frame, for the finding of a class; with a view on it that was stored, and who adds them."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    image: Uid
+    frame: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    label: Annotated[Key, Field(alias="class")]
+    capture: Annotated[str, Field(max_length=64, pattern=r"^[0-9.]*$")] = ""
+    author: Line = ""
+    language: str = ENGLISH.tag
 
 
 class Sign(BaseModel):
@@ -128,6 +141,12 @@ class PictureChoice(BaseModel):
 def create_blueprint(services: Services) -> APIBlueprint:
     """``/studies/UID/report``."""
     api, reporting = APIBlueprint("reports", __name__, tag="Reports"), services.reporting
+
+    @api.before_request
+    def refuse_null() -> None:
+        # APIFlask takes it for an object without fields.
+        if request.data.strip() == b"null":
+            raise ValueError("An object is needed, not null.")
 
     @api.errorhandler(SignedError)
     def signed(error: SignedError) -> Response:
@@ -200,6 +219,18 @@ def create_blueprint(services: Services) -> APIBlueprint:
     @api.output(VersionSchema)
     def save(uid: str, headers_data: Edited, json_data: Save) -> Response:
         return answered(reporting.save(uid, number(headers_data), json_data.report, json_data.author))
+
+    @api.post(f"{_REPORT}/evidence")
+    @api.input(Attach, location="json")
+    @api.doc(
+        summary="Add a frame to the finding of a class; the finding, and the report, are begun where there is none",
+        responses=_CONFLICTS,
+    )
+    @api.output(VersionSchema)
+    def attach(uid: str, json_data: Attach) -> Response:
+        image = Evidence(json_data.image, json_data.frame)
+        author, language = json_data.author, json_data.language
+        return answered(reporting.attach(uid, json_data.label, image, json_data.capture, author, language))
 
     @api.get(f"{_REPORT}/versions")
     @api.doc(summary="All versions of a report, the oldest first", responses=_UNKEPT)

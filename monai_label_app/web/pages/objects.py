@@ -1,19 +1,23 @@
-"""A study's objects as OHIF asks for them: the manifest, the files, and the PDF inside of one."""
+"""What OHIF asks for: our extension, and a study's objects: the manifest, the files, and the PDF inside of one."""
 
 from __future__ import annotations
 
 import io
 
-from flask import Blueprint, Response, jsonify, request, send_file
+from flask import Blueprint, Response, jsonify, request, send_file, send_from_directory
 from pydicom.uid import EncapsulatedPDFStorage
 
-from monai_label_app.viewers.ohif import manifest
+from monai_label_app.viewers.ohif import EXTENSION, manifest
 from monai_label_app.web.services import Services
 
 
 def add_to(pages: Blueprint, services: Services) -> None:
-    """``/dicomjson/UID``, ``/instances/UID.dcm`` and ``/instances/UID.pdf``."""
+    """``/ohif/…``, ``/dicomjson/UID``, ``/instances/UID.dcm`` and ``/instances/UID.pdf``."""
     library = services.library
+
+    @pages.get("/ohif/<path:file>")
+    def extension(file: str) -> Response:
+        return send_from_directory(EXTENSION, file)
 
     @pages.get("/dicomjson/<uid>")
     def dicomjson(uid: str) -> Response:

@@ -11,7 +11,7 @@ from report.attributes import is_own_result
 from report.choices import KINDS, LOWER, SEDATIONS, SITES, site_of
 from report.language import LANGUAGES
 from report.render import patient_data
-from report.secondary_capture import GUIDED_HEATMAPS, HEATMAPS
+from report.secondary_capture import GUIDED_HEATMAPS, HEATMAPS, SAVED_VIEWS
 from report.terms import TERMS
 
 
@@ -45,13 +45,13 @@ def add_to(pages: Blueprint, services: Services) -> None:
 
 
 def _images(study: Study) -> list[tuple[str, str, int]]:
-    """What can be attached: (kind, SOP Instance UID, frame) of every frame, and of every heatmap of a target layer."""
+    """(kind, SOP Instance UID, frame) of what can be attached: frames, heatmaps of a target layer, saved views."""
     frames = [
         ("frame", str(one.header.SOPInstanceUID), number)
         for one in study.images.instances
         for number in range(1, one.frame_count + 1)
     ]
-    series = {HEATMAPS.number, GUIDED_HEATMAPS.number}
+    series = {HEATMAPS.number, GUIDED_HEATMAPS.number, SAVED_VIEWS.number}
     heatmaps = [
         ("heatmap", str(one.header.SOPInstanceUID), 1)
         for one in study.instances

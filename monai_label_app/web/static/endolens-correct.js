@@ -1,5 +1,7 @@
 // <endolens-correct api="…/api/v1" image="SOP Instance UID" frame="1">: "this is not a polyp, it is …", by whom, where and
 // why; kept as a label of the MONAI Label datastore. Where an <endolens-explain> is on the page, it is of that one's frame.
+// A viewer in which a region was drawn already gives a function, drawn(), that returns it.
+import { ask } from "./ask.js";
 import { RegionDrawing } from "./region-drawing.js";
 
 const READER = "endolens-reader"; // whoever said something last on this computer
@@ -30,17 +32,13 @@ const TEMPLATE = `
   </form>
 </dialog>`;
 
-async function ask(address, content) {
-  const options = content && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(content) };
-  const response = await fetch(address, options);
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(answer.detail ?? `the server answered ${response.status}`);
-  return answer;
-}
-
 class EndolensCorrect extends HTMLElement {
   #drawing;
   #model;
+  #follow = (event) => {
+    const [explorer] = event.composedPath();
+    for (const name of ["image", "frame"]) this.setAttribute(name, explorer.getAttribute(name));
+  };
 
   connectedCallback() {
     this.innerHTML = TEMPLATE;
@@ -56,9 +54,11 @@ class EndolensCorrect extends HTMLElement {
     });
     // The page's own keys are not meant here.
     this.#dialog.addEventListener("keydown", (event) => event.stopPropagation());
-    document.addEventListener("endolens-shown", ({ target }) => {
-      for (const name of ["image", "frame"]) this.setAttribute(name, target.getAttribute(name));
-    });
+    document.addEventListener("endolens-shown", this.#follow);
+  }
+
+  disconnectedCallback() {
+    document.removeEventListener("endolens-shown", this.#follow);
   }
 
   get #dialog() {
@@ -77,7 +77,7 @@ class EndolensCorrect extends HTMLElement {
     const frame = this.#frame;
     this.#say("");
     this.#take(undefined);
-    this.#drawing.show(`${frame}/picture.jpg`);
+    this.#drawing.show(`${frame}/picture.jpg`, this.drawn?.());
     this.#fields.by.value ||= localStorage.getItem(READER) ?? "";
     this.#fields.comment.value = "";
     this.#dialog.showModal();
@@ -125,6 +125,7 @@ class EndolensCorrect extends HTMLElement {
       this.#say(error.message, true);
     }
     save.disabled = false;
+    save.focus(); // which a button loses while it is disabled, and with it the dialog its keys
   }
 
   #say(text, wrong = false) {

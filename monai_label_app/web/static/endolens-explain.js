@@ -1,13 +1,15 @@
 // <endolens-explain api="…/api/v1" image="SOP Instance UID" frame="1">: any layer and class of a network on one frame.
 //
 // It asks the server for maps and words and computes nothing itself. It stands alone: a page or a viewer gives it the
-// three attributes, may pass key strokes on to press(), and hears of "endolens-shown" when it shows something else.
+// three attributes, may pass key strokes on to press(), and hears of "endolens-shown" when it shows something else. A
+// viewer that shows the frame itself gives it the place over the frame, by over().
 import { Controls } from "./explain-controls.js";
 import { Panes } from "./explain-panes.js";
 import { Server } from "./explain-server.js";
 import { COMPARING, VIEWS, scaleInWords } from "./explain-views.js";
 
 const STEP_MILLISECONDS = 900;
+const RETRY_MILLISECONDS = 3000;
 
 const TEMPLATE = `
 <link rel="stylesheet" href="${new URL("endolens-explain.css", import.meta.url)}">
@@ -68,6 +70,7 @@ class EndolensExplain extends HTMLElement {
   #wanted = false;
   #running;
   #timer;
+  #retry;
 
   constructor() {
     super();
@@ -87,12 +90,20 @@ class EndolensExplain extends HTMLElement {
 
   disconnectedCallback() {
     this.#wanted = false;
+    clearTimeout(this.#retry);
     this.#stopWalking();
   }
 
   attributeChangedCallback(name, before, after) {
     // Image and frame change one after the other; both are read once they have.
     if (this.isConnected && before !== after) queueMicrotask(() => this.show());
+  }
+
+  // Draw into this element from now on, which lies over a picture of the frame; there is one map at a time then.
+  over(place) {
+    this.toggleAttribute("over", true);
+    this.#panes = new Panes(place, { pictured: false });
+    this.#panes.opacity(this.#choice.opacity);
   }
 
   // Settled once all that was asked for is shown.
@@ -102,6 +113,7 @@ class EndolensExplain extends HTMLElement {
 
   // Show another choice; of several in quick succession, the last.
   show(changes = {}) {
+    clearTimeout(this.#retry);
     Object.assign(this.#choice, changes);
     this.#wanted = true;
     this.#reflect();
@@ -160,6 +172,7 @@ class EndolensExplain extends HTMLElement {
   }
 
   async #draw() {
+    if (!this.getAttribute("image")) return;
     const address = this.#server.frame(this.getAttribute("image"), this.getAttribute("frame"));
     if (this.#frame?.address !== address || !this.#frame.prediction) await this.#open(address);
     if (this.#wanted) return;
@@ -184,6 +197,7 @@ class EndolensExplain extends HTMLElement {
     const [prediction, about] = await Promise.all([this.#server.ask(`${address}/prediction`), this.#server.ask(address)]);
     if (this.#model?.version !== prediction.model) this.#prepare((await this.#server.ask("/models"))[0]);
     Object.assign(this.#frame, about, { prediction });
+    this.removeAttribute("unknown");
     this.#controls.list(this.#classes, prediction.probabilities);
     this.#reflect();
   }
@@ -288,6 +302,10 @@ class EndolensExplain extends HTMLElement {
     // A map of another choice must not stand beside this one's words.
     this.#panes.clear(this.#frame);
     this.#say([`Not shown: ${error.message}`], [], "", true);
+    // Of another frame's probabilities nothing may be left.
+    this.toggleAttribute("unknown", !this.#frame?.prediction);
+    // A server that is down comes back.
+    if (error.passing && this.isConnected) this.#retry = setTimeout(() => this.show(), RETRY_MILLISECONDS);
   }
 }
 

@@ -1,4 +1,5 @@
-// The pictures of <endolens-explain>: frames side by side, each with its map, outlines and caption.
+// The pictures of <endolens-explain>: frames side by side, each with its map, outlines and caption. Where a viewer shows
+// the frame itself, there is no picture, but what lies over it.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -11,10 +12,12 @@ const FIGURE = `
 
 export class Panes {
   #place;
+  #pictured;
   #opacity = 1;
 
-  constructor(place) {
+  constructor(place, { pictured = true } = {}) {
     this.#place = place;
+    this.#pictured = pictured;
   }
 
   // A frame without maps, in one pane, while it is not known what to show over it.
@@ -87,6 +90,7 @@ export class Panes {
   }
 
   #picture(figure, { picture, number }) {
+    if (!this.#pictured) return;
     const image = figure.querySelector(".picture");
     if (image.getAttribute("src") !== picture) image.src = picture;
     image.alt = `Frame ${number}`;

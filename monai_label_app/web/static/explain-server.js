@@ -1,4 +1,5 @@
 // What <endolens-explain> asks the REST interface.
+import { request } from "./ask.js";
 
 const REMEMBERED = 50;
 
@@ -20,12 +21,12 @@ export class Server {
   }
 
   async ask(address) {
-    return (await this.#fetch(address)).json();
+    return (await request(this.absolute(address))).json();
   }
 
   // A map as the address of a picture that this browser holds.
   async map(frame, query) {
-    const response = await this.#fetch(`${frame}/explanation.png?${new URLSearchParams(query)}`);
+    const response = await request(this.absolute(`${frame}/explanation.png?${new URLSearchParams(query)}`));
     return URL.createObjectURL(await response.blob());
   }
 
@@ -37,14 +38,5 @@ export class Server {
     this.#evidence.set(address, found);
     if (this.#evidence.size > REMEMBERED) this.#evidence.delete(this.#evidence.keys().next().value);
     return found;
-  }
-
-  async #fetch(address) {
-    const response = await fetch(this.absolute(address)).catch(() => {
-      throw new Error("the server does not answer");
-    });
-    if (response.ok) return response;
-    const { detail } = await response.json().catch(() => ({}));
-    throw new Error(detail ?? `the server answered ${response.status}`);
   }
 }

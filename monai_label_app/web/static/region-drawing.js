@@ -30,11 +30,13 @@ export class RegionDrawing {
     this.clear();
   }
 
-  show(address) {
+  // A picture, and a region that is there to begin with.
+  show(address, region = []) {
     const picture = this.#place.querySelector("img");
     picture.src = address;
     picture.onload = () => this.#svg.setAttribute("viewBox", `0 0 ${picture.naturalWidth} ${picture.naturalHeight}`);
-    this.clear();
+    this.#start = undefined;
+    this.#set(region);
   }
 
   clear() {

@@ -11,10 +11,10 @@ from typing import Any
 
 from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
-from pydicom.uid import EncapsulatedPDFStorage, SegmentationStorage
+from pydicom.uid import EncapsulatedPDFStorage
 
-from monai_label_app.study import Study
-from report.attributes import is_own_result
+from monai_label_app.study import Instance, Study
+from monai_label_app.viewers.segmentations import as_assumed
 
 _FOREIGN = re.compile(r"""@import\s+url\(["']?https?:[^)]*\)[^;]*;|<link\b[^>]*href=["']?https?:[^>]*>""")
 
@@ -27,6 +27,10 @@ window.config.httpErrorHandler = (error) => console.warn('image:', error);
 
 _NO_SERIES = "study.series.find(s => s.SeriesInstanceUID === SeriesInstanceUID) || []"
 _EMPTY_SERIES = "study.series.find(s => s.SeriesInstanceUID === SeriesInstanceUID) || { instances: [] }"
+
+EXTENSION_ADDRESS = "/endolens/ohif/extension.js"
+
+_IDENTITY = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 _KEPT_AS_LISTS = frozenset({"ContentSequence"})
 """Sequences that OHIF walks as lists even where they hold one item; it reads all others as one item's attributes."""
@@ -99,7 +103,7 @@ class Viewer:
         config = {
             "routerBasename": self.base,
             "showStudyList": pacs,
-            "extensions": [],
+            "extensions": [EXTENSION_ADDRESS],
             "modes": [],
             "maxNumberOfWebWorkers": 3,
             "showWarningMessageForCrossOrigin": False,
@@ -128,10 +132,6 @@ def mended(path: Path) -> str | None:
     return None
 
 
-_UPRIGHT = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
-"""What OHIF takes for granted of a picture without orientation, and must be told of a Segmentation of it."""
-
-
 def _bundled() -> Path:
     # Found without importing monailabel, which takes seconds.
     package = find_spec("monailabel")
@@ -150,14 +150,11 @@ def manifest(study: Study, address: str) -> dict[str, Any]:
     series: dict[str, list[dict[str, Any]]] = {}
     for instance in study.instances:
         place = f"{address}/endolens/instances/{instance.header.SOPInstanceUID}"
-        entry: dict[str, Any] = {"metadata": naturalised(instance.header), "url": f"dicomweb:{place}.dcm"}
+        metadata = naturalised(as_assumed(instance.header) or instance.header)
+        entry: dict[str, Any] = {"metadata": metadata, "url": f"dicomweb:{place}.dcm"}
         if instance.header.SOPClassUID == EncapsulatedPDFStorage:
             entry["metadata"]["EncapsulatedDocument"] = {"DirectRetrieveURL": f"{place}.pdf"}
-        if instance.header.SOPClassUID == SegmentationStorage and is_own_result(instance.header):
-            # What OHIF takes for granted; the object itself makes up neither.
-            shared = entry["metadata"].setdefault("SharedFunctionalGroupsSequence", {})
-            shared |= {"PlaneOrientationSequence": _UPRIGHT, "PixelMeasuresSequence": {}}
-        series.setdefault(str(instance.header.SeriesInstanceUID), []).append(entry)
+        series.setdefault(str(instance.header.SeriesInstanceUID), []).extend(_of_frames(instance, entry))
     first = study.instances[0].header
     described = ("PatientID", "PatientName", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber")
     return {
@@ -178,6 +175,16 @@ def manifest(study: Study, address: str) -> dict[str, Any]:
             }
         ]
     }
+
+
+def _of_frames(instance: Instance, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entry of an instance, or one for each of its frames by number, without which OHIF shows the first alone."""
+    if instance.refusal is not None or instance.frame_count == 1:
+        return [entry]
+    # All are of one object, of which OHIF reads the first.
+    named = {keyword: str(instance.header[keyword].value) for keyword in _IDENTITY}
+    metadata = [entry["metadata"], *[named] * (instance.frame_count - 1)]
+    return [{"metadata": one, "url": f"{entry['url']}?frame={number}"} for number, one in enumerate(metadata, start=1)]
 
 
 def naturalised(dataset: Dataset) -> dict[str, Any]:
