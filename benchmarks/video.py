@@ -5,7 +5,6 @@ Example: python -m benchmarks.video --model vgg19 --minutes 60
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
 
-from benchmarks.dissection import Measure
+from benchmarks.dissection import STATUS, Measure
 from explainers.trace import run
 from monai_label_app.classifier.checkpoint import Card
 from monai_label_app.classifier.classifier import Classifier, open_classifier
@@ -34,7 +33,7 @@ from monai_label_app.frames import frames
 from monai_label_app.sample import STUDY
 from monai_label_app.video.choice import stills
 from monai_label_app.video.decode import VideoFile
-from monai_label_app.video.quality import SIDE, look
+from monai_label_app.video.quality import CLEAR, SIDE, look
 from monai_label_app.video.sampling import BATCH, RATE, sample
 from monai_label_app.video.segments import spans
 
@@ -110,9 +109,11 @@ def forwarded(images: torch.Tensor, classifier: Classifier, half: bool) -> None:
 
 def prepared(movie: VideoFile, classifier: Classifier) -> torch.Tensor:
     """What the network is shown of the same frames."""
-    card, step = classifier.card, round(FRAMES_A_SECOND / RATE)
-    shots = islice(movie.shots(), 0, None, step)
-    pixels = (shot.picture.pixels(2 * SIDE) for shot in shots)
+    card = classifier.card
+    with tempfile.TemporaryDirectory() as folder:
+        samples = sample(movie, tiny(), Path(folder) / "journal")
+    numbers = set(samples.numbers[samples.quality == CLEAR].tolist())
+    pixels = (shot.picture.pixels(2 * SIDE) for shot in movie.shots() if shot.number in numbers)
     return torch.stack([prepare(one, card.input_size, card.mean, card.std, card.preprocess)[0] for one in pixels])
 
 
@@ -140,7 +141,8 @@ def main(model: str | None, seconds: int, minutes: int, memory_of: Path | None) 
     torch.set_num_threads(1)
     if memory_of:
         watched(VideoFile(memory_of, "video"), tiny())
-        click.echo(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        peak = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        click.echo(int(peak.split()[1]) / 1024)
         return
     classifier = open_classifier(model)
     with tempfile.TemporaryDirectory() as folder:

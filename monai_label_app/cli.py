@@ -35,6 +35,7 @@ for command in (
     studies.analyze,
     studies.dicomize,
     studies.serve,
+    studies.watch,
     studies.demo,
     pictures.explain,
     pictures.faithfulness,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,10 @@ from monai_label_app.library import Library, PacsLibrary
 from monai_label_app.pacs import MODALITY
 from monai_label_app.pictures import read_picture
 from monai_label_app.study import Instance, as_file, convert_pictures, read_dicom
-from report.endoscopic_image import Examination
+from monai_label_app.video.decode import VIDEO_SUFFIXES
+from monai_label_app.video.dicom_video import open_dicom
+from monai_label_app.video.recording import as_dicom, fingerprint, require_storable
+from report.endoscopic_image import Examination, study_of
 
 STORED, PRESENT, REFUSED = "stored", "present", "refused"
 
@@ -33,18 +35,22 @@ class Received:
     Attributes:
         name: what the sender calls it.
         path: where it lies.
-        fingerprint: of a picture's pixels; empty for DICOM.
+        fingerprint: of a picture's pixels, or of a video; empty for DICOM.
         number: its place among those that were received together, from 1.
+        video: it is a video that is no DICOM.
     """
 
     name: str
     path: Path
     fingerprint: str = ""
     number: int = 1
+    video: bool = False
 
     @property
     def kind(self) -> str:
-        """``picture`` or ``DICOM``."""
+        """``picture``, ``video`` or ``DICOM``."""
+        if self.video:
+            return "video"
         return "picture" if self.fingerprint else "DICOM"
 
 
@@ -79,8 +85,9 @@ def look(path: Path, name: str) -> Received:
         with path.open("rb") as file:
             if file.read(_HEAD).endswith(b"DICM"):
                 return _look_at_dicom(path, name)
-        if (mimetypes.guess_type(name)[0] or "").startswith("video/"):
-            raise UnreadableError(f"{name} is a video, and videos are not taken yet")
+        if Path(name).suffix.lower() in VIDEO_SUFFIXES:
+            require_storable(path, name)
+            return Received(name, path, fingerprint(path), video=True)
         still = read_picture(path)
         require_size(still.pixels, name)
         return Received(name, path, still.fingerprint)
@@ -97,9 +104,13 @@ def _look_at_dicom(path: Path, name: str) -> Received:
     if syntax == DeflatedExplicitVRLittleEndian:  # a small file can become one of any size
         raise UnreadableError(f"{name} is deflated as a whole, and such files are not taken")
     dataset = read_dicom(path)
-    if reason := Instance(name, dataset, lambda: dataset).refusal:
+    instance = Instance(name, dataset, lambda: dataset)
+    if instance.is_video and instance.streamed:
+        open_dicom(name, dataset, dataset, streamed=True)
+    elif reason := instance.refusal:
         raise UnreadableError(f"{name} {reason}")
-    require_size(next(frames(dataset, name, only=1)).pixels, name)
+    else:
+        require_size(next(frames(dataset, name, only=1)).pixels, name)
     try:
         with whole(path) as partly:
             dataset.save_as(partly, enforce_file_format=True)
@@ -149,13 +160,21 @@ def store(files: Iterable[Received], examination: Examination, library: Library)
 
 def _instances(files: Sequence[Received], examination: Examination) -> Iterator[tuple[Received, Instance]]:
     pictures: dict[str, Received] = {}
+    videos: dict[str, Received] = {}
     for file in files:
         if file.fingerprint:
-            pictures.setdefault(file.fingerprint, file)
+            (videos if file.video else pictures).setdefault(file.fingerprint, file)
         else:
             yield file, Instance(file.name, read_dicom(file.path, pixels=False), partial(read_dicom, file.path))
+    if videos:  # of one study with the pictures
+        examination = study_of(examination, [*pictures, *videos])
     converted, _ = convert_pictures([file.path for file in pictures.values()], examination)
     yield from zip(pictures.values(), converted, strict=True)
+    for number, file in enumerate(videos.values(), start=1):
+        read = partial(as_dicom, file.path, examination, file.fingerprint, number)
+        header = read()
+        del header.PixelData
+        yield file, Instance(file.name, header, read)
 
 
 def _judge(instance: Instance, known: Instance | None, patient: str, listed: bool) -> tuple[str, str]:

@@ -15,11 +15,13 @@ from pathlib import Path
 
 from pydicom import dcmread
 
-from monai_label_app.analysis import analyze
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.frames import in_one_line
 from monai_label_app.library import Library
 from monai_label_app.pacs import PacsError
+from monai_label_app.study import with_videos
+from monai_label_app.video.footage import analyze
+from monai_label_app.video.sampling import RATE, expected
 
 WAITING = 32
 """Jobs that may wait for the one that runs."""
@@ -93,15 +95,15 @@ class Jobs:
             TooManyJobsError: too many wait.
             PacsError: the PACS cannot be asked.
         """
-        images = self._library.study(study).images
-        if not images.instances:
+        known_study = self._library.study(study)
+        if not known_study.watchable:
             raise ValueError("this study has no image that can be analysed")
         with self._lock:
             if known := self._open(study):
                 return known
             if sum(one.state == QUEUED for one in self._jobs.values()) >= WAITING:
                 raise TooManyJobsError(f"{WAITING} studies wait to be analysed already; try again when one is done")
-            job = Job(secrets.token_hex(16), study, images.frame_count)
+            job = Job(secrets.token_hex(16), study, known_study.images.frame_count)
             self._jobs[job.key] = job
             self._forget()
             if self._worker is None:
@@ -175,17 +177,19 @@ class Jobs:
 
     def _run(self, key: str) -> None:
         self._go_on(key, state=RUNNING)
-        images = self._library.study(self._jobs[key].study).images
-        self._go_on(key, frames=images.frame_count)
+        study, unreadable = with_videos(self._library.study(self._jobs[key].study))
+        movies = [recording.movie for recording in study.recordings]
+        self._go_on(key, frames=study.frame_count + sum(expected(movie, RATE) for movie in movies))
 
         def progress(frames: int) -> None:
             self._go_on(key, done=self._jobs[key].done + frames)
 
         with tempfile.TemporaryDirectory(prefix="endolens-analysis-") as folder:
-            result = analyze(images, self._classifier(), Path(folder), progress)
+            result = analyze(study, self._classifier(), Path(folder), Path(folder), progress=progress)
             # Where a file lies on the server is nobody's business.
-            problems = tuple(one.reason.replace(one.origin, Path(one.origin).name) for one in result.problems)
-            if not result.frames:
+            left_out = [*unreadable, *result.problems]
+            problems = tuple(one.reason.replace(one.origin, Path(one.origin).name) for one in left_out)
+            if not (result.frames or movies):
                 raise ValueError("; ".join(problems) or "no image could be analysed")
             self._go_on(key, state=STORING)
             stored = self._library.store(dcmread(path) for path in result.objects)

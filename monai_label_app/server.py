@@ -71,14 +71,50 @@ def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None
     from monai_label_app.asgi import app
 
     address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
-    if not _is_loopback(host):
-        click.echo(f"Warning: {host} can be reached from other machines, and nothing asks them who they are.", err=True)
+    _warn(host)
     click.echo(f"Model: {card.name}{', ' + card.notice if card.notice else ''}")
     click.echo(f"OHIF:     {address}{viewer.base if pacs else _first_study(library, viewer)}")
     click.echo(f"EndoLens: {address}/endolens/")
     with suppress(KeyboardInterrupt):  # the usual way to end it, which uvicorn passes on after a clean stop
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS)
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def watch(source: str, host: str, port: int, model: str | None, folder: Path | None) -> None:
+    """Show a running examination until interrupted.
+
+    Args:
+        source: a file, an address, or a capture device.
+        host, port: to listen on.
+        model: as ``endolens analyze --model``.
+        folder: gets what is found, or None.
+
+    Raises:
+        ValueError: the source or the model cannot be opened, the port is taken, or the host is not this machine's.
+    """
+    import uvicorn
+
+    from monai_label_app.classifier.classifier import open_classifier
+    from monai_label_app.video.live import Live
+    from monai_label_app.video.live_page import live_page
+
+    classifier = open_classifier(model)
+    listener = _listen(host, port)
+    live = Live(source, classifier, folder)
+    _warn(host)
+    click.echo(f"Live: http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}/")
+    app = live_page(live, classifier.card, source, loopback=_is_loopback(host))
+    try:
+        with suppress(KeyboardInterrupt):
+            config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS)
+            uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        live.close()
+
+
+def _warn(host: str) -> None:
+    if not _is_loopback(host):
+        click.echo(f"Warning: {host} can be reached from other machines, and nothing asks them who they are.", err=True)
 
 
 def _first_study(library: Library, viewer: Viewer) -> str:

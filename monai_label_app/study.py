@@ -86,8 +86,14 @@ class Instance:
 
     @property
     def streamed(self) -> bool:
-        """Its frames are one MPEG-2, H.264 or HEVC stream."""
-        return _transfer_syntax(self.header) in MPEGTransferSyntaxes
+        """Its frames are one MPEG-2, H.264 or HEVC stream.
+
+        Where an archive does not tell the syntax, by its colours, which no other has (PS3.3 C.7.6.3.1.2).
+        """
+        syntax = _transfer_syntax(self.header)
+        if syntax:
+            return syntax in MPEGTransferSyntaxes
+        return str(self.header.get("PhotometricInterpretation")) == "YBR_PARTIAL_420"
 
     @property
     def is_video(self) -> bool:
@@ -119,6 +125,11 @@ class Study:
     def images(self) -> Study:
         """The same study with nothing but the images that can be analysed."""
         return Study(self.uid, tuple(instance for instance in self.instances if instance.refusal is None))
+
+    @property
+    def watchable(self) -> bool:
+        """It has images or videos that can be analysed."""
+        return any(one.refusal is None or one.is_video for one in self.instances)
 
     @property
     def frame_count(self) -> int:
@@ -306,12 +317,13 @@ def read_studies(paths: Iterable[Path]) -> tuple[list[Study], list[Problem]]:
 
 
 def with_videos(study: Study) -> tuple[Study, list[Problem]]:
-    """A study of an archive with what can be analysed, its videos fetched; and what could not be used."""
+    """A study of a library with what can be analysed, its videos opened; and what could not be used."""
     recordings, problems = [], []
     for instance in study.instances:
         if instance.is_video:
+            place = Path(instance.origin)
             try:
-                recordings.append(_opened(instance, instance.read()))
+                recordings.append(_opened(instance, place if place.is_file() else instance.read()))
             except UnreadableError as error:
                 problems.append(Problem(instance.origin, str(error)))
     images = [one for one in study.images.instances if not one.is_video]

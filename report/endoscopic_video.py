@@ -25,7 +25,7 @@ from report.endoscopic_image import Examination, describe_study, set_pixels
 from report.terms import long_string
 from report.uids import derive
 
-STILLS, CLIPS = 907, 908
+VIDEOS, STILLS, CLIPS = 2, 907, 908
 """Series numbers."""
 
 _METHODS = {"h264": "ISO_14496_10", "hevc": "ISO_23008_2", "mpeg2video": "ISO_13818_2"}
@@ -129,7 +129,7 @@ def video_clip(
         title: what is seen, for the series' description.
         instance_number: place in the study.
     """
-    clip = _begun(video, VideoEndoscopicImageStorage, MPEG4HP41 if stream.level <= 41 else MPEG4HP422D)
+    clip = _begun(video, VideoEndoscopicImageStorage, _syntax(stream))
     identity = (video.SOPInstanceUID, f"{start:.3f}", f"{end:.3f}", "copied" if copied else "coded anew")
     clip.SOPInstanceUID = derive("video clip", *identity)
     clip.file_meta.MediaStorageSOPInstanceUID = clip.SOPInstanceUID
@@ -142,6 +142,31 @@ def video_clip(
     clip.DerivationDescription = f"Part of a video, from {start:.3f} s to {end:.3f} s, {how}, without sound"
     ratio = 3 * stream.width * stream.height * stream.frames / len(stream.content)
     _say_loss(clip, copied or Coding("h264", ratio))
+    clip.AnatomicRegionSequence = [_REGION]
+    _set_stream(clip, stream)
+    return clip
+
+
+def endoscopic_video(video: Dataset, stream: Stream, coding: Coding, instance_number: int = 1) -> Dataset:
+    """Make the Video Endoscopic Image of a whole video that is no DICOM object, by its header."""
+    made = _begun(video, VideoEndoscopicImageStorage, _syntax(stream))
+    made.ImageType = ["ORIGINAL", "PRIMARY"]
+    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = video.SOPInstanceUID
+    made.SeriesInstanceUID = derive("video series", video.SOPInstanceUID)
+    made.SeriesNumber, made.SeriesDescription = VIDEOS, "Video"
+    made.Manufacturer = ""
+    made.InstanceNumber = instance_number
+    made.AnatomicRegionSequence = [_REGION]
+    _say_loss(made, coding)
+    _set_stream(made, stream)
+    return made
+
+
+def _syntax(stream: Stream) -> UID:
+    return MPEG4HP41 if stream.level <= 41 else MPEG4HP422D
+
+
+def _set_stream(clip: Dataset, stream: Stream) -> None:
     clip.NumberOfFrames = stream.frames
     clip.FrameIncrementPointer = 0x00181063
     clip.FrameTime = f"{1000 / stream.rate:.6g}"
@@ -151,11 +176,9 @@ def video_clip(
     clip.PhotometricInterpretation = "YBR_PARTIAL_420"
     clip.BitsAllocated = clip.BitsStored = 8
     clip.HighBit, clip.PixelRepresentation = 7, 0
-    clip.AnatomicRegionSequence = [_REGION]
     clip.PixelData = encapsulate([stream.content], has_bot=False)
     clip["PixelData"].VR = "OB"
     clip["PixelData"].is_undefined_length = True
-    return clip
 
 
 def _begun(video: Dataset, sop_class: UID, syntax: UID) -> Dataset:

@@ -216,6 +216,28 @@ def serve(studies: str, host: str, port: int, ohif: Path | None, dataset: Path |
 
 
 @click.command()
+@click.argument("source")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8001, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@click.option("--out", type=result_folder, help="Folder that gets a line and two pictures of every finding.")
+@model_option
+def watch(source: str, host: str, port: int, out: Path | None, model: str | None) -> None:
+    """Watch a running examination: the picture, and beside it what the network sees, with its delay.
+
+    SOURCE is a video file, an address (rtsp://…), or a capture device (/dev/video0). The picture never waits for the
+    network: frames for which it has no time are left out. Ctrl-C ends it.
+
+    \b
+    Example:
+      endolens watch rtsp://tower.local/live --out findings
+    """
+    from monai_label_app import server
+
+    with explained(Path(source)):
+        server.watch(source, host, port, model, out)
+
+
+@click.command()
 @click.option("--folder", type=result_folder, default=Path("demo"), show_default=True,
               help="Gets the sample study and its results.")  # fmt: skip
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")

@@ -90,12 +90,32 @@ def cut(movie: Movie, start: float, end: float, around: float, path: Path) -> Cl
     return made
 
 
-def _copied(movie: VideoFile, start: float, end: float, path: Path) -> Clip | None:
-    """The clip without coding anew; None where the stream, or its key frames, do not allow it."""
+def can_be_copied(movie: VideoFile) -> bool:
+    """Whether the stream is one that DICOM takes: H.264 of its profiles and levels, whole frames, upright."""
     profile, level = movie.h264 or (0, 0)
     plain = movie.seekable and not movie.interlaced and not movie.rotation and movie.pixel_format == "yuv420p"
     fits = movie.width <= _LARGEST[0] and movie.height <= _LARGEST[1]
-    if not (plain and fits and profile in _PROFILES and level <= _LEVEL):
+    return plain and fits and profile in _PROFILES and level <= _LEVEL
+
+
+def copy_whole(movie: VideoFile, path: Path) -> Clip:
+    """Copy all of a stream that can be copied into an MP4 file, without sound."""
+    count = 0
+    with movie.packets(0) as (stream, packets), _output(path, own=False) as output:
+        target = output.add_stream_from_template(stream)
+        for packet in packets:
+            packet.stream = target
+            output.mux(packet)
+            count += 1
+    _fill_up(path)
+    rate = Fraction(movie.rate).limit_denominator(1001)
+    shape = movie.width, movie.height
+    return Clip(path, 0.0, movie.duration, count, rate, *shape, copied=True, level=(movie.h264 or (0, 0))[1])
+
+
+def _copied(movie: VideoFile, start: float, end: float, path: Path) -> Clip | None:
+    """The clip without coding anew; None where the stream, or its key frames, do not allow it."""
+    if not can_be_copied(movie):
         return None
     with movie.packets(start - 2 * MARGIN) as (stream, packets):
         chosen = _closed(movie, packets, start, end)
@@ -108,7 +128,9 @@ def _copied(movie: VideoFile, start: float, end: float, path: Path) -> Clip | No
         _mux(stream, chosen, path)
     rate = Fraction(1 / step).limit_denominator(1001)
     shown = movie.width, movie.height
-    return Clip(path, times[0], times[-1] + step, len(times), rate, *shown, copied=True, level=level)
+    return Clip(
+        path, times[0], times[-1] + step, len(times), rate, *shown, copied=True, level=(movie.h264 or (0, 0))[1]
+    )
 
 
 def _closed(movie: VideoFile, packets: Iterator[Packet], start: float, end: float) -> list[Packet]:
@@ -139,9 +161,10 @@ def _closed(movie: VideoFile, packets: Iterator[Packet], start: float, end: floa
     return []
 
 
-def _output(path: Path) -> OutputContainer:
+def _output(path: Path, own: bool = True) -> OutputContainer:
     output = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
-    output.metadata.update(OWN)
+    if own:
+        output.metadata.update(OWN)
     return output
 
 

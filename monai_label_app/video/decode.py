@@ -93,10 +93,13 @@ class Movie(Protocol):
 
 
 @dataclass(frozen=True)
-class _Decoded:
+class Decoded:
+    """A frame as FFmpeg decodes it, a :class:`Picture`."""
+
     frame: av.VideoFrame
 
     def pixels(self, short_side: int | None = None) -> NDArray[np.uint8]:
+        """RGB, upright, reduced to ``short_side``."""
         width, height = reduced(self.frame.width, self.frame.height, short_side)
         made = self.frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA")
         turns = round((self.frame.rotation or 0) / 90) % 4
@@ -135,7 +138,7 @@ class VideoFile:
                 continue
             wanted = (one for one in chain([first], decoded) if one[0] >= start - TICK)
             for place, (time, frame) in enumerate(wanted, number):
-                yield Shot(place, time, _Decoded(frame))
+                yield Shot(place, time, Decoded(frame))
             return
 
     @property

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.encaps import generate_fragments
+from pydicom.encaps import generate_fragments, parse_basic_offsets
 
-from monai_label_app.frames import UnreadableError, frames
+from monai_label_app.frames import UnreadableError, frames, in_one_line
 from monai_label_app.video.decode import TICK, Movie, Shot, VideoFile, reduced
 
 LONG = 90
@@ -47,11 +47,21 @@ def open_stream(origin: str, header: Dataset, source: Path | Dataset) -> VideoFi
         fragments = _fragments(source, origin)
         movie = VideoFile(lambda: io.BufferedReader(_Joined(source, fragments)), origin, seconds)
     else:
-        content = b"".join(generate_fragments(source.PixelData[8:])) if source.get("PixelData") else b""
+        content = _content(source, origin)
         movie = VideoFile(lambda: io.BytesIO(content), origin, seconds)
     # A bare stream does not say how long it is.
     movie.duration = movie.duration or int(header.get("NumberOfFrames") or 0) * (seconds or 1 / movie.rate)
     return movie
+
+
+def _content(dataset: Dataset, origin: str) -> bytes:
+    """The stream in the pixel data of an image in memory."""
+    stream = io.BytesIO(dataset.get("PixelData") or b"")
+    try:
+        parse_basic_offsets(stream)
+        return b"".join(generate_fragments(stream))
+    except Exception as error:
+        raise UnreadableError(f"{origin} has no pixels that are a stream: {in_one_line(error)}") from None
 
 
 class _Joined(io.RawIOBase):

@@ -1,11 +1,13 @@
 """A library and a datastore over a real PACS."""
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import MPEG4HP41
 
 from monai_label_app import compatibility  # noqa: F401
 from monai_label_app import library as library_module
@@ -13,7 +15,8 @@ from monai_label_app.library import PacsLibrary
 from monai_label_app.pacs import NotInPacsError, Pacs, PacsError
 from monai_label_app.sample import STUDY
 from report.endoscopic_image import Examination, Still, endoscopic_image
-from tests.e2e.conftest import Orthanc
+from tests.e2e.conftest import Orthanc, endolens
+from tests.video_files import encode, pan, wrapped
 
 pytestmark = pytest.mark.e2e
 
@@ -47,6 +50,29 @@ def test_every_study_is_listed_and_a_new_image_is_seen(
         library.study("1.2.3.9")
     with pytest.raises(LookupError):
         library.instance("1.2.3.9")
+
+
+def test_a_video_in_the_pacs_gets_its_stills_and_clips_there(
+    orthanc: Orthanc, real_images: Path, tmp_path: Path
+) -> None:
+    (polyp, *_) = sorted((real_images / "kvasir-seg" / "images").glob("*.jpg"))
+    file = encode(tmp_path / "a.mp4", pan(polyp, 30, (320, 240), 1), options={"g": "10"})
+    video = wrapped(file, MPEG4HP41, 30, 25)
+    pacs = Pacs(orthanc.dicomweb)
+    pacs.store([video])
+    study = str(video.StudyInstanceUID)
+    summary = tmp_path / "out" / "summary.json"
+    for _ in range(2):  # analysed again, nothing is there twice
+        endolens("analyze", "--pacs", orthanc.dicomweb, "--study", study, "--out", tmp_path / "out")
+        (segment,) = json.loads(summary.read_text())["segments"]
+        there = {str(one.header.SOPInstanceUID): one.header for one in pacs.study(study).instances}
+        assert {segment["still"], segment["clip"]} < there.keys()
+        assert there[segment["clip"]].PatientID == video.PatientID
+        kinds = sorted(one.SOPClassUID.name.removesuffix(" Storage") for one in there.values())
+        assert kinds == [
+            *("Comprehensive SR", "Secondary Capture Image", "VL Endoscopic Image"),
+            *("Video Endoscopic Image", "Video Endoscopic Image"),
+        ]
 
 
 def test_datastore_reads_images_from_the_pacs_and_keeps_labels(orthanc: Orthanc, tmp_path: Path) -> None:

@@ -28,12 +28,16 @@ from monai_label_app.classifier.classifier import Classifier, open_classifier
 from monai_label_app.classifier.duplicates import NEAR, fingerprint
 from monai_label_app.classifier.network import build, calibrate
 from monai_label_app.cli import main
-from monai_label_app.frames import frames
+from monai_label_app.frames import UnreadableError, frames
+from monai_label_app.intake import look, store
+from monai_label_app.jobs import ENDED, Jobs
+from monai_label_app.library import FolderLibrary
 from monai_label_app.pictures import read_picture
 from monai_label_app.study import read_studies
 from monai_label_app.video.decode import VideoFile
 from monai_label_app.video.footage import analyze
 from monai_label_app.video.sampling import BATCH
+from report.endoscopic_image import Examination
 from report.structured_report import read_findings
 from tests.dicom_files import write
 from tests.validators import dciodvfy
@@ -293,6 +297,38 @@ def test_what_a_still_shows_already_is_not_shown_again(red_or_not, polyp, tmp_pa
     first, second, third = analyze(study, red_or_not, tmp_path / "out", tmp_path).segments
     assert first["still"] and second["still"] and third["still"] is None
     assert third["class"] == first["class"]
+
+
+def test_a_video_sent_to_the_page_becomes_a_study_with_stills_and_clips(red_or_not, tmp_path):
+    file = encode(tmp_path / "sent", [*textured(GREEN, 100, 1), *textured(RED, 10, 2)], container="mp4", sound=True)
+    library = FolderLibrary(tmp_path / "studies")
+    sent = [look(file, "a.mp4"), replace(look(file, "b.mp4"), number=2)]
+    stored, again = store(sent, Examination(patient_id="4711"), library)
+    assert (stored.state, again.state) == ("stored", "present")
+    (video,) = library.study(stored.study).instances
+    assert (video.streamed, video.header.PatientID, video.header.NumberOfFrames) == (True, "4711", 110)
+    (path,) = (tmp_path / "studies").rglob("*.dcm")
+    assert dciodvfy(path) == []
+    jobs = Jobs(library, lambda: red_or_not)
+    for _ in range(2):  # analysed again, nothing is there twice
+        job = jobs.start(stored.study)
+        while jobs.get(job.key).state not in ENDED:
+            time.sleep(0.05)
+        assert (jobs.get(job.key).state, jobs.get(job.key).problems) == ("done", ())
+        names = [
+            str(one.header.get("SeriesDescription")).split(",")[0] for one in library.study(stored.study).instances
+        ]
+        assert sorted(names) == [
+            *("Clip", "Clip", "EndoLens Grad-CAM", "EndoLens Grad-CAM", "EndoLens findings"),
+            *("Stills of videos", "Stills of videos", "Video"),
+        ]
+    jobs.close()
+
+
+def test_a_video_that_cannot_be_stored_as_it_is_is_refused(tmp_path):
+    file = encode(tmp_path / "sent", textured(RED, 5, 2), codec="mpeg4", container="avi")
+    with pytest.raises(UnreadableError, match=r"^a\.avi is coded as mpeg4, and only plain H\.264"):
+        look(file, "a.avi")
 
 
 def test_of_a_video_that_is_cut_off_what_is_there_is_analysed_and_that_is_said(red_or_not, tmp_path):

@@ -42,7 +42,7 @@ def create_blueprint(services: Services) -> APIBlueprint:
     @api.output(StudySummary(many=True))
     def listing() -> list[dict[str, Any]]:
         reports = services.reporting.drafts.states()
-        return [summary(study, reports) for study in services.library.studies() if study.images.instances]
+        return [summary(study, reports) for study in services.library.studies() if study.watchable]
 
     @api.get("/studies/<uid>")
     @api.doc(summary="One study")

@@ -27,6 +27,6 @@ def add_to(pages: Blueprint, services: Services) -> None:
     @pages.get("/")
     def studies() -> str:
         reports = services.reporting.drafts.states()
-        rows = [row(study, reports) for study in services.library.studies() if study.images.instances]
+        rows = [row(study, reports) for study in services.library.studies() if study.watchable]
         rows.sort(key=lambda one: (one["date"], one["uid"]), reverse=True)
         return render_template("studies.html", studies=rows, states=STATES, pacs=services.pacs)

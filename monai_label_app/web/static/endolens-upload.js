@@ -154,7 +154,7 @@ class EndolensUpload extends HTMLElement {
       const { number, kind } = await this.#send(file, row, running.signal);
       this.#received.set(number, row);
       row.dataset.kind = kind;
-      this.#mark(row, "received", kind === "DICOM" ? "DICOM, received" : "picture, received");
+      this.#mark(row, "received", `${kind}, received`);
     } catch (error) {
       this.#mark(row, "refused", error.message);
     }
@@ -183,7 +183,7 @@ class EndolensUpload extends HTMLElement {
   // Everything was sent: pictures need to know whose they are.
   #finish() {
     const rows = [...this.#received.values()];
-    const pictures = rows.filter((row) => row.dataset.kind === "picture").length;
+    const pictures = rows.filter((row) => row.dataset.kind !== "DICOM").length;
     if (!rows.length) {
       this.#abandon();
       this.#open = undefined;

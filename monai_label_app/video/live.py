@@ -1,0 +1,190 @@
+"""A running examination: the picture as it comes, and beside it what the network sees, as soon as it is known.
+
+The picture and the analysis never wait for each other: each takes the newest frame there is, and the others are
+dropped. When the analysis fails the picture goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from explainers import METHODS, heatmap
+from monai_label_app import journal
+from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.frames import UnreadableError, in_one_line
+from monai_label_app.pictures import write_own
+from monai_label_app.video.decode import Decoded
+from monai_label_app.video.quality import CLEAR, look
+from monai_label_app.video.segments import LEAST, SEEN
+
+FINDINGS = "findings.jsonl"
+"""What was seen, a line each, in the folder of a recording."""
+
+_SHORT_SIDE = 480
+"""Of the picture that is shown, in pixels, at most."""
+
+_PATIENCE = 10.0
+"""Seconds after which an address or a device that sends nothing is given up."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A frame (H, W, 3) uint8, its number from 1, and when it came, in seconds of the machine's clock."""
+
+    number: int
+    arrived: float
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the network saw.
+
+    Attributes:
+        of: the frame.
+        overlay: the map over it, (H, W, 3) uint8; the frame itself where nothing is seen.
+        label, probability: the class; empty and 0 where the frame shows nothing.
+        problem: why there is no answer, in a sentence; empty if there is one.
+    """
+
+    of: Shown
+    overlay: NDArray[np.uint8]
+    label: str = ""
+    probability: float = 0.0
+    problem: str = ""
+
+
+class Live:
+    """A source that is shown and analysed as it comes, until it ends or :meth:`close`.
+
+    Args:
+        source: a file, which is played at its own speed, an address (RTSP and others), or a capture device.
+        classifier: the network.
+        folder: gets a line and two pictures, frame and map, of every finding; None to keep nothing.
+
+    Attributes:
+        newest: the last frame that came.
+        seen: the last that was analysed.
+        problem: why the source ended, in a sentence; empty if it did not, or came to its end.
+
+    Raises:
+        UnreadableError: the source cannot be opened.
+    """
+
+    def __init__(self, source: str, classifier: Classifier, folder: Path | None = None) -> None:
+        self._classifier, self._folder = classifier, folder
+        self._container = _opened(source)
+        self._paced = Path(source).is_file()
+        self.newest: Shown | None = None
+        self.seen: Seen | None = None
+        self.problem = ""
+        self._came = threading.Condition()
+        self._ended = threading.Event()
+        self._labels: list[str] = []
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._receive, self._analyse)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def ended(self) -> bool:
+        """No more frames come."""
+        return self._ended.is_set()
+
+    def close(self) -> None:
+        """End it, and wait for what is under way."""
+        self._ended.set()
+        with self._came:
+            self._came.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _receive(self) -> None:
+        try:
+            for number, frame in enumerate(self._frames(), start=1):
+                pixels = Decoded(frame).pixels(_SHORT_SIDE)
+                with self._came:
+                    self.newest = Shown(number, time.monotonic(), pixels)
+                    self._came.notify_all()
+                if self._ended.is_set():
+                    break
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self.problem = f"the source ended: {in_one_line(error)}"
+        finally:
+            self._ended.set()
+            with self._came:
+                self._came.notify_all()
+            self._container.close()
+
+    def _frames(self) -> Iterator[av.VideoFrame]:
+        """Every frame, when it is due; of a file those for which it is too late are passed over."""
+        start: float | None = None
+        for frame in self._container.decode(video=0):
+            if self._paced and frame.time is not None:
+                start = time.monotonic() - frame.time if start is None else start
+                ahead = start + frame.time - time.monotonic()
+                if ahead < -0.5:
+                    continue
+                self._ended.wait(max(0.0, ahead))
+            yield frame
+
+    def _analyse(self) -> None:
+        shown: Shown | None = None
+        while shown := self._after(shown):
+            try:
+                self.seen = self._look(shown)
+                self._record(self.seen)
+            except Exception as error:  # whatever it is, the picture must go on
+                self.seen = Seen(shown, shown.pixels, problem=f"the analysis failed: {in_one_line(error)}")
+
+    def _after(self, last: Shown | None) -> Shown | None:
+        """The newest frame, once it is another than the last; None if no more come."""
+        with self._came:
+            self._came.wait_for(lambda: self._ended.is_set() or self.newest is not last)
+            return None if self.newest is last else self.newest
+
+    def _look(self, shown: Shown) -> Seen:
+        if look(shown.pixels).quality != CLEAR:
+            return Seen(shown, shown.pixels)
+        card = self._classifier.card
+        dissection, (geometry,) = self._classifier.dissect([shown.pixels])
+        chances = dissection.probabilities[0]
+        top = int(chances.argmax())
+        values = METHODS["grad-cam"].look(dissection, card.target_layer, [top])[0].cpu().numpy()
+        overlay = heatmap.overlay(shown.pixels, heatmap.normalise(geometry.to_source(values)))
+        return Seen(shown, overlay, card.classes[top], float(chances[top]))
+
+    def _record(self, seen: Seen) -> None:
+        """Keep a class that is seen for as long as a segment needs, once until another is seen."""
+        self._labels = [*self._labels[-LEAST:], seen.label if seen.probability >= SEEN else ""]
+        begins = self._labels[-LEAST:] == [seen.label] * LEAST and self._labels[:-LEAST] != [seen.label]
+        if self._folder is None or not seen.label or not begins:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        names = {kind: f"{seen.of.number:08d}-{kind}.png" for kind in ("frame", "map")}
+        for kind, pixels in (("frame", seen.of.pixels), ("map", seen.overlay)):
+            write_own(pixels, self._folder / names[kind])
+        journal.append(
+            self._folder / FINDINGS,
+            {"class": seen.label, "probability": round(seen.probability, 4), "number": seen.of.number, **names},
+        )
+
+
+def _opened(source: str) -> av.container.InputContainer:
+    device = "v4l2" if source.startswith("/dev/") else None
+    try:
+        container = av.open(source, "r", format=device, timeout=_PATIENCE)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise UnreadableError(f"{source} cannot be watched: {in_one_line(error)}") from None
+    if not container.streams.video:
+        container.close()
+        raise UnreadableError(f"{source} has no picture")
+    container.streams.video[0].thread_type = "AUTO"
+    return container

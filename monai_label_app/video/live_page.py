@@ -1,0 +1,62 @@
+"""The page of a running examination, for one machine: the picture, the map beside it, class and delay."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader
+from numpy.typing import NDArray
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from monai_label_app.classifier.checkpoint import Card
+from monai_label_app.guard import LOOPBACK_NAMES, Guard
+from monai_label_app.video.live import Live
+
+
+def live_page(live: Live, card: Card, source: str, loopback: bool = True) -> Guard:
+    """The ASGI application: ``/``, and what it asks for again and again: ``frame.jpg``, ``map.jpg``, ``state``."""
+    templates = Environment(loader=PackageLoader("monai_label_app.video", "."), autoescape=True)
+    text = templates.get_template("live.html").render(
+        card=card, source=Path(source).name if Path(source).is_file() else ""
+    )
+
+    def page(request: Request) -> Response:
+        return HTMLResponse(text)
+
+    def frame(request: Request) -> Response:
+        return _picture(live.newest.pixels if live.newest else None)
+
+    def overlay(request: Request) -> Response:
+        return _picture(live.seen.overlay if live.seen else None)
+
+    def state(request: Request) -> Response:
+        seen, newest = live.seen, live.newest
+        return JSONResponse(
+            {
+                "frame": newest.number if newest else 0,
+                "analysed": seen.of.number if seen else 0,
+                "class": seen.label if seen else "",
+                "probability": round(seen.probability, 4) if seen else 0.0,
+                "delay": round(time.monotonic() - seen.of.arrived, 3) if seen else None,
+                "ended": live.ended,
+                "problem": (seen.problem if seen else "") or live.problem,
+            }
+        )
+
+    routes = [Route("/", page), Route("/frame.jpg", frame), Route("/map.jpg", overlay), Route("/state", state)]
+    return Guard(Starlette(routes=routes), LOOPBACK_NAMES if loopback else None, frozenset())
+
+
+def _picture(pixels: NDArray[np.uint8] | None) -> Response:
+    if pixels is None:
+        return Response(status_code=204)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=85)
+    return Response(stream.getvalue(), media_type="image/jpeg", headers={"Cache-Control": "no-store"})
