@@ -193,6 +193,7 @@ class EndolensExplain extends HTMLElement {
     this.#frame = { address, number: this.getAttribute("frame"), picture: this.#server.absolute(`${address}/picture.jpg`) };
     this.#choice.label = undefined;
     this.#panes.clear(this.#frame);
+    this.#controls.forget();
     this.#say([], [], "");
     const [prediction, about] = await Promise.all([this.#server.ask(`${address}/prediction`), this.#server.ask(address)]);
     if (this.#model?.version !== prediction.model) this.#prepare((await this.#server.ask("/models"))[0]);

@@ -32,6 +32,15 @@ export class Controls {
     );
   }
 
+  // The probabilities of another frame must not stand beside one that is not predicted yet, or cannot be.
+  forget() {
+    for (const one of this.#form.querySelectorAll(".classes button")) {
+      one.setAttribute("aria-pressed", "false");
+      one.querySelector("span").textContent = "…";
+      one.querySelector(".bar").style.width = 0;
+    }
+  }
+
   // What is chosen; of a model and a label only once they are known.
   reflect({ label, layer, method, view, why, regions, artifacts, opacity }, model, walking) {
     const { elements } = this.#form;

@@ -76,7 +76,9 @@ export function settle({ mine, base, current, words }) {
     };
     for (const whose of ["theirs", "mine"]) form.querySelector(`button[value=${whose}]`).onclick = () => done(() => whose);
     // Left unsettled, nothing could be saved any more. A second Escape would not ask by "cancel".
-    dialog.onkeydown = (event) => event.key === "Escape" && event.preventDefault();
+    dialog.onkeydown = (event) => {
+      if (event.key === "Escape") event.preventDefault();
+    };
     dialog.showModal();
   });
 }
