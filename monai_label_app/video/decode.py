@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from av.container import InputContainer
 from av.filter import Graph
 from av.packet import Packet
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -97,11 +98,13 @@ class Decoded:
     """A frame as FFmpeg decodes it, a :class:`Picture`."""
 
     frame: av.VideoFrame
+    # To make ready for a size takes as long as to convert a frame: shared by those of a video.
+    converter: VideoReformatter = field(default_factory=VideoReformatter)
 
     def pixels(self, short_side: int | None = None) -> NDArray[np.uint8]:
         """RGB, upright, reduced to ``short_side``."""
         width, height = reduced(self.frame.width, self.frame.height, short_side)
-        made = self.frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA")
+        made = self.converter.reformat(self.frame, width, height, "rgb24", interpolation="AREA")
         turns = round((self.frame.rotation or 0) / 90) % 4
         return np.ascontiguousarray(np.rot90(made.to_ndarray(), turns))
 
@@ -131,6 +134,7 @@ class VideoFile:
 
     def shots(self, start: float = 0.0, number: int = 1) -> Iterator[Shot]:
         """The frames from the first at or after ``start`` seconds, which gets this number."""
+        converter = VideoReformatter()
         for back in _BACK:
             decoded = self._decode(start - back)
             first = next(decoded, None)
@@ -138,7 +142,7 @@ class VideoFile:
                 continue
             wanted = (one for one in chain([first], decoded) if one[0] >= start - TICK)
             for place, (time, frame) in enumerate(wanted, number):
-                yield Shot(place, time, Decoded(frame))
+                yield Shot(place, time, Decoded(frame, converter))
             return
 
     @property

@@ -1,7 +1,7 @@
 """What was seen when: samples filtered over time and cut into segments of one class.
 
 The filter: of the samples on which something is seen, the median of each class's probability over five neighbours. A
-class that has at least one half in three consecutive samples keeps it in all three, whatever is around them, so
+class that has at least 55 % in three consecutive samples keeps it in all three, whatever is around them, so
 that no lesion can be averaged away; what flashes up in one or two alone is left out.
 """
 
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from monai_label_app.video.sampling import Samples
 
-SEEN = 0.5
-"""Probability, after the filter, from which a class counts as seen."""
+SEEN = 0.55
+"""Probability, after the filter, from which a class counts as seen: above one half, so that two classes that are as
+likely as each other do not take turns.
+"""
 
 LEAST = 3
 """Consecutive samples in which a class must be seen to be a segment."""
