@@ -122,17 +122,17 @@ class Reporting:
             image: the frame.
             capture: SOP Instance UID of a view on it, which is added too.
             author: who adds it.
-            language: of a report that is begun.
+            language: of a report that is begun; English where it is none of ours.
 
         Raises:
             LookupError: there is no such study or frame.
-            ValueError: there is no such class; else as :meth:`open` and :meth:`save`.
+            ValueError: there is no such class; else as :meth:`save`.
             StaleError, SignedError: as :meth:`save`.
         """
         chances = self._predict(image.sop_instance_uid, image.frame_number)
         if label not in chances:
             raise ValueError(f"there is no class {label!r}; the model knows {', '.join(chances)}")
-        version = self.open(study, language)
+        version = self.open(study, language if language in LANGUAGES else ENGLISH.tag)
         report, words = version.report, LANGUAGES[version.report.language]
         proposed = chances[label] if label == max(chances, key=chances.__getitem__) else None
         begun = Observation(label, words.wording(label), (), proposed, site_of(label))

@@ -101,7 +101,10 @@ def test_a_frame_is_added_to_the_finding_of_a_class_once(client, classifier):
     ]
 
     def add(image: str, label: str, **more: str) -> TestResponse:
-        return client.post(f"{REPORT}/evidence", json={"image": image, "class": label, "author": "Dr. Example", **more})
+        return client.post(
+            f"{REPORT}/evidence",
+            json={"image": image, "class": label, "author": "Dr. Example", "language": "fr", **more},
+        )
 
     for label, uid, more in ((predicted, first, {}), (other, first, {"capture": view}), (other, second, {})):
         answer = add(uid, label, **more)

@@ -92,7 +92,8 @@ export class ActiveViewport extends EventTarget {
     const { imageData } = this.viewport.getImageData();
     const size = imageData.getDimensions();
     const inPixels = (value, axis) => Math.round(10 * Math.min(size[axis], Math.max(0, value + 0.5))) / 10;
-    return outline(chosen.metadata, chosen.data).map((point) => [...imageData.worldToIndex(point)].slice(0, 2).map(inPixels));
+    const points = outline(chosen.metadata, chosen.data).map((point) => [...imageData.worldToIndex(point)].slice(0, 2).map(inPixels));
+    return thinned(points);
   }
 
   #look() {
@@ -112,4 +113,14 @@ function outline({ toolName }, { contour, handles }) {
   if (toolName !== "RectangleROI") return undefined;
   const [topLeft, topRight, bottomLeft, bottomRight] = handles.points;
   return [topLeft, topRight, bottomRight, bottomLeft];
+}
+
+// A freehand curve has several points a pixel; one is enough.
+function thinned(points) {
+  const kept = [];
+  for (const point of points) {
+    const [x, y] = kept.at(-1) ?? [-Infinity, -Infinity];
+    if (Math.hypot(point[0] - x, point[1] - y) >= 1) kept.push(point);
+  }
+  return kept;
 }

@@ -194,8 +194,13 @@ class EndolensPanel extends HTMLElement {
     }
   }
 
-  #refresh() {
-    return refresh(this.#managers, this.#study.uid);
+  async #refresh() {
+    try {
+      await refresh(this.#managers, this.#study.uid);
+    } catch (error) {
+      console.warn("EndoLens:", error);
+      throw new Error("It is stored, but OHIF could not list it; reload the page to see it.");
+    }
   }
 
   #press(name) {
@@ -205,14 +210,13 @@ class EndolensPanel extends HTMLElement {
 
   async #save() {
     const { stored } = await this.#store();
+    if (stored) await this.#refresh();
     this.#say(stored ? "Saved with the study, in the series “saved views”." : "This view was saved before.");
   }
 
-  async #store() {
+  #store() {
     const { address, method, layer, label } = this.#shown;
-    const capture = await ask(`${API}${address}/captures`, { method, layer, class: label });
-    if (capture.stored) await this.#refresh();
-    return capture;
+    return ask(`${API}${address}/captures`, { method, layer, class: label });
   }
 
   // With the map where it is seen.
@@ -220,10 +224,11 @@ class EndolensPanel extends HTMLElement {
     const { image, number } = this.#viewport.frame;
     const { label } = this.#shown;
     const seen = this.#of("[name=overlay]").checked;
-    const capture = seen ? (await this.#store()).sop_instance_uid : "";
+    const { sop_instance_uid: capture = "", stored = false } = seen ? await this.#store() : {};
     const author = localStorage.getItem(READER) ?? "";
     const [language] = navigator.language.split("-");
     await ask(`${API}/studies/${encodeURIComponent(this.#study.uid)}/report/evidence`, { image, frame: number, class: label, capture, author, language });
+    if (stored) await this.#refresh();
     this.#say(`Added to the report under ${label}: the frame${seen ? " and this view of it" : ""}.`);
   }
 
