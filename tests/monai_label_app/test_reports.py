@@ -139,6 +139,8 @@ def test_a_draft_of_an_analysed_study_is_what_the_analysis_found(client, folder,
         chance = frame.probabilities[frame.predicted]
         surest[frame.predicted] = max(surest.get(frame.predicted, (0, "")), (chance, frame.sop_instance_uid))
     assert len(report["observations"]) == len(surest)
+    offered = client.get(f"/studies/{UID}/report").get_data(as_text=True)
+    assert [f'"name">Heatmap of frame {place}<' in offered for place in (1, 2, 3, 4, 5)] == [True] * 4 + [False]
     for one in report["observations"]:
         chance, uid = surest[one["label"]]
         assert one["probability"] == pytest.approx(chance, abs=1e-4)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from flask import Blueprint, render_template
+from pydicom import Dataset
 
 from monai_label_app.study import Study
 from monai_label_app.web.api.studies import summary
+from monai_label_app.web.pages.dissect import frames_of
 from monai_label_app.web.services import Services
 from report.attributes import is_own_result
 from report.choices import KINDS, LOWER, SEDATIONS, SITES, site_of
@@ -45,16 +47,19 @@ def add_to(pages: Blueprint, services: Services) -> None:
 
 
 def _images(study: Study) -> list[tuple[str, str, int]]:
-    """(kind, SOP Instance UID, frame) of what can be attached: frames, heatmaps of a target layer, saved views."""
-    frames = [
-        ("frame", str(one.header.SOPInstanceUID), number)
-        for one in study.images.instances
-        for number in range(1, one.frame_count + 1)
-    ]
+    """(name, SOP Instance UID, frame) of what can be attached: frames, heatmaps of a target layer, saved views."""
+    places = {frame: f"frame {place}" for place, frame in enumerate(frames_of(study), start=1)}
     series = {HEATMAPS.number, GUIDED_HEATMAPS.number, SAVED_VIEWS.number}
     heatmaps = [
-        ("heatmap", str(one.header.SOPInstanceUID), 1)
+        (f"Heatmap of {places.get(_source(one.header), 'a frame')}", str(one.header.SOPInstanceUID), 1)
         for one in study.instances
         if is_own_result(one.header) and one.header.get("SeriesNumber") in series and "Rows" in one.header
     ]
-    return frames + heatmaps
+    return [(name.capitalize(), *frame) for frame, name in places.items()] + heatmaps
+
+
+def _source(heatmap: Dataset) -> tuple[str, int]:
+    """SOP Instance UID and number of the frame that a heatmap is of, as far as its header says."""
+    for one in heatmap.get("SourceImageSequence") or ():
+        return str(one.ReferencedSOPInstanceUID), int(one.get("ReferencedFrameNumber") or 1)
+    return "", 0
