@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
@@ -83,11 +85,29 @@ def _signed(signature: Signature, language: Language) -> str:
     return language.said("signed", who=who, time=signature.time.strftime("%Y-%m-%d %H:%M"))
 
 
-def pdf(html: str) -> bytes:
+class _BoxedLetters(logging.Handler):
+    """Letters that WeasyPrint sets as boxes in this thread, which it tells its log alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, None] = {}
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread and str(record.msg).startswith(".notdef"):
+            letter, _ = record.args or ("", 0)
+            self.found[str(letter)] = None
+
+
+def pdf(html: str, every_letter: bool = False) -> bytes:
     """A page as PDF. Nothing is fetched for it.
 
+    Args:
+        html: the page.
+        every_letter: refuse letters that no installed font has, as a signed name must not be boxes.
+
     Raises:
-        ValueError: Pango, which sets the text, is not installed.
+        ValueError: there are such letters; or Pango, which sets the text, is not installed.
     """
     strict = ImageFile.LOAD_TRUNCATED_IMAGES
     try:
@@ -97,7 +117,17 @@ def pdf(html: str) -> bytes:
         raise ValueError("a PDF needs Pango; on Debian: apt install libpango-1.0-0 libpangoft2-1.0-0") from error
     finally:  # WeasyPrint makes Pillow take pictures that are cut off, wherever they are read
         ImageFile.LOAD_TRUNCATED_IMAGES = strict
-    made: bytes = HTML(string=html, url_fetcher=URLFetcher(allowed_protocols=["data"])).write_pdf()
+    log, boxed = logging.getLogger("weasyprint"), _BoxedLetters()
+    log.addHandler(boxed)
+    try:
+        made: bytes = HTML(string=html, url_fetcher=URLFetcher(allowed_protocols=["data"])).write_pdf()
+    finally:
+        log.removeHandler(boxed)
+    if every_letter and boxed.found:
+        raise ValueError(
+            f"no font on the server has {' '.join(boxed.found)}; a PDF would show boxes. Install one (on Debian, for "
+            "Chinese, Japanese and Korean: apt install fonts-noto-cjk)."
+        )
     return made
 
 

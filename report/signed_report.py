@@ -35,12 +35,13 @@ def signed_documents(
         predecessor: SOP Instance UID of the report that this one replaces or follows.
 
     Raises:
-        ValueError: images of several studies, evidence that is not among them, or no Pango to set the PDF.
+        ValueError: images of several studies, evidence that is not among them, no Pango to set the PDF, or no font for
+            a letter of it.
     """
     study = str(images[0].StudyInstanceUID)
     before = reference(study, predecessor) if predecessor else None
     document = examination_report(report, images, algorithm, signature, before)
-    content = pdf(page(report, images[0], algorithm, pictures, signature))
+    content = pdf(page(report, images[0], algorithm, pictures, signature), every_letter=True)
     made: list[Dataset] = [document, encapsulated_pdf(content, report, images, algorithm, signature)]
     if report.evidence:
         uids = dict.fromkeys(one.sop_instance_uid for one in report.evidence)

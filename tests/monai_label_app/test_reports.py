@@ -298,6 +298,18 @@ def test_a_signature_makes_three_documents_once_however_often_it_is_asked_for(cl
     assert (late.status_code, "begin an addendum" in late.get_json()["detail"]) == (409, True)
 
 
+def test_letters_that_the_pdf_cannot_show_are_named_and_not_signed(client, folder):
+    report = begin(client).get_json()["report"]
+    saved = save(client, '"1"', {**report, "impression": "of private use: \ue123"})
+    refused = sign(client, saved.headers["ETag"])
+    assert (refused.status_code, "no font on the server has \ue123" in refused.get_json()["detail"]) == (422, True)
+    assert client.get(REPORT).get_json()["signature"] is None
+    assert documents(folder) == []
+    assert client.get(f"{REPORT}.pdf").data.startswith(b"%PDF"), "a draft is shown as it is"
+    mended = save(client, saved.headers["ETag"], report)
+    assert sign(client, mended.headers["ETag"]).status_code == 200
+
+
 def test_what_could_not_be_stored_is_signed_and_stored_when_it_is_signed_again(client, folder):
     begin(client)
     (folder / UID).write_bytes(b"in the way of the study's folder")
