@@ -371,7 +371,7 @@ def test_the_program_itself_analyses(polyp_files, checkpoint, tmp_path):
 def test_ending_it_leaves_nothing_half_done(ending, polyp, checkpoint, tmp_path):
     folder = tmp_path / "study"
     folder.mkdir()
-    write(image(np.repeat(polyp[None], 400, axis=0)), folder / "long.dcm")
+    write(image(np.repeat(polyp[None], 80, axis=0)), folder / "long.dcm")
     out = tmp_path / "out"
     process, stdout, stderr = interrupted(
         ending, out, "*/heatmaps/*.dcm", "analyze", folder, "--out", out, "--model", checkpoint

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import time
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.frames import UnreadableError
-from monai_label_app.guard import Guard
 from monai_label_app.video.live import FINDINGS, Live
 from monai_label_app.video.live_page import live_page
 from tests.video_files import encode, number_of, numbered, pan
-
-
-async def asked(app: Guard, *addresses: str) -> list[httpx.Response]:
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-        return [await client.get(address) for address in addresses]
 
 
 def finished(live: Live) -> Live:
@@ -61,9 +53,9 @@ def test_when_the_analysis_fails_the_picture_goes_on_unchanged(spotlight, tmp_pa
     live = finished(Live(str(source), broken))
     assert live.newest is not None and number_of(live.newest.pixels) == 19
     assert live.seen is not None and live.seen.problem == "the analysis failed: no network today"
-    page, frame, answer, foreign = asyncio.run(
-        asked(live_page(live, broken.card, str(source)), "/", "/frame.jpg", "/state", "http://evil.example/frame.jpg")
-    )
+    client = TestClient(live_page(live, broken.card, str(source)), base_url="http://127.0.0.1")
+    addresses = ("/", "/frame.jpg", "/state", "http://evil.example/frame.jpg")
+    page, frame, answer, foreign = (client.get(address) for address in addresses)
     assert "not verified by a person" in page.text
     assert number_of(np.asarray(Image.open(io.BytesIO(frame.content)))) == 19
     state = answer.json()
