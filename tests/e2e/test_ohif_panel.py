@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from scipy.ndimage import center_of_mass
 
 from monai_label_app.classifier.checkpoint import Card, save
@@ -125,6 +125,7 @@ def test_the_map_lies_on_what_it_explains_and_a_region_drawn_in_the_viewer_is_a_
     ours = serve("--studies", str(tmp_path / "studies"), "--model", str(blue))
     manifest = f"/endolens/dicomjson/{first.StudyInstanceUID}"
     theirs = hospital(ours, False)
+    held: list[Route] = []
     for viewer, server in ((f"{ours}/ohif", ""), (theirs, ours)):
         page = new_page()
         ohif = Ohif(page, f"{viewer}/viewer/dicomjson?url={server}{manifest}", (ours,))
@@ -176,8 +177,16 @@ def test_the_map_lies_on_what_it_explains_and_a_region_drawn_in_the_viewer_is_a_
         assert np.abs(region.mean(axis=0) - (x, y)).max() < 3
         assert np.abs(np.ptp(region, axis=0) - 2 * radius).max() < 12
 
+        held.clear()
+        page.route(f"**/images/{second.SOPInstanceUID}/**", lambda route: held.append(route))
         panel.get_by_role("button", name="Next to review:").click()
         expect(panel.locator("endolens-explain")).to_have_attribute("image", second.SOPInstanceUID, timeout=QUIET)
+        # Whoever corrects meanwhile would say it of the frame before.
+        expect(panel.get_by_role("button", name="Correct …")).to_be_disabled()
+        for route in held:
+            route.continue_()
+        page.unroute_all()
+        expect(panel.get_by_role("button", name="Correct …")).to_be_enabled(timeout=QUIET)
         assert not ohif.errors
         assert not ohif.foreign
         httpx.delete(f"{ours}/datastore/label", params={"id": first.SOPInstanceUID, "tag": "final"}).raise_for_status()

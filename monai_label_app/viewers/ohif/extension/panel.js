@@ -164,7 +164,7 @@ class EndolensPanel extends HTMLElement {
   #reveal() {
     const current = Boolean(this.#shown) && this.#shown.address === this.#address;
     this.#overlay.hidden = !current || !this.#of("[name=overlay]").checked;
-    for (const name of ["save-view", "add"]) this.#of(`[name=${name}]`).disabled = !current;
+    for (const name of ["save-view", "add", "open"]) this.#of(`[name=${name}]`).disabled = !current;
   }
 
   // Another study: which of its images EndoLens knows, and how far it has come.
