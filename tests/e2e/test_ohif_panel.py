@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from scipy.ndimage import center_of_mass
 
 from monai_label_app.classifier.checkpoint import Card, save
@@ -125,6 +125,7 @@ def test_the_map_lies_on_what_it_explains_and_a_region_drawn_in_the_viewer_is_a_
     ours = serve("--studies", str(tmp_path / "studies"), "--model", str(blue))
     manifest = f"/endolens/dicomjson/{first.StudyInstanceUID}"
     theirs = hospital(ours, False)
+    held: list[Route] = []
     for viewer, server in ((f"{ours}/ohif", ""), (theirs, ours)):
         page = new_page()
         ohif = Ohif(page, f"{viewer}/viewer/dicomjson?url={server}{manifest}", (ours,))
@@ -156,8 +157,15 @@ def test_the_map_lies_on_what_it_explains_and_a_region_drawn_in_the_viewer_is_a_
         assert not asked, "moving the picture asks the server"
         page.keyboard.press("Space")
 
+        held.clear()
+        page.route("**/explanation.png?*normal-cecum*", lambda route: held.append(route))
         panel.locator(".classes button", has_text="normal-cecum").click()
+        for name in ("Save view", "Add to report"):
+            # The class that is marked is not yet the one that is seen.
+            expect(panel.get_by_role("button", name=name)).to_be_disabled()
+        _go_on(page, held)
         expect(panel.locator(".sentence")).to_contain_text("gives normal-cecum", timeout=QUIET)
+        expect(panel.get_by_role("button", name="Save view")).to_be_enabled()
         panel.locator(".stages button").nth(1).click()
         expect(panel.locator(".sentence")).to_contain_text("in block2_conv1", timeout=QUIET)
         panel.locator(".classes button", has_text="polyps").first.click()
@@ -176,8 +184,14 @@ def test_the_map_lies_on_what_it_explains_and_a_region_drawn_in_the_viewer_is_a_
         assert np.abs(region.mean(axis=0) - (x, y)).max() < 3
         assert np.abs(np.ptp(region, axis=0) - 2 * radius).max() < 12
 
+        held.clear()
+        page.route(f"**/images/{second.SOPInstanceUID}/**", lambda route: held.append(route))
         panel.get_by_role("button", name="Next to review:").click()
         expect(panel.locator("endolens-explain")).to_have_attribute("image", second.SOPInstanceUID, timeout=QUIET)
+        # Whoever corrects meanwhile would say it of the frame before.
+        expect(panel.get_by_role("button", name="Correct …")).to_be_disabled()
+        _go_on(page, held)
+        expect(panel.get_by_role("button", name="Correct …")).to_be_enabled(timeout=QUIET)
         assert not ohif.errors
         assert not ohif.foreign
         httpx.delete(f"{ours}/datastore/label", params={"id": first.SOPInstanceUID, "tag": "final"}).raise_for_status()
@@ -242,6 +256,12 @@ def test_a_study_of_the_pacs_is_analysed_and_its_views_are_saved_and_reported_wi
         panel.get_by_role("button", name="Next to review:").click()
         expect(panel.get_by_text("the server does not answer")).to_be_hidden(timeout=QUIET)
         page.close()
+
+
+def _go_on(page: Page, held: list[Route]) -> None:
+    for route in held:
+        route.continue_()
+    page.unroute_all()
 
 
 def _largest(folder: Path) -> Path:

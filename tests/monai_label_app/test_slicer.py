@@ -263,6 +263,8 @@ def test_what_goes_wrong_is_one_plain_sentence(bench, there, tmp_path) -> None:
         logic.explain(still, layer="block9")
     with pytest.raises(ValueError, match="Load a study"):
         logic.explain(None)
+    with pytest.raises(ValueError, match="Choose a study first"):
+        logic.load(None)
     with pytest.raises(refused, match="Connect to a server first"):
         Slicer().logic.load(STUDY)
 

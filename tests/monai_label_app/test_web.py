@@ -92,6 +92,7 @@ def test_manifest_says_what_the_files_say(client: FlaskClient, uid: str) -> None
     for keyword in ("Rows", "Columns", "PhotometricInterpretation", "SOPClassUID", "StudyDate", "InstanceNumber"):
         assert entry["metadata"][keyword] == source[keyword].value
     assert entry["metadata"]["PatientName"]["Alphabetic"] == str(source.PatientName)
+    assert "" not in (*study.values(), *entry["metadata"].values()), "for OHIF '' and null are two patients"
     assert "PixelData" not in entry["metadata"]
     file = pydicom.dcmread(io.BytesIO(client.get(f"/instances/{uid}.dcm").data))
     assert file.PixelData == source.PixelData

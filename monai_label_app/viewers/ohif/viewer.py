@@ -161,7 +161,8 @@ def manifest(study: Study, address: str) -> dict[str, Any]:
         "studies": [
             {
                 "StudyInstanceUID": study.uid,
-                **{keyword: str(first.get(keyword, "")) for keyword in described},
+                # OHIF gives them to every instance, so that empty means the same in both.
+                **{keyword: str(first.get(keyword, "")) or None for keyword in described},
                 "series": [
                     {
                         "SeriesInstanceUID": uid,

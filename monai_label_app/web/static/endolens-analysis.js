@@ -1,14 +1,10 @@
 // <endolens-analysis api="…/api/v1" study="UID" state="new" label="whose" job="key of one that runs">: start the analysis
 // of a study, watch it, cancel it. Sends "endolens-analysed" when the study has findings.
+import { request } from "./ask.js";
 
 const ENDED = ["done", "failed", "cancelled"];
 
-async function ask(address, method) {
-  const response = await fetch(address, { method });
-  const content = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(content.detail ?? `the server answered ${response.status}`);
-  return content;
-}
+const ask = async (address, method) => (await request(address, { method })).json();
 
 class EndolensAnalysis extends HTMLElement {
   #button = Object.assign(document.createElement("button"), { type: "button" });

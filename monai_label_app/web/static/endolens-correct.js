@@ -35,6 +35,7 @@ const TEMPLATE = `
 class EndolensCorrect extends HTMLElement {
   #drawing;
   #model;
+  #frame; // that the dialog was opened on; meanwhile another one may be shown
   #follow = (event) => {
     const [explorer] = event.composedPath();
     for (const name of ["image", "frame"]) this.setAttribute(name, explorer.getAttribute(name));
@@ -69,12 +70,12 @@ class EndolensCorrect extends HTMLElement {
     return this.querySelector("form").elements;
   }
 
-  get #frame() {
+  get #shown() {
     return `${this.getAttribute("api")}/images/${encodeURIComponent(this.getAttribute("image"))}/frames/${this.getAttribute("frame")}`;
   }
 
   async open() {
-    const frame = this.#frame;
+    const frame = (this.#frame = this.#shown);
     this.#say("");
     this.#take(undefined);
     this.#drawing.show(`${frame}/picture.jpg`, this.drawn?.());

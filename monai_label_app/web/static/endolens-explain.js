@@ -1,8 +1,8 @@
 // <endolens-explain api="…/api/v1" image="SOP Instance UID" frame="1">: any layer and class of a network on one frame.
 //
 // It asks the server for maps and words and computes nothing itself. It stands alone: a page or a viewer gives it the
-// three attributes, may pass key strokes on to press(), and hears of "endolens-shown" when it shows something else. A
-// viewer that shows the frame itself gives it the place over the frame, by over().
+// three attributes, may pass key strokes on to press(), and hears of "endolens-asked" when something else is to be shown,
+// of "endolens-shown" when it is, "last" where nothing else was asked for meanwhile. A viewer that shows the frame itself gives it the place over the frame, by over().
 import { Controls } from "./explain-controls.js";
 import { Panes } from "./explain-panes.js";
 import { Server } from "./explain-server.js";
@@ -117,6 +117,7 @@ class EndolensExplain extends HTMLElement {
     Object.assign(this.#choice, changes);
     this.#wanted = true;
     this.#reflect();
+    this.dispatchEvent(new CustomEvent("endolens-asked", { bubbles: true, composed: true }));
     this.#running ??= this.#work().finally(() => (this.#running = undefined));
     return this.#running;
   }
@@ -183,7 +184,7 @@ class EndolensExplain extends HTMLElement {
     await this.#panes.draw(frame, panes, maps);
     this.#panes.artifacts(frame, state.artifacts);
     this.shadowRoot.querySelector(".scale-words").textContent = scaleInWords(panes);
-    const detail = { address, ...state };
+    const detail = { address, ...state, last: !this.#wanted };
     this.dispatchEvent(new CustomEvent("endolens-shown", { detail, bubbles: true, composed: true }));
     await this.#explain(panes, state);
   }

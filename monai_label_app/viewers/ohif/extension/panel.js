@@ -52,6 +52,7 @@ class EndolensPanel extends HTMLElement {
   #viewport;
   #overlay;
   #shown; // what <endolens-explain> shows: its address, method, layer and label
+  #asked = false; // it is to show something else, and does not yet
   #study; // { uid, images }: of the frame in the viewport; without images while they are not known
   #settled;
   #retry;
@@ -68,7 +69,8 @@ class EndolensPanel extends HTMLElement {
     this.#explorer.over(this.#overlay.place);
     this.#viewport.addEventListener("frame", () => this.#follow());
     this.#viewport.addEventListener("moved", () => this.#overlay.follow(this.#viewport));
-    root.addEventListener("endolens-shown", ({ detail }) => this.#took(detail));
+    root.addEventListener("endolens-asked", () => this.#took(this.#shown, true));
+    root.addEventListener("endolens-shown", ({ detail }) => this.#took(detail, !detail.last));
     root.addEventListener("endolens-analysed", () => this.#try(() => this.#refresh()));
     root.addEventListener("click", ({ target }) => this.#press(target.closest("button")?.name));
     this.#of("[name=overlay]").addEventListener("change", () => this.#reveal());
@@ -155,16 +157,18 @@ class EndolensPanel extends HTMLElement {
     if (wanted && (wanted === image || go(this.#managers, this.#viewport, wanted))) sessionStorage.removeItem(REVIEW);
   }
 
-  #took(detail) {
+  #took(detail, asked) {
     this.#shown = detail;
+    this.#asked = asked;
     this.#reveal();
   }
 
-  // The map is of one frame, and must not lie over another.
+  // The map is of one frame, and must not lie over another; what is stored is what is seen.
   #reveal() {
     const current = Boolean(this.#shown) && this.#shown.address === this.#address;
     this.#overlay.hidden = !current || !this.#of("[name=overlay]").checked;
-    for (const name of ["save-view", "add"]) this.#of(`[name=${name}]`).disabled = !current;
+    this.#of("[name=open]").disabled = !current;
+    for (const name of ["save-view", "add"]) this.#of(`[name=${name}]`).disabled = !current || this.#asked;
   }
 
   // Another study: which of its images EndoLens knows, and how far it has come.

@@ -56,17 +56,20 @@ class EndoLensLogic:
         self._server = server
         return found
 
-    def load(self, study: str, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
+    def load(self, study: str | None, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
         """Load a study's images and heatmaps, those that are not there yet, and show its first image.
 
         Args:
-            study: its UID.
+            study: its UID; empty or None where none is chosen.
             progress: told how many images of how many are done.
 
         Returns:
             What could not be loaded, a sentence each.
         """
-        listed = self.server.images(study)
+        server = self.server
+        if not study:
+            raise ValueError("Choose a study first; a server that lists none has no endoscopy images.")
+        listed = server.images(study)
         problems = []
         for number, image in enumerate(listed):
             progress(number, len(listed))
