@@ -74,7 +74,7 @@ def parse(content: bytes, header: Dataset, classes: Sequence[str]) -> Correction
         if not isinstance(text, str) or len(text) > _TEXT:
             raise ValueError(f"{name!r} must be a text of at most {_TEXT} characters")
     if not texts["by"].strip():
-        raise ValueError("'by' must say who the reader is")
+        raise ValueError("the reader's name ('by') is missing")
     frame, frames = given.get("frame", 1), int(header.get("NumberOfFrames") or 1)
     if not isinstance(frame, int) or isinstance(frame, bool) or not 1 <= frame <= frames:
         raise ValueError(f"there is no frame {frame!r}; the image has {frames}")

@@ -65,7 +65,7 @@ def test_the_page_and_monai_label_keep_one_history(client, datastore, tmp_path) 
     [
         ({"class": "cancer", "by": "x"}, "there is no class 'cancer'"),
         ({"class": "polyps"}, "by: Missing data for required field."),
-        ({"class": "polyps", "by": " "}, "'by' must say who the reader is"),
+        ({"class": "polyps", "by": " "}, "the reader's name ('by') is missing"),
         ({"class": "polyps", "by": "x" * 501}, "at most 500 characters"),
         ({"class": "polyps", "by": "x", "region": [[1, 1], [2, 2]]}, "2 points"),
         ({"class": "polyps", "by": "x", "region": [[1, 1], [2, 2], [9999, 1]]}, "outside the image"),

@@ -257,7 +257,7 @@ def test_what_goes_wrong_is_one_plain_sentence(bench, there, tmp_path) -> None:
         logic.load("1.2.3")
     with pytest.raises(refused, match="there is no class 'cancer'"):
         logic.correct(still, "cancer", "Dr. Åse")
-    with pytest.raises(refused, match="'by' must say who the reader is"):
+    with pytest.raises(refused, match="the reader's name"):
         logic.correct(still, "polyps", " ")
     with pytest.raises(refused, match="layer"):
         logic.explain(still, layer="block9")
