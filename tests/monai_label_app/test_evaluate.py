@@ -142,6 +142,7 @@ def test_the_table_has_a_row_a_class_their_mean_and_its_interval(rendered, evalu
     assert f"{said['accuracy']:.1%} of 12 pictures" in result.stdout
 
 
+@pytest.mark.slow
 def test_polyps_of_another_source_are_counted_among_the_others(rendered, tmp_path):
     for seed in range(3):
         draw(tmp_path / "CVC" / "Original" / f"{seed}.tif", "polyps", 800_000 + seed)
@@ -182,6 +183,7 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence(rendered, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_calibrated_checkpoint_is_less_sure_and_right_as_often(rendered, evaluated, tmp_path):
     demo = open_classifier()
     network = copy.deepcopy(demo.network)

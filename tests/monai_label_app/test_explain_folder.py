@@ -89,6 +89,7 @@ def test_a_file_of_the_user_is_never_written_over(polyp_files, checkpoint, tmp_p
     assert mine.read_bytes() == b"of the user, at last"
 
 
+@pytest.mark.slow
 def test_a_map_is_never_taken_for_a_picture_of_a_patient(polyp_files, checkpoint, tmp_path):
     study, out = tmp_path / "stills", tmp_path / "stills" / "maps"
     study.mkdir()
@@ -110,6 +111,7 @@ def test_an_empty_name_is_not_the_current_folder(polyp_files, checkpoint):
     assert "the name is empty" in result.stderr
 
 
+@pytest.mark.slow
 def test_ending_it_leaves_the_maps_of_an_earlier_run_as_they_were(polyp_files, checkpoint, tmp_path):
     out = tmp_path / "out"
     assert endolens("explain", polyp_files[1], "--class", "all", "--out", out, "--model", checkpoint).exit_code == 0

@@ -84,6 +84,7 @@ def killed_after(batches: int):
     return progress
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_from", ["", "block4_conv1"])
 @pytest.mark.parametrize("batches", [2, 3])
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(examples, tmp_path, train_from, batches):
@@ -104,6 +105,7 @@ def test_the_folder_of_another_run_is_refused(examples, tmp_path):
         training(examples, replace(SMALL, rate=1e-2), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_training_stops_where_nothing_improves(examples, tmp_path):
     run = training(examples, replace(SMALL, epochs=30, patience=2, rate=1e-9), tmp_path / "run")
     run.run()

@@ -299,6 +299,7 @@ def test_what_a_still_shows_already_is_not_shown_again(red_or_not, polyp, tmp_pa
     assert third["class"] == first["class"]
 
 
+@pytest.mark.slow
 def test_a_video_sent_to_the_page_becomes_a_study_with_stills_and_clips(red_or_not, tmp_path):
     file = encode(tmp_path / "sent", [*textured(GREEN, 100, 1), *textured(RED, 10, 2)], container="mp4", sound=True)
     library = FolderLibrary(tmp_path / "studies")

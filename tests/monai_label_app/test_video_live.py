@@ -27,6 +27,7 @@ def finished(live: Live) -> Live:
     return live
 
 
+@pytest.mark.slow
 def test_the_picture_is_shown_at_its_own_speed_and_what_is_seen_is_recorded_once(spotlight, polyp_files, tmp_path):
     source = encode(tmp_path / "a.mp4", pan(polyp_files[0], 40, (320, 240), 1))
     start = time.monotonic()
@@ -63,6 +64,7 @@ def test_when_the_analysis_fails_the_picture_goes_on_unchanged(spotlight, tmp_pa
     assert foreign.status_code == 403
 
 
+@pytest.mark.slow
 def test_a_slow_network_delays_no_picture_and_frames_are_dropped(spotlight, polyp_files, tmp_path):
     looked_at = []
 
