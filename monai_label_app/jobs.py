@@ -20,8 +20,7 @@ from monai_label_app.frames import in_one_line
 from monai_label_app.library import Library
 from monai_label_app.pacs import PacsError
 from monai_label_app.study import with_videos
-from monai_label_app.video.footage import analyze
-from monai_label_app.video.sampling import RATE, expected
+from monai_label_app.video.footage import analyze, expected
 
 WAITING = 32
 """Jobs that may wait for the one that runs."""
@@ -178,8 +177,7 @@ class Jobs:
     def _run(self, key: str) -> None:
         self._go_on(key, state=RUNNING)
         study, unreadable = with_videos(self._library.study(self._jobs[key].study))
-        movies = [recording.movie for recording in study.recordings]
-        self._go_on(key, frames=study.frame_count + sum(expected(movie, RATE) for movie in movies))
+        self._go_on(key, frames=expected(study))
 
         def progress(frames: int) -> None:
             self._go_on(key, done=self._jobs[key].done + frames)
@@ -189,7 +187,7 @@ class Jobs:
             # Where a file lies on the server is nobody's business.
             left_out = [*unreadable, *result.problems]
             problems = tuple(one.reason.replace(one.origin, Path(one.origin).name) for one in left_out)
-            if not (result.frames or movies):
+            if not (result.frames or study.recordings):
                 raise ValueError("; ".join(problems) or "no image could be analysed")
             self._go_on(key, state=STORING)
             stored = self._library.store(dcmread(path) for path in result.objects)

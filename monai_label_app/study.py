@@ -298,44 +298,51 @@ def read_studies(paths: Iterable[Path]) -> tuple[list[Study], list[Problem]]:
     files = list(find_files(paths))
     instances, problems = read_instances(files)
     recordings, unreadable = _video_files(files, named)
-    problems += unreadable
+    stored, damaged = _opened(instances)
+    recordings += stored
+    problems += [*unreadable, *damaged]
     images = []
     for instance in instances:
-        reason = instance.refusal
         if instance.is_video:
-            try:
-                recordings.append(_opened(instance, Path(instance.origin)))
-            except UnreadableError as error:
-                problems.append(Problem(instance.origin, str(error)))
-        elif reason is None:
+            continue
+        reason = instance.refusal
+        if reason is None:
             images.append(instance)
         elif instance.origin in named or not instance.belongs_beside_images:
             problems.append(Problem(instance.origin, f"{instance.origin} {reason}"))
     if recordings or any(image.converted for image in images):
-        images = [one for one in images if one.converted or one.header.get("InstanceCreatorUID") != CONVERTER]
+        images = _originals(images)
     return group(images, recordings), problems
 
 
 def with_videos(study: Study) -> tuple[Study, list[Problem]]:
     """A study of a library with what can be analysed, its videos opened; and what could not be used."""
-    recordings, problems = [], []
-    for instance in study.instances:
-        if instance.is_video:
-            place = Path(instance.origin)
-            try:
-                recordings.append(_opened(instance, place if place.is_file() else instance.read()))
-            except UnreadableError as error:
-                problems.append(Problem(instance.origin, str(error)))
+    recordings, problems = _opened(study.instances)
     images = [one for one in study.images.instances if not one.is_video]
-    if recordings:
-        images = [one for one in images if one.header.get("InstanceCreatorUID") != CONVERTER]
-    return Study(study.uid, tuple(images), tuple(recordings)), problems
+    return Study(study.uid, tuple(_originals(images) if recordings else images), tuple(recordings)), problems
 
 
-def _opened(instance: Instance, source: Path | Dataset) -> Recording:
-    movie = open_dicom(instance.origin, instance.header, source, instance.streamed)
-    size = source.stat().st_size if isinstance(source, Path) else len(source.PixelData)
-    return Recording(movie, instance.header, stored=True, size=size)
+def _originals(images: Iterable[Instance]) -> list[Instance]:
+    """Images without those that an earlier analysis made of pictures or videos."""
+    return [one for one in images if one.converted or one.header.get("InstanceCreatorUID") != CONVERTER]
+
+
+def _opened(instances: Iterable[Instance]) -> tuple[list[Recording], list[Problem]]:
+    """The videos among instances: of files read where they lie, else fetched; and which cannot be read."""
+    recordings, problems = [], []
+    for instance in instances:
+        if not instance.is_video:
+            continue
+        place = Path(instance.origin)
+        try:
+            source = place if place.is_file() else instance.read()
+            movie = open_dicom(instance.origin, instance.header, source, instance.streamed)
+        except UnreadableError as error:
+            problems.append(Problem(instance.origin, str(error)))
+            continue
+        size = source.stat().st_size if isinstance(source, Path) else len(source.PixelData)
+        recordings.append(Recording(movie, instance.header, stored=True, size=size))
+    return recordings, problems
 
 
 def _video_files(files: Iterable[Path], named: Container[str]) -> tuple[list[Recording], list[Problem]]:

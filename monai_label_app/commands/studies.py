@@ -105,7 +105,7 @@ def analyze(
     from monai_label_app.classifier.classifier import open_classifier
     from monai_label_app.pacs import Pacs
     from monai_label_app.study import read_studies, with_videos
-    from monai_label_app.video import footage, sampling
+    from monai_label_app.video import footage
 
     choice = analysis.Wanted(**wanted)
     with explained(out):
@@ -116,9 +116,9 @@ def analyze(
         else:
             studies, problems = read_studies(inputs)
         name_problems(problems)
-        movies = [recording.movie for one in studies for recording in one.recordings]
-        frames = sum(one.frame_count for one in studies) + sum(sampling.expected(movie, rate) for movie in movies)
-        if not (frames or movies):
+        videos = sum(len(one.recordings) for one in studies)
+        frames = sum(footage.expected(one, rate) for one in studies)
+        if not (frames or videos):
             fail("there is no endoscopic image to analyse")
         classifier = open_classifier(model, weights)
         notice(classifier)
@@ -133,7 +133,7 @@ def analyze(
                 name_problems(result.problems)
             frames = sum(len(result.frames) for result in results)
             segments = sum(len(result.segments) for result in results)
-            if not frames and not movies:
+            if not (frames or videos):
                 fail("no image could be analysed")
             for result in results:
                 if archive:
@@ -148,7 +148,7 @@ def analyze(
             (staged / "summary.json").replace(out / "summary.json")
             for one in studies:
                 footage.forget(one, classifier, out, rate)
-    seen = f"{segments} segments seen in {len(movies)} videos, " if movies else ""
+    seen = f"{segments} segments seen in {videos} videos, " if videos else ""
     click.echo(f"{seen}{frames} frames analysed; results in {pacs or out}, summary in {out / 'summary.json'}")
     left_out = len(problems) + sum(len(result.problems) for result in results)
     if left_out:

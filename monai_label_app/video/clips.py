@@ -5,10 +5,10 @@ A clip has no sound: what is said in an examination room belongs to nobody's rep
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 
 import av
@@ -17,7 +17,7 @@ from av.container import OutputContainer
 from av.packet import Packet
 
 from monai_label_app.frames import UnreadableError
-from monai_label_app.video.decode import OWN, TICK, Movie, Shot, VideoFile
+from monai_label_app.video.decode import OWN, TICK, Movie, VideoFile, shown_at
 
 MARGIN = 1.0
 """Seconds before and after a segment; between half and twice as many where that saves coding anew."""
@@ -100,13 +100,8 @@ def can_be_copied(movie: VideoFile) -> bool:
 
 def copy_whole(movie: VideoFile, path: Path) -> Clip:
     """Copy all of a stream that can be copied into an MP4 file, without sound."""
-    count = 0
-    with movie.packets(0) as (stream, packets), _output(path, own=False) as output:
-        target = output.add_stream_from_template(stream)
-        for packet in packets:
-            packet.stream = target
-            output.mux(packet)
-            count += 1
+    with movie.packets(0) as (stream, packets):
+        count = _mux(stream, packets, path, own=False)
     _fill_up(path)
     rate = Fraction(movie.rate).limit_denominator(1001)
     shape = movie.width, movie.height
@@ -125,7 +120,7 @@ def _copied(movie: VideoFile, start: float, end: float, path: Path) -> Clip | No
         step = (times[-1] - times[0]) / max(1, len(times) - 1)
         if len(times) < 2 or max(abs(np.diff(times) - step)) > 0.1 * step:
             return None  # DICOM knows one rate of a video
-        _mux(stream, chosen, path)
+        _mux(stream, chosen, path, start=chosen[0].pts or 0)
     rate = Fraction(1 / step).limit_denominator(1001)
     shown = movie.width, movie.height
     return Clip(
@@ -168,15 +163,18 @@ def _output(path: Path, own: bool = True) -> OutputContainer:
     return output
 
 
-def _mux(stream: av.VideoStream, packets: list[Packet], path: Path) -> None:
-    with _output(path) as output:
+def _mux(stream: av.VideoStream, packets: Iterable[Packet], path: Path, start: int = 0, own: bool = True) -> int:
+    """Copy coded frames into a file in which ``start``, in the stream's time, is 0; how many they are."""
+    count = 0
+    with _output(path, own) as output:
         target = output.add_stream_from_template(stream)
-        first = packets[0].pts or 0
         for packet in packets:
-            packet.pts = (packet.pts or 0) - first
-            packet.dts = (packet.dts or 0) - first
+            count += 1
+            packet.pts = (packet.pts or 0) - start
+            packet.dts = (packet.dts or 0) - start
             packet.stream = target
             output.mux(packet)
+    return count
 
 
 def _encoded(movie: Movie, start: float, end: float, path: Path) -> Clip:
@@ -194,7 +192,9 @@ def _encoded(movie: Movie, start: float, end: float, path: Path) -> Clip:
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         level = 41 if -(-width // 16) * -(-height // 16) * rate <= _BLOCKS else _LEVEL
         stream.options = {**_CODING, "level": str(level), "g": str(max(1, round(rate)))}
-        for count, shot in enumerate(_steady(movie, first.time, end, rate), start=1):
+        steps = (first.time + place / rate for place in itertools.count())
+        moments = itertools.takewhile(lambda moment: moment < end - TICK, steps)
+        for count, (_, shot) in enumerate(shown_at(moments, movie.shots(first.time), movie.rate), start=1):
             pixels = shot.picture.pixels(side)[:height, :width]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24")
             frame.pts, frame.time_base = count - 1, 1 / rate
@@ -202,20 +202,6 @@ def _encoded(movie: Movie, start: float, end: float, path: Path) -> Clip:
         output.mux(stream.encode())
     shown = first.time + float(count / rate)
     return Clip(path, first.time, shown, count, rate, width, height, copied=False, level=level)
-
-
-def _steady(movie: Movie, start: float, end: float, rate: Fraction) -> Iterator[Shot]:
-    """The frame that is shown at each moment of a constant rate."""
-    shots, count = movie.shots(start), 0
-    shown = next(shots, None)
-    for following in chain(shots, [None]):
-        if shown is None or shown.time >= end - TICK:
-            return
-        until = min(end, following.time if following else shown.time + 1 / movie.rate)
-        while start + count / rate < until - TICK:
-            yield shown
-            count += 1
-        shown = following
 
 
 def _fill_up(path: Path) -> None:

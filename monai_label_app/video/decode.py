@@ -41,7 +41,6 @@ _BACK = (0.0, 5.0, 30.0, math.inf)
 TICK = 1e-4
 """Seconds within which two times are the same."""
 
-
 OWN = {"comment": "EndoLens"}
 """Metadata of every clip that is cut here, so that none is ever taken for a recording of a patient."""
 
@@ -219,6 +218,27 @@ class VideoFile:
         stream = container.streams.video[0]
         if start > 0 and self.seekable and stream.time_base:
             container.seek(int((Fraction(start) + self._first) / stream.time_base), stream=stream)
+
+
+def shown_at(moments: Iterator[float], shots: Iterator[Shot], rate: float) -> Iterator[tuple[float, Shot]]:
+    """Each of rising moments, in seconds, with the frame that is shown then; until the last frame's time is over.
+
+    Args:
+        moments: without end, or not.
+        shots: the frames, from the one that is shown at the first moment on.
+        rate: frames a second: the last one is shown for as long as the others are.
+    """
+    shown, moment = next(shots, None), next(moments, None)
+    for following in chain(shots, [None]):
+        if shown is None:
+            return
+        end = following.time if following else shown.time + 1 / rate
+        while moment is not None and moment < end - TICK:
+            yield moment, shown
+            moment = next(moments, None)
+        if moment is None:
+            return
+        shown = following
 
 
 def reduced(width: int, height: int, short_side: int | None) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from monai_label_app.study import TIMELINE, Instance, Problem, Study, read_dicom
 from monai_label_app.video.choice import Still, stills
 from monai_label_app.video.clips import Clip, cut
 from monai_label_app.video.recording import Recording
-from monai_label_app.video.sampling import RATE, Samples, sample
+from monai_label_app.video.sampling import RATE, Samples, expected_samples, sample
 from monai_label_app.video.segments import spans
 from monai_label_app.video.timeline import Part, Watched, write_timeline
 from report.completeness import landmarks
@@ -74,6 +74,11 @@ def analyze(
         result.objects += (path.with_suffix(".dcm") for path in written)
         _describe(result, watched, classifier, folder)
     return result
+
+
+def expected(study: Study, rate: float | None = RATE) -> int:
+    """How many frames of its images and videos an analysis will look at, by what they announce."""
+    return study.frame_count + sum(expected_samples(recording.movie, rate) for recording in study.recordings)
 
 
 def forget(study: Study, classifier: Classifier, journals: Path, rate: float | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import chain, islice
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from monai_label_app import journal
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.video.decode import TICK, Movie, Shot
+from monai_label_app.video.decode import Movie, Shot, shown_at
 from monai_label_app.video.quality import CLEAR, FROZEN, LEFT_OUT, SIDE, look
 
 RATE = 10.0
@@ -94,7 +94,7 @@ def sample(
     return _joined(parts)
 
 
-def expected(movie: Movie, rate: float | None) -> int:
+def expected_samples(movie: Movie, rate: float | None) -> int:
     """How many samples a video will have, by the duration that it announces."""
     return math.ceil(movie.duration * (rate or movie.rate))
 
@@ -114,17 +114,8 @@ def _moments(movie: Movie, rate: float | None, done: Samples | None) -> Iterator
     if rate is None:
         yield from ((shot.time, shot) for shot in islice(shots, 1 if done else 0, None))
         return
-    index = round(float(done.times[-1]) * rate) + 1 if done else 0
-    shown = next(shots, None)
-    for following in chain(shots, [None]):
-        if shown is None:
-            return
-        # The last frame is shown for as long as the others are.
-        end = following.time if following else shown.time + 1 / movie.rate
-        while index / rate < end - TICK:
-            yield index / rate, shown
-            index += 1
-        shown = following
+    first = round(float(done.times[-1]) * rate) + 1 if done else 0
+    yield from shown_at((index / rate for index in count(first)), shots, movie.rate)
 
 
 def _looked(moments: Sequence[tuple[float, Shot]], classifier: Classifier) -> Samples:
