@@ -8,12 +8,16 @@ import os
 import socket
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from monai_label_app.library import Library, is_address, open_library
 from monai_label_app.viewers.ohif import Viewer
 from report.drafts import Drafts
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 LOOPBACK_VARIABLE = "ENDOLENS_LOOPBACK"
 """Environment variable: set where the server listens on this machine alone."""
@@ -66,18 +70,14 @@ def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None
     from monai_label_app.classifier.classifier import open_classifier
 
     card = open_classifier(model).card
-    import uvicorn
-
     from monai_label_app.asgi import app
 
-    address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    address = _address(host, port)
     _warn(host)
     click.echo(f"Model: {card.name}{', ' + card.notice if card.notice else ''}")
     click.echo(f"OHIF:     {address}{viewer.base if pacs else _first_study(library, viewer)}")
     click.echo(f"EndoLens: {address}/endolens/")
-    with suppress(KeyboardInterrupt):  # the usual way to end it, which uvicorn passes on after a clean stop
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS)
-        uvicorn.Server(config).run(sockets=[listener])
+    _run(app, listener)
 
 
 def watch(source: str, host: str, port: int, model: str | None, folder: Path | None) -> None:
@@ -92,8 +92,6 @@ def watch(source: str, host: str, port: int, model: str | None, folder: Path | N
     Raises:
         ValueError: the source or the model cannot be opened, the port is taken, or the host is not this machine's.
     """
-    import uvicorn
-
     from monai_label_app.classifier.classifier import open_classifier
     from monai_label_app.video.live import Live
     from monai_label_app.video.live_page import live_page
@@ -102,14 +100,25 @@ def watch(source: str, host: str, port: int, model: str | None, folder: Path | N
     listener = _listen(host, port)
     live = Live(source, classifier, folder)
     _warn(host)
-    click.echo(f"Live: http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}/")
+    click.echo(f"Live: {_address(host, port)}/")
     app = live_page(live, classifier.card, source, loopback=_is_loopback(host))
     try:
-        with suppress(KeyboardInterrupt):
-            config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS)
-            uvicorn.Server(config).run(sockets=[listener])
+        _run(app, listener)
     finally:
         live.close()
+
+
+def _run(app: ASGIApp, listener: socket.socket) -> None:
+    """Serve until interrupted."""
+    import uvicorn
+
+    with suppress(KeyboardInterrupt):  # the usual way to end it, which uvicorn passes on after a clean stop
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
 
 
 def _warn(host: str) -> None:
