@@ -219,12 +219,17 @@ def endolens(*arguments: str | Path, check: bool = True) -> subprocess.Completed
 def real_study(real_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Real frames of four classes as a VL Endoscopic study, made by `endolens dicomize`."""
     folders = ("polyps", "normal-cecum", "ulcerative-colitis", "dyed-lifted-polyps")
-    pictures = [max((real_images / "kvasir-8" / name).iterdir(), key=_pixel_count) for name in folders]
+    pictures = [largest(real_images / "kvasir-8" / name) for name in folders]
     out = tmp_path_factory.mktemp("real") / "study"
     endolens("dicomize", *pictures, "--out", out, "--patient-name", "Test^Real", "--study-date", "20260102")
     return out
 
 
-def _pixel_count(picture: Path) -> tuple[int, str]:
-    with Image.open(picture) as image:
-        return image.width * image.height, picture.name
+def largest(folder: Path) -> Path:
+    """The picture of most pixels."""
+
+    def pixel_count(picture: Path) -> tuple[int, str]:
+        with Image.open(picture) as image:
+            return image.width * image.height, picture.name
+
+    return max(folder.iterdir(), key=pixel_count)

@@ -19,7 +19,7 @@ from scipy.ndimage import center_of_mass
 from monai_label_app.classifier.checkpoint import Card, save
 from monai_label_app.classifier.network import KVASIR_CLASSES, build
 from monai_label_app.viewers.ohif import Viewer, mended
-from tests.e2e.conftest import REPOSITORY, Orthanc, endolens, free_port
+from tests.e2e.conftest import REPOSITORY, Orthanc, endolens, free_port, largest
 from tests.e2e.ohif import Ohif
 from tests.validators import missing
 
@@ -114,8 +114,8 @@ def test_the_map_lies_on_what_it_explains_and_a_region_drawn_in_the_viewer_is_a_
     tmp_path: Path,
 ) -> None:
     planted, other = tmp_path / "planted.png", tmp_path / "other.png"
-    shutil.copy(_largest(real_images / "kvasir-8" / "normal-cecum"), other)
-    with Image.open(_largest(real_images / "kvasir-8" / "polyps")) as image:
+    shutil.copy(largest(real_images / "kvasir-8" / "normal-cecum"), other)
+    with Image.open(largest(real_images / "kvasir-8" / "polyps")) as image:
         picture = image.convert("RGB")
     (x, y), radius = np.multiply(BLOB, picture.size), RADIUS * picture.width
     ImageDraw.Draw(picture).ellipse((x - radius, y - radius, x + radius, y + radius), (0, 0, 255))
@@ -207,7 +207,7 @@ def test_a_study_of_the_pacs_is_analysed_and_its_views_are_saved_and_reported_wi
     tmp_path: Path,
 ) -> None:
     for label in ("polyps", "ulcerative-colitis"):
-        endolens("dicomize", _largest(real_images / "kvasir-8" / label), "--out", tmp_path / label)
+        endolens("dicomize", largest(real_images / "kvasir-8" / label), "--out", tmp_path / label)
         orthanc.store(tmp_path / label)
     ours = serve("--studies", orthanc.dicomweb)
     for viewer, label in ((f"{ours}/ohif", "polyps"), (hospital(ours, True), "ulcerative-colitis")):
@@ -262,10 +262,6 @@ def _go_on(page: Page, held: list[Route]) -> None:
     for route in held:
         route.continue_()
     page.unroute_all()
-
-
-def _largest(folder: Path) -> Path:
-    return max(folder.iterdir(), key=lambda file: (file.stat().st_size, file.name))
 
 
 def _stills(folder: Path) -> list[pydicom.Dataset]:

@@ -1,20 +1,13 @@
 // <endolens-upload api="…/api/v1">: sends files that are chosen or dropped on the page, two at a time, and stores them;
 // pictures once it is said whose they are. Sends "endolens-stored" with the UIDs of the studies that changed.
 
+import { ask, request } from "./ask.js";
 import { droppedFiles } from "./dropped-files.js";
 
 const AT_ONCE = 2;
 const PATIENCE = 30; // attempts, a second apart, where the server has too much to do
 
 const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-
-async function ask(address, method, content) {
-  const headers = content ? { "Content-Type": "application/json" } : {};
-  const response = await fetch(address, { method, headers, body: content && JSON.stringify(content) });
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(answer.detail ?? `the server answered ${response.status}`);
-  return answer;
-}
 
 // Only XMLHttpRequest tells how much of a file was sent.
 function send(address, file, progress, signal) {
@@ -110,7 +103,7 @@ class EndolensUpload extends HTMLElement {
   #begin() {
     this.#end();
     this.querySelector(".files").replaceChildren();
-    this.#open = ask(this.#api, "POST");
+    this.#open = request(this.#api, { method: "POST" }).then((answer) => answer.json());
     this.querySelector("[name=discard]").textContent = "Discard";
   }
 
@@ -209,7 +202,7 @@ class EndolensUpload extends HTMLElement {
     this.#say("Storing …");
     try {
       const { key } = await this.#open;
-      const { files } = await ask(`${this.#api}/${key}/store`, "POST", examination);
+      const { files } = await ask(`${this.#api}/${key}/store`, examination);
       for (const { number, state, reason } of files) this.#mark(this.#received.get(number), state, reason || state);
       const count = (state) => files.filter((file) => file.state === state).length;
       const there = count("present") ? ` ${count("present")} were there already.` : "";

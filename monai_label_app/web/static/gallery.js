@@ -1,4 +1,5 @@
 // The frames of a study: those in view are predicted one after the other, and the filter is asked of all of them.
+import { ask } from "./ask.js";
 import { percent } from "./explain-views.js";
 
 export class Gallery {
@@ -80,9 +81,8 @@ export class Gallery {
     button.dataset.known = "";
     const words = button.querySelector(".prediction");
     try {
-      const response = await fetch(`${this.#explorer.getAttribute("api")}/images/${image}/frames/${frame}/prediction`);
-      const { detail, predicted, probabilities, warnings } = await response.json();
-      if (!response.ok) throw new Error(detail);
+      const address = `${this.#explorer.getAttribute("api")}/images/${image}/frames/${frame}/prediction`;
+      const { predicted, probabilities, warnings } = await ask(address);
       Object.assign(button.dataset, { label: predicted, certainty: probabilities[predicted] });
       words.textContent = predicted;
       button.querySelector(".certainty").textContent = percent(probabilities[predicted]);
