@@ -18,7 +18,7 @@ from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.frames import UnreadableError, frames, require_size
 from monai_label_app.library import Library
 from monai_label_app.study import Instance
-from monai_label_app.web.cache import Cache
+from monai_label_app.web.cache import Cache, Made
 from monai_label_app.web.evidence import Evidence
 from monai_label_app.web.preparation import Picture
 
@@ -178,14 +178,13 @@ class Explorer:
 
     def _glance(self, used: Classifier, picture: Picture, uid: str, number: int) -> Glance:
         def make() -> Glance:
-            with self._network:
-                seen, (geometry,) = used.dissect([picture.pixels])
-                chances = seen.probabilities[0].tolist()
-                ((_, _, saliency),) = seen.maps("grad-cam", used.card.target_layer, int(np.argmax(chances)))
+            seen, (geometry,) = used.dissect([picture.pixels])
+            chances = seen.probabilities[0].tolist()
+            ((_, _, saliency),) = seen.maps("grad-cam", used.card.target_layer, int(np.argmax(chances)))
             named = dict(zip(used.card.classes, chances, strict=True))
             return Glance(named, picture.shares(geometry.to_source(saliency[0])), geometry)
 
-        return self._glances.get((used.fingerprint, uid, number), make)
+        return self._glances.get((used.fingerprint, uid, number), partial(self._alone, make))
 
     def _look(self, used: Classifier, picture: Picture, uid: str, number: int, method: str, *chosen: str) -> Maps:
         chosen_method, (layer, label) = METHODS[method], chosen
@@ -195,9 +194,13 @@ class Explorer:
         key = used.fingerprint, uid, number
 
         def make() -> Maps:
-            with self._network:
-                seen = self._dissections.get(key, lambda: used.dissect([picture.pixels], used.layers)[0])
-                made = seen.maps(method, layers, used.card.classes.index(label))
-                return {name: saliency[0].numpy(force=True) for name, _, saliency in made}
+            seen = self._dissections.get(key, lambda: used.dissect([picture.pixels], used.layers)[0])
+            made = seen.maps(method, layers, used.card.classes.index(label))
+            return {name: saliency[0].numpy(force=True) for name, _, saliency in made}
 
-        return self._maps.get((*key, method, layers, labels), make)
+        return self._maps.get((*key, method, layers, labels), partial(self._alone, make))
+
+    def _alone(self, make: Callable[[], Made]) -> Made:
+        # What `make` opened is let go of when it returns, before the next one may open a frame.
+        with self._network:
+            return make()
