@@ -189,11 +189,11 @@ def train(
     from dataclasses import replace
 
     from monai_label_app.classifier.checkpoint import save
-    from monai_label_app.classifier.data import Dataset, divide, read_dataset
+    from monai_label_app.classifier.data import Dataset, divide, read_dataset, write_list
     from monai_label_app.classifier.distributed import group, leads
     from monai_label_app.classifier.network import calibrate
     from monai_label_app.classifier.training import Recipe, Training
-    from monai_label_app.masks import find_masks
+    from monai_label_app.masks import masks_by_picture
 
     if out.suffix != ".safetensors":
         fail(f"--out {out} must end in .safetensors")
@@ -206,10 +206,9 @@ def train(
         everything = Dataset(found.classes, (*found.examples, *found.extra))
         examples, aside = divide(everything, validation, options["seed"])
         folder.mkdir(parents=True, exist_ok=True)
-        several = find_masks(masks) if masks else {}
-        if twice := next((paths for paths in several.values() if len(paths) > 1), None):
-            fail(f"{twice[0]} and {twice[1]} are masks of one picture")
-        named = {stem: path for stem, (path,) in several.items()}
+        if leads() and aside:
+            write_list(aside, folder / "kept-aside.csv")
+        named = masks_by_picture(masks) if masks else {}
         recipe = Recipe(**options)
         runs = [Training(recipe, found.classes, examples, aside, named, folder, shown)]
         card = runs[0].run()
