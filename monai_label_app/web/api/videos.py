@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from apiflask import APIBlueprint, Schema
-from apiflask.fields import Boolean, Float, Integer, String
+from apiflask.fields import Boolean, Float, Integer, List, Nested, String
 from apiflask.validators import Range
 from flask import Response, request
 from werkzeug.utils import send_file
@@ -14,8 +14,11 @@ from monai_label_app.study import Instance
 from monai_label_app.video.dicom_video import frame_seconds
 from monai_label_app.web.api.content import described as content
 from monai_label_app.web.api.problems import described
+from monai_label_app.web.reporting import findings_report
 from monai_label_app.web.services import Services
 from report.attributes import is_own_result
+from report.findings import Segment
+from report.video_segments import read_segments
 
 MP4 = "video/mp4"
 
@@ -40,6 +43,19 @@ class VideoSummary(Schema):
     clip = Boolean(required=True, metadata={"description": "it was cut from a recording by an analysis"})
 
 
+class SegmentSchema(Schema):
+    """A part of a video in which a class is seen, in seconds after the first frame, and the still of it."""
+
+    label = String(data_key="class", required=True)
+    start = Float(required=True)
+    end = Float(required=True)
+    peak = Float(required=True, metadata={"description": "of the class's probability"})
+    mean = Float(required=True, metadata={"description": "of the class's probability"})
+    still = String(required=True, allow_none=True, metadata={"description": "SOP Instance UID"})
+    still_time = Float(required=True, allow_none=True)
+    still_frame = Integer(required=True, allow_none=True)
+
+
 class VideoSchema(Schema):
     """A video that can be played."""
 
@@ -48,6 +64,9 @@ class VideoSchema(Schema):
     frames = Integer(required=True)
     seconds = Float(required=True, metadata={"description": "until the last frame is no longer shown"})
     copied = Boolean(required=True, metadata={"description": "it is played as it was coded"})
+    segments = List(
+        Nested(SegmentSchema), required=True, metadata={"description": "what the newest analysis saw, machine output"}
+    )
 
 
 class MomentChoice(Schema):
@@ -79,12 +98,14 @@ def create_blueprint(services: Services) -> APIBlueprint:
     @api.output(VideoSchema)
     def video(uid: str) -> dict[str, Any]:
         playable, header = player.open(uid).playable, services.library.instance(uid).header
+        report = findings_report(services.library.study(str(header.StudyInstanceUID)))
         return {
             "width": int(header.Columns),
             "height": int(header.Rows),
             "frames": len(playable.times),
             "seconds": playable.end,
             "copied": playable.copied,
+            "segments": [_segment(one) for one in (read_segments(report) if report else []) if one.video == uid],
         }
 
     @api.get("/images/<uid>/frames")
@@ -119,6 +140,15 @@ def _no_more_than_a_piece(size: int) -> dict[str, str]:
         return {}
     start, stop = wanted
     return {"HTTP_RANGE": f"bytes={start}-{min(stop, start + PIECE) - 1}"}
+
+
+def _segment(one: Segment) -> dict[str, Any]:
+    shown = (one.still, one.time, one.frame) if one.still else (None, None, None)
+    names = ("label", "start", "end", "peak", "mean")
+    return {
+        **{name: getattr(one, name) for name in names},
+        **dict(zip(("still", "still_time", "still_frame"), shown, strict=True)),
+    }
 
 
 def summary(instance: Instance) -> dict[str, Any]:
