@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import Dataset
 
 from monai_label_app.frames import UnreadableError, in_one_line
 from monai_label_app.library import Library
@@ -21,6 +22,9 @@ from monai_label_app.study import Instance
 from monai_label_app.video.decode import TICK, Movie
 from monai_label_app.video.dicom_video import open_dicom
 from monai_label_app.video.playable import Playable, make_playable
+from monai_label_app.video.recording import Recording
+from report.attributes import CONVERTER
+from report.endoscopic_video import video_still
 
 KEPT = 8
 """Videos whose files are kept, the ones that were asked for last."""
@@ -41,7 +45,7 @@ class Screening:
     """A video that plays, and whose frames can be had as they are in the original."""
 
     playable: Playable
-    _open: Callable[[], Movie]
+    _open: Callable[[], Recording]
 
     def frame(self, number: int) -> NDArray[np.uint8]:
         """One frame, counted from 1: RGB, (H, W, 3) uint8, upright.
@@ -50,8 +54,24 @@ class Screening:
             LookupError: there is no such frame.
             UnreadableError: it cannot be decoded.
         """
+        return self._decode(self._open().movie, number)
+
+    def still(self, number: int, place: int) -> Dataset:
+        """One frame as a VL Endoscopic Image, the same one that an analysis makes of it; raises as :meth:`frame`.
+
+        Args:
+            number: of the frame, from 1.
+            place: number in the series.
+        """
+        recording = self._open()
+        pixels, time = self._decode(recording.movie, number), float(self.playable.times[number - 1])
+        sources = [(recording.header, number)]
+        made = video_still(recording.header, pixels, number, time, recording.coding, place, sources)
+        made.InstanceCreatorUID = CONVERTER
+        return made
+
+    def _decode(self, movie: Movie, number: int) -> NDArray[np.uint8]:
         time = float(self.playable.times[self.require(number) - 1])
-        movie = self._open()
         shot = next(movie.shots(time, number), None)
         if shot is None or abs(shot.time - time) > TICK:
             raise UnreadableError(f"{movie.origin} has no frame at {time:.3f} s that can be decoded")
@@ -137,7 +157,8 @@ class Player:
         if not place.is_file():  # fetched once, from a PACS
             place = preparation.path.with_suffix(".dcm")
             instance.read().save_as(place, enforce_file_format=True)
-        movie = open_dicom(instance.origin, instance.header, place, instance.streamed)
+        opened = partial(_open, instance, place)
+        movie = opened().movie
 
         def progress(seconds: float) -> None:
             if self._closed.is_set():
@@ -150,4 +171,9 @@ class Player:
             preparation.path.unlink(missing_ok=True)
             reason = in_one_line(error)
             raise UnreadableError(f"{instance.origin} cannot be made ready for a browser: {reason}") from error
-        return Screening(playable, partial(open_dicom, instance.origin, instance.header, place, instance.streamed))
+        return Screening(playable, opened)
+
+
+def _open(instance: Instance, place: Path) -> Recording:
+    movie = open_dicom(instance.origin, instance.header, place, instance.streamed)
+    return Recording(movie, instance.header, stored=True, size=place.stat().st_size)

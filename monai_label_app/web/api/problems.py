@@ -85,6 +85,14 @@ def described(text: str) -> dict[str, Any]:
     return {"description": text, "content": _CONTENT}
 
 
+UNSTORED: dict[Any, Any] = {503: described("It cannot be stored now.")}
+
+
+def not_stored(error: OSError) -> Response:
+    """What an error of the disk means to who wants to store something: ``api.register_error_handler(OSError, …)``."""
+    return Refusal(503, f"It cannot be stored now: {error.strerror or 'it has no room'}.").as_problem()
+
+
 def document(spec: dict[str, Any]) -> dict[str, Any]:
     """Add to an OpenAPI description the answers that all routes have in common."""
     spec.setdefault("components", {}).setdefault("schemas", {})["Problem"] = _SCHEMA

@@ -13,10 +13,12 @@ from werkzeug.utils import send_file
 from monai_label_app.study import Instance
 from monai_label_app.video.dicom_video import frame_seconds
 from monai_label_app.web.api.content import described as content
-from monai_label_app.web.api.problems import described
+from monai_label_app.web.api.frames import FRAME
+from monai_label_app.web.api.problems import UNSTORED, described, not_stored
 from monai_label_app.web.reporting import findings_report
 from monai_label_app.web.services import Services
 from report.attributes import is_own_result
+from report.endoscopic_video import is_still
 from report.findings import Segment
 from report.video_segments import read_segments
 
@@ -83,9 +85,17 @@ class Moment(Schema):
     end = Float(required=True)
 
 
+class Still(Schema):
+    """A frame of a video as an image of its study."""
+
+    sop_instance_uid = String(required=True)
+    stored = Boolean(required=True, metadata={"description": "it is new; otherwise it was there already"})
+
+
 def create_blueprint(services: Services) -> APIBlueprint:
-    """``/studies/UID/videos``, ``/images/UID/video``, its ``.mp4``, and the frame of a moment."""
+    """``/studies/UID/videos``, ``/images/UID/video``, its ``.mp4``, the frame of a moment, and its still."""
     api, player = APIBlueprint("videos", __name__, tag="Videos"), services.player
+    api.register_error_handler(OSError, not_stored)
 
     @api.get("/studies/<uid>/videos")
     @api.doc(summary="The videos of a study: recordings, then clips of them")
@@ -117,6 +127,17 @@ def create_blueprint(services: Services) -> APIBlueprint:
         number = playable.shown_at(query_data["time"])
         ends = (*playable.times[number : number + 1], playable.end)
         return {"number": number, "start": playable.times[number - 1], "end": ends[0]}
+
+    @api.post(f"{FRAME}/still")
+    @api.doc(
+        summary="Store a frame of a video as an image of its study; the same frame is stored once", responses=UNSTORED
+    )
+    @api.output(Still, 201)
+    def still(uid: str, number: int) -> dict[str, Any]:
+        study = services.library.study(str(services.library.instance(uid).header.StudyInstanceUID))
+        place = 1 + sum(is_still(one.header) for one in study.instances)
+        made = player.open(uid).still(number, place)
+        return {"sop_instance_uid": str(made.SOPInstanceUID), "stored": bool(services.library.store([made]))}
 
     @api.get("/images/<uid>/video.mp4")
     @api.doc(
