@@ -41,6 +41,7 @@ from monai_label_app.pacs import PacsError
 from monai_label_app.refusals import Refusals
 from monai_label_app.server import LOOPBACK_VARIABLE, OHIF_VARIABLE, REPORTS_VARIABLE
 from monai_label_app.uploads import Uploads
+from monai_label_app.video.player import Player
 from monai_label_app.viewers.ohif import Viewer, mended
 from monai_label_app.web.events import job_events
 
@@ -59,9 +60,9 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
     viewer = Viewer(ohif)
     pacs = isinstance(library, PacsLibrary)
     classifier = partial(open_classifier, model)
-    uploads, jobs = Uploads(library), Jobs(library, classifier)
+    uploads, jobs, player = Uploads(library), Jobs(library, classifier), Player(library)
     datastore, reports = (lambda: app_instance().datastore()), os.environ.get(REPORTS_VARIABLE)
-    page = web.create_app(library, classifier, viewer, pacs, uploads, jobs, datastore, reports)
+    page = web.create_app(library, classifier, viewer, pacs, uploads, jobs, datastore, reports, player)
 
     async def configuration(request: Request) -> Response:
         return Response(viewer.configuration(pacs), media_type="text/javascript")
@@ -105,6 +106,7 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
             yield
         # Here, for a server that is told to end by SIGTERM runs nothing after it.
         await run_in_threadpool(jobs.close)
+        await run_in_threadpool(player.close)
         uploads.close()
 
     all_routes = [*routes, Mount("/", Refusals(api, app_instance))]

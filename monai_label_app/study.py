@@ -98,11 +98,15 @@ class Instance:
         return str(self.header.get("PhotometricInterpretation")) == "YBR_PARTIAL_420"
 
     @property
+    def plays(self) -> bool:
+        """It is shown as a video, a recording or a clip of one: a stream, or many frames with times."""
+        long = self.frame_count >= LONG and frame_seconds(self.header) is not None
+        return self.header.SOPClassUID in READABLE and (self.streamed or long)
+
+    @property
     def is_video(self) -> bool:
-        """An endoscopy image that is watched as a video: a stream, or many frames with times."""
-        if self.header.SOPClassUID not in READABLE or is_own_result(self.header):
-            return False
-        return self.streamed or (self.frame_count >= LONG and frame_seconds(self.header) is not None)
+        """It is watched as a video when its study is analysed: a recording, no clip that was cut here."""
+        return self.plays and not is_own_result(self.header)
 
     @property
     def belongs_beside_images(self) -> bool:
@@ -142,6 +146,11 @@ class Study:
     def images(self) -> Study:
         """The same study with nothing but the images that can be analysed."""
         return Study(self.uid, tuple(instance for instance in self.instances if instance.refusal is None))
+
+    @property
+    def videos(self) -> tuple[Instance, ...]:
+        """What plays: recordings, then the clips that were cut from them."""
+        return tuple(sorted((one for one in self.instances if one.plays), key=lambda one: not one.is_video))
 
     @property
     def watchable(self) -> bool:
