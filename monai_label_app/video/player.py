@@ -133,10 +133,7 @@ class Player:
             del self._known[uid]
 
     def _prepare(self, instance: Instance, preparation: _Preparation) -> Screening:
-        place = Path(instance.origin)
-        if not place.is_file():  # fetched once, from a PACS
-            place = preparation.path.with_suffix(".dcm")
-            instance.read().save_as(place, enforce_file_format=True)
+        place = instance.file(preparation.path.parent)
         movie = open_dicom(instance.origin, instance.header, place, instance.streamed)
 
         def progress(seconds: float) -> None:
