@@ -44,6 +44,7 @@ from monai_label_app.uploads import Uploads
 from monai_label_app.video.player import Player
 from monai_label_app.viewers.ohif import Viewer, mended
 from monai_label_app.web.events import job_events
+from monai_label_app.web.playing import rendered, thumbnail
 
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".wasm": "application/wasm"}
 
@@ -72,6 +73,12 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
         text, media_type = mended(path), _MEDIA_TYPES.get(path.suffix)
         return FileResponse(path, media_type=media_type) if text is None else Response(text, media_type=media_type)
 
+    async def video(request: Request) -> Response:
+        return await rendered(player, request.path_params["uid"], request)
+
+    async def frame_of_video(request: Request) -> Response:
+        return await thumbnail(player, request.path_params["uid"], request)
+
     api = monailabel.app.app
     for error, status in (
         (ImageNotFoundException, 404),
@@ -87,7 +94,11 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
     if viewer.base != "/":
         routes.append(Route("/", _home))
     if pacs:
-        routes.append(Route("/endolens/dicomweb/{path:path}", partial(forward, studies), methods=["GET"]))
+        routes.append(
+            Route("/endolens/dicomweb/{path:path}", partial(forward, studies, library, player), methods=["GET"])
+        )
+    routes.append(Route("/endolens/instances/{uid}.mp4", video))
+    routes.append(Route("/endolens/instances/{uid}.jpg", frame_of_video))
     routes.append(Route(f"/endolens{web.api.PREFIX}/jobs/{{key}}/events", partial(job_events, jobs)))
     pages = Patience(WSGIMiddleware(page))  # type: ignore[arg-type]  # a2wsgi has types of its own
     routes.append(Mount("/endolens", pages))

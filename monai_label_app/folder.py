@@ -61,21 +61,20 @@ def add_objects(datasets: Iterable[Dataset], folder: Path) -> None:
 
 
 def deliver(result: StudyResult, staged: Path, out: Path) -> None:
-    """Move a study's objects from the staging folder to their place and name them there in its result.
+    """Move a study's objects and other files from the staging folder to their place and name them there in its result.
 
     A study that is new in ``out`` appears in one step. One that is there gets the same objects again, each in one step.
     """
-    results = [*result.objects, *result.files]
-    if not results:
-        return
     source, target = staged / result.study_uid, out / result.study_uid
+    places = {path: target / path.relative_to(source) for path in [*result.objects, *result.files]}
+    if not places:
+        return
     if not target.exists():
         source.rename(target)
     else:
-        for path in results:
-            place = target / path.relative_to(source)
+        for path, place in places.items():
             place.parent.mkdir(exist_ok=True)
             path.replace(place)
-    result.objects = [target / path.relative_to(source) for path in result.objects]
-    result.files = [target / path.relative_to(source) for path in result.files]
-    result.rename(lambda output: str(target / Path(output).relative_to(source)))
+    result.objects = [places[path] for path in result.objects]
+    result.files = [places[path] for path in result.files]
+    result.rename(lambda output: str(places.get(Path(output), output)))

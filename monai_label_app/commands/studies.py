@@ -57,7 +57,7 @@ def _examination_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("inputs", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--out", type=result_folder, default=Path("endolens-results"), show_default=True,
-    help="Folder for the results and summary.json; with --pacs, for summary.json alone.",
+    help="Folder for the results and summary.json; with --pacs, for summary.json, the clips as MP4, and timeline.html.",
 )  # fmt: skip
 @click.option("--pacs", metavar="URL", help="DICOMweb address of a PACS: fetch from there, store back to there.")
 @click.option("--study", metavar="UID", help="Study Instance UID, with --pacs.")
@@ -110,19 +110,18 @@ def analyze(
     choice = analysis.Wanted(**wanted)
     with explained(out):
         archive = Pacs(pacs) if pacs else None
-        if archive and study:
-            fetched, problems = with_videos(archive.study(study))
-            studies = [fetched]
-        else:
-            studies, problems = read_studies(inputs)
-        name_problems(problems)
-        videos = sum(len(one.recordings) for one in studies)
-        frames = sum(footage.expected(one, rate) for one in studies)
-        if not (frames or videos):
-            fail("there is no endoscopic image to analyse")
-        classifier = open_classifier(model, weights)
-        notice(classifier)
+        studies, problems = ([archive.study(study)], []) if archive and study else read_studies(inputs)
         with folder.staging(out) as staged:
+            if archive:
+                fetched, problems = with_videos(studies[0], staged)
+                studies = [fetched]
+            name_problems(problems)
+            videos = sum(len(one.recordings) for one in studies)
+            frames = sum(footage.expected(one, rate) for one in studies)
+            if not (frames or videos):
+                fail("there is no endoscopic image to analyse")
+            classifier = open_classifier(model, weights)
+            notice(classifier)
             results = []
             with click.progressbar(length=frames, label="Analysing", file=sys.stderr) as bar:
                 for one in studies:
@@ -138,8 +137,7 @@ def analyze(
             for result in results:
                 if archive:
                     archive.deliver(result)
-                else:
-                    folder.deliver(result, staged, out)
+                folder.deliver(result, staged, out)
             for result in results:
                 if result.fhir:
                     (staged / f"{result.study_uid}.fhir.json").write_text(result.fhir, encoding="utf-8")

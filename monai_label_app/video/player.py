@@ -153,10 +153,7 @@ class Player:
             del self._known[uid]
 
     def _prepare(self, instance: Instance, preparation: _Preparation) -> Screening:
-        place = Path(instance.origin)
-        if not place.is_file():  # fetched once, from a PACS
-            place = preparation.path.with_suffix(".dcm")
-            instance.read().save_as(place, enforce_file_format=True)
+        place = instance.file(preparation.path.parent)
         opened = partial(_open, instance, place)
         movie = opened().movie
 
