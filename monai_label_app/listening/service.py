@@ -86,9 +86,9 @@ def run(settings: Settings) -> None:
         loops = [analysis.load, analyst.run, *(one.run for one in senders)]
         if archive:
             loops.append(Poller(archive, settings.since, settings.every, receiver, store, _say).run)
+        close = node.listen(receiver, settings.title, settings.host, settings.port, settings.peers, _say)
         for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(ending, lambda *_: stop.set())
-        close = node.listen(receiver, settings.title, settings.host, settings.port, settings.peers, _say)
         _say(f"{settings.title} listens on {settings.host}:{settings.port}")
         failures: list[BaseException] = []
         threads = [threading.Thread(target=_guarded, args=(loop, stop, failures)) for loop in loops]
