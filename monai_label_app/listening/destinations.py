@@ -13,9 +13,6 @@ from pynetdicom import AE
 from monai_label_app.library import is_address
 from monai_label_app.pacs import TIMEOUT, Pacs, PacsError
 
-MOST_CONTEXTS = 128
-"""Presentation contexts of an association (PS3.8 9.3.2.2)."""
-
 _ENTITY = re.compile(r"(?P<title>[^@\\\s][^@\\]{0,15})@(?P<host>[\w.:-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
 _STORED = (0x0000, 0xB000, 0xB006, 0xB007)
 """Status of a C-STORE that says that the object is there, with or without a warning (PS3.4 table B.2-1)."""
@@ -84,7 +81,7 @@ class Entity:
         entity.connection_timeout = entity.acse_timeout = TIMEOUT[0]
         entity.dimse_timeout = entity.network_timeout = TIMEOUT[1]
         kinds = {(one.SOPClassUID, one.file_meta.TransferSyntaxUID) for _, one in _read(files, pixels=False)}
-        for kind in sorted(kinds)[:MOST_CONTEXTS]:
+        for kind in sorted(kinds):
             entity.add_requested_context(*kind)
         if not kinds:
             return

@@ -6,9 +6,10 @@ import io
 import threading
 from collections.abc import Callable
 
+from pydicom import dcmwrite
 from sqlalchemy.exc import SQLAlchemyError
 
-from monai_label_app.frames import UnreadableError
+from monai_label_app.frames import UnreadableError, in_one_line
 from monai_label_app.listening.receiving import NoRoomError, Receiver
 from monai_label_app.listening.store import Store
 from monai_label_app.pacs import Pacs, PacsError
@@ -53,17 +54,28 @@ class Poller:
         """Ask once, and fetch the images that are new.
 
         Raises:
-            PacsError: the PACS cannot be asked.
+            PacsError: the PACS cannot be asked, or does not hand out one of them; the others are fetched.
             NoRoomError: an image cannot be kept now.
         """
         known = self._store.polled(self._pacs.url)
+        failed: PacsError | None = None
         for study, instances in self._pacs.studies(self._since).items():
+            if instances and known.get(study) == instances:
+                continue
+            try:
+                self._fetch(study, stop)
+            except PacsError as error:  # the others need not wait for this one
+                failed = error
+                continue
+            except (NoRoomError, SQLAlchemyError):
+                raise
+            except Exception as error:  # damaged metadata makes pydicom raise nearly anything
+                self._say(f"{study} cannot be fetched: {in_one_line(error)}")
             if stop.is_set():
                 return
-            if not instances or known.get(study) != instances:
-                self._fetch(study, stop)
-                if not stop.is_set():
-                    self._store.note_polled(self._pacs.url, study, instances)
+            self._store.note_polled(self._pacs.url, study, instances)
+        if failed:
+            raise failed
 
     def _fetch(self, study: str, stop: threading.Event) -> None:
         found = [one for one in self._pacs.study(study).instances if one.refusal is None or one.is_video]
@@ -71,11 +83,10 @@ class Poller:
         for instance in found:
             if stop.is_set():
                 return
-            if instance.header.SOPInstanceUID in known:
-                continue
-            stream = io.BytesIO()
-            try:
-                instance.read().save_as(stream, enforce_file_format=True)
-                self._receiver.take(stream.getvalue(), instance.origin)
-            except UnreadableError as error:
-                self._say(str(error))
+            if instance.header.SOPInstanceUID not in known:
+                stream = io.BytesIO()
+                dcmwrite(stream, instance.read(), enforce_file_format=True)
+                try:
+                    self._receiver.take(stream.getvalue(), instance.origin)
+                except UnreadableError as error:
+                    self._say(str(error))

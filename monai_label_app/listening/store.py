@@ -164,6 +164,8 @@ class Store:
                 if entry.name.startswith("."):
                     _remove(entry)
                     continue
+                if not entry.is_dir():
+                    continue
                 for file in entry.iterdir():
                     if file.stem not in known:
                         _remove(file)
@@ -217,7 +219,7 @@ class Store:
     def begin(self, task: str, longest: float) -> Job | None:
         """The job that is due for a task, its attempt counted: a process that dies of it will not try for ever.
 
-        Results are sent only while their study is analysed: there is no use in those of a study that has grown.
+        No results are sent while their study is to be analysed: there is no use in those of a study that has grown.
 
         Args:
             task: of the job.
@@ -225,8 +227,8 @@ class Store:
         """
         ready = (_JOBS.c.task == task) & (_JOBS.c.state == WAITING) & (_JOBS.c.due <= time.time())
         if task != ANALYSIS:
-            analysed = select(_JOBS.c.study).where((_JOBS.c.task == ANALYSIS) & (_JOBS.c.state == DONE))
-            ready &= _JOBS.c.study.in_(analysed)
+            to_be_analysed = select(_JOBS.c.study).where((_JOBS.c.task == ANALYSIS) & (_JOBS.c.state == WAITING))
+            ready &= _JOBS.c.study.not_in(to_be_analysed)
         with self._engine.connect() as connection:
             row = connection.execute(select(_JOBS).where(ready).order_by(_JOBS.c.due).limit(1)).one_or_none()
         if row is None:
@@ -295,12 +297,13 @@ class Store:
 
     def forget(self, days: float) -> None:
         """Remove what is left of studies that were done so many days ago."""
+        before = time.time() - days * 86400
         open_, latest = func.sum(case((_JOBS.c.state == DONE, 0), else_=1)), func.max(_JOBS.c.changed)
         with self._engine.connect() as connection:
             rows = connection.execute(select(_JOBS.c.study, open_, latest).group_by(_JOBS.c.study)).all()
         for study, still_open, changed in rows:
-            if not still_open and changed < time.time() - days * 86400:
-                self._remove(study)
+            if not still_open and changed < before:
+                self._remove(study, _JOBS.c.state == DONE, _JOBS.c.changed < before)
 
     # What a person decides
 
@@ -338,15 +341,23 @@ class Store:
             connection.execute(delete(_RESULTS).where((_RESULTS.c.study == study) & (_RESULTS.c.task == task)))
             return bool(connection.execute(delete(_JOBS).where(mine)).rowcount)
 
-    def _remove(self, study: str) -> bool:
+    def _remove(self, study: str, *conditions: ColumnElement[bool]) -> bool:
+        """Remove a study whose analysis meets conditions; whether it did."""
+        files: list[Path] = []
         with self._engine.begin() as connection:
-            found = connection.execute(delete(_JOBS).where(_JOBS.c.study == study)).rowcount
-            for table in (_RECEIVED, _RESULTS):
+            mine = _JOBS.c.study == study
+            # The row is held from here on: an image that comes now begins the study anew.
+            if not connection.execute(delete(_JOBS).where(mine, _JOBS.c.task == ANALYSIS, *conditions)).rowcount:
+                return False
+            connection.execute(delete(_JOBS).where(mine))
+            for table, place in ((_RECEIVED, self.received), (_RESULTS, self.results)):
+                uids = connection.scalars(select(table.c.uid).where(table.c.study == study))
+                files += {place / study / f"{uid}.dcm" for uid in uids}
                 connection.execute(delete(table).where(table.c.study == study))
         # After the database, which must not speak of files that are gone.
-        for place in (self.received, self.results):
-            shutil.rmtree(place / study, ignore_errors=True)
-        return bool(found)
+        for file in files:
+            file.unlink(missing_ok=True)
+        return True
 
 
 def _require(connection: Connection, study: str, task: str, due: float) -> None:

@@ -199,5 +199,7 @@ class Sending:
                 raise _StoppedError
 
         self._destination.send(files, sent)
+        if gone := self._store.unsent(job):
+            raise HopelessError(f"{len(gone)} results are gone from the disk, such as {gone[0].name}; drop the study")
         self._store.delivered(job)
         return f"{job.study}: {len(files)} results are at {job.task}"
