@@ -27,6 +27,15 @@ def whole(path: Path) -> Iterator[Path]:
         raise
 
 
+def settle(path: Path) -> None:
+    """See that a file, or the names in a folder, are on disk and not in the memory of the system alone."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def staging(out: Path) -> Iterator[Path]:
     """A hidden folder inside ``out`` to work in; whatever is left there goes when the work ends or fails."""
@@ -52,12 +61,14 @@ def add_objects(datasets: Iterable[Dataset], folder: Path) -> None:
             place = folder / str(dataset.StudyInstanceUID) / f"{dataset.SOPInstanceUID}.dcm"
             with (staged / place.name).open("wb") as file:
                 dataset.save_as(file, enforce_file_format=True)
-                file.flush()
-                os.fsync(file.fileno())
+            settle(staged / place.name)
             places.append(place)
         for place in places:
             place.parent.mkdir(exist_ok=True)
             (staged / place.name).replace(place)
+        for parent in dict.fromkeys(place.parent for place in places):
+            settle(parent)
+        settle(folder)
 
 
 def deliver(result: StudyResult, staged: Path, out: Path) -> None:

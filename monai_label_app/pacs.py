@@ -91,18 +91,20 @@ class Pacs:
             uid, [Instance(h.SOPInstanceUID, h, partial(self._read, h), fetch=partial(self._fetch, h)) for h in headers]
         )
 
-    def studies(self) -> dict[str, int]:
+    def studies(self, since: str = "") -> dict[str, int]:
         """Studies with endoscopy images, by QIDO-RS: Study Instance UID → number of instances, 0 if not told.
+
+        Args:
+            since: Study Date, YYYYMMDD, of the earliest; empty for all.
 
         Raises:
             PacsError: the PACS cannot be asked.
         """
         studies: dict[str, int] = {}
+        wanted = {"ModalitiesInStudy": MODALITY} | ({"StudyDate": f"{since}-"} if since else {})
         while True:
             with self._explained():
-                page = self._client.search_for_studies(
-                    search_filters={"ModalitiesInStudy": MODALITY}, offset=len(studies) or None
-                )
+                page = self._client.search_for_studies(search_filters=wanted, offset=len(studies) or None)
             found = [Dataset.from_json(item) for item in page]
             new = {str(one.StudyInstanceUID): int(one.get("NumberOfStudyRelatedInstances") or 0) for one in found}
             # An archive sends as much as it likes; one that knows no offset starts anew, and brings no news.

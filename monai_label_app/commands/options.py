@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +35,27 @@ method_option = click.option(
     help="grad-cam, hires-cam, saliency (of a layer), guided-backprop (of a class) or guided-grad-cam.",
 )
 weights_option = click.option("--weights", metavar="imagenet|FILE", help="Weights for a network by name.")
+
+_RESULTS = (
+    click.option("--guided", is_flag=True, help="Also a guided Grad-CAM heatmap of every frame."),
+    click.option("--layer-walk", is_flag=True, help="Also a series that walks through the layers of every frame."),
+    click.option("--segmentation", is_flag=True, help="Also the regions of every frame as a DICOM Segmentation."),
+    click.option("--key-images", is_flag=True,
+                 help="Also a Key Object Selection: the most certain image of each class, with its heatmap."),
+    click.option("--report", is_flag=True,
+                 help="Also a draft of the examination's report: Structured Report, PDF in DICOM, and FHIR "
+                 "(STUDY.fhir.json)."),
+    click.option("--caption/--no-caption", default=True, show_default=True,
+                 help="A strip under every heatmap: colours, class, probability, layer, model."),
+    click.option("--compression", type=click.Choice(["lossless", "jpeg", "none"]), default="lossless",
+                 show_default=True, help="Of heatmaps: JPEG-LS without loss, baseline JPEG, or none."),
+    click.option("--comprehensive-3d", "three_dimensional", is_flag=True,
+                 help="The findings as a Comprehensive 3D SR, as IHE AI Results asks."),
+)  # fmt: skip
+
+
+def result_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What an analysis writes: the attributes of :class:`monai_label_app.analysis.Wanted`."""
+    for option in reversed(_RESULTS):
+        command = option(command)
+    return command

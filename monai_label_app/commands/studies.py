@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from monai_label_app.commands.options import model_option, result_folder, weights_option
+from monai_label_app.commands.options import model_option, result_folder, result_options, weights_option
 from monai_label_app.console import explained, fail, name_problems, notice
 from report.endoscopic_image import Examination
 
@@ -61,22 +61,7 @@ def _examination_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )  # fmt: skip
 @click.option("--pacs", metavar="URL", help="DICOMweb address of a PACS: fetch from there, store back to there.")
 @click.option("--study", metavar="UID", help="Study Instance UID, with --pacs.")
-@click.option("--guided", is_flag=True, help="Also a guided Grad-CAM heatmap of every frame.")
-@click.option("--layer-walk", is_flag=True, help="Also a series that walks through the layers of every frame.")
-@click.option("--segmentation", is_flag=True, help="Also the regions of every frame as a DICOM Segmentation.")
-@click.option("--key-images", is_flag=True,
-              help="Also a Key Object Selection: the most certain image of each class, with its heatmap.")  # fmt: skip
-@click.option(
-    "--report",
-    is_flag=True,
-    help="Also a draft of the examination's report: Structured Report, PDF in DICOM, and FHIR (STUDY.fhir.json).",
-)
-@click.option("--caption/--no-caption", default=True, show_default=True,
-              help="A strip under every heatmap: colours, class, probability, layer, model.")  # fmt: skip
-@click.option("--compression", type=click.Choice(["lossless", "jpeg", "none"]), default="lossless", show_default=True,
-              help="Of heatmaps: JPEG-LS without loss, baseline JPEG, or none.")  # fmt: skip
-@click.option("--comprehensive-3d", "three_dimensional", is_flag=True,
-              help="The findings as a Comprehensive 3D SR, as IHE AI Results asks.")  # fmt: skip
+@result_options
 @click.option("--rate", type=_Rate(), default="10", show_default=True,
               help="Frames of a video that are looked at in a second, or: all.")  # fmt: skip
 @model_option
