@@ -34,12 +34,12 @@ from monai_label_app import web
 from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.dicomweb import forward
 from monai_label_app.frames import UnreadableError
-from monai_label_app.guard import LOOPBACK_NAMES, Guard, Patience
+from monai_label_app.guard import Guard, Patience
 from monai_label_app.jobs import Jobs
 from monai_label_app.library import PacsLibrary, open_library
 from monai_label_app.pacs import PacsError
 from monai_label_app.refusals import Refusals
-from monai_label_app.server import LOOPBACK_VARIABLE, OHIF_VARIABLE, REPORTS_VARIABLE
+from monai_label_app.server import INSECURE_VARIABLE, OHIF_VARIABLE, REPORTS_VARIABLE
 from monai_label_app.uploads import Uploads
 from monai_label_app.viewers.ohif import Viewer, mended
 from monai_label_app.web.events import job_events
@@ -91,13 +91,13 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
     pages = Patience(WSGIMiddleware(page))  # type: ignore[arg-type]  # a2wsgi has types of its own
     routes.append(Mount("/endolens", pages))
     routes += [Route(path, ohif_file) for path in viewer.paths()]
-    hosts = LOOPBACK_NAMES if os.environ.get(LOOPBACK_VARIABLE) else None
+    insecure = bool(os.environ.get(INSECURE_VARIABLE))
     origins = frozenset(str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS)
     # A hospital's own OHIF asks from another origin; the ETag says which version of a report it has.
     cors = Middleware(
         CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["ETag"]
     )
-    guard = Middleware(Guard, hosts=hosts, origins=origins)
+    guard = Middleware(Guard, insecure=insecure, origins=origins)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -10,6 +10,8 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from monai_label_app.endpoint import is_loopback
+
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
 STALLED_SECONDS = 30
@@ -19,33 +21,40 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Guard:
-    """ASGI middleware: refuses foreign host names, and changes that another origin asks for.
+    """ASGI middleware: refuses other machines, foreign host names, and changes that another origin asks for.
 
     Args:
         app: what is guarded.
-        hosts: names by which the server may be called, or None for any. On loopback, a foreign name means that
-            another site's name was pointed at this machine.
+        insecure: others may come, from other machines and by any name, though nothing asks them who they are.
         origins: other origins that may ask for changes, e.g. a hospital's own OHIF.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, origins: frozenset[str]) -> None:
-        self._app = app
-        self._hosts = hosts
-        self._origins = origins
+    def __init__(self, app: ASGIApp, insecure: bool, origins: frozenset[str]) -> None:
+        self._app, self._insecure, self._origins = app, insecure, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with 403."""
-        if scope["type"] == "http" and (reason := self._refusal(scope["method"], Headers(scope=scope))):
+        if scope["type"] == "http" and (reason := self._refusal(scope, Headers(scope=scope))):
             await JSONResponse({"detail": reason}, status_code=403)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _refusal(self, method: str, headers: Headers) -> str | None:
+    def _refusal(self, scope: Scope, headers: Headers) -> str | None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self._hosts is not None and urlsplit(f"//{host}").hostname not in self._hosts:
-            return "this server does not go by that name"
+        if not self._insecure:
+            # MONAI Label's own server listens on every address unless told otherwise.
+            if not _came_from_here(scope):
+                return "this server is for its own machine alone, for nothing asks who comes"
+            # On loopback, a foreign name means that another site's name was pointed at this machine.
+            if urlsplit(f"//{host}").hostname not in LOOPBACK_NAMES:
+                return "this server does not go by that name"
         own = origin is None or urlsplit(origin).netloc == host or origin in self._origins
-        return None if own or method in _READING else "a page of another site may not change anything here"
+        return None if own or scope["method"] in _READING else "a page of another site may not change anything here"
+
+
+def _came_from_here(scope: Scope) -> bool:
+    host, port = scope.get("server") or ("", 0)
+    return port is None or is_loopback(host)  # a Unix socket has no port
 
 
 class Patience:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import socket
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from monai_label_app.endpoint import Endpoint
 from monai_label_app.library import Library, is_address, open_library
 from monai_label_app.viewers.ohif import Viewer
 from report.drafts import Drafts
@@ -19,11 +19,11 @@ from report.drafts import Drafts
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-LOOPBACK_VARIABLE = "ENDOLENS_LOOPBACK"
-"""Environment variable: set where the server listens on this machine alone."""
-
 GRACE_SECONDS = 3
 """How long who still listens or sends is waited for when the server ends."""
+
+INSECURE_VARIABLE = "ENDOLENS_INSECURE"
+"""Environment variable: set where other machines may come though nothing asks them who they are."""
 
 OHIF_VARIABLE = "ENDOLENS_OHIF"
 """Environment variable: folder of a built OHIF to serve in place of the bundled one."""
@@ -32,19 +32,19 @@ REPORTS_VARIABLE = "ENDOLENS_REPORTS"
 """Environment variable: address of the database of reports under edit, in place of a file beside the datastore."""
 
 
-def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None, dataset: Path | None = None) -> None:
+def run(studies: str, endpoint: Endpoint, model: str | None, ohif: Path | None, dataset: Path | None = None) -> None:
     """Serve until interrupted.
 
     Args:
         studies: a folder or a DICOMweb address.
-        host, port: to listen on.
+        endpoint: to listen on.
         model: as ``endolens analyze --model``.
         ohif: a built OHIF, or None for the bundled one.
         dataset: labelled pictures that are learned again with the doctors' corrections.
 
     Raises:
         ValueError: studies, model or OHIF are not what they should be, the database of reports cannot be opened, the
-            port is taken, or the host is not this machine's.
+            endpoint cannot be listened on.
     """
     pacs = is_address(studies)
     studies = studies if pacs else str(Path(studies).resolve())
@@ -54,54 +54,53 @@ def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None
     viewer = Viewer(ohif)
     if reports := os.environ.get(REPORTS_VARIABLE):
         Drafts(reports)
-    listener = _listen(host, port)
+    listener = endpoint.open(guarded=False)
     os.environ["MONAI_LABEL_APP_DIR"] = str(Path(__file__).parent)
     os.environ["MONAI_LABEL_STUDIES"] = studies
-    os.environ["MONAI_LABEL_SERVER_PORT"] = str(port)
+    os.environ["MONAI_LABEL_SERVER_PORT"] = str(endpoint.port)
     named = {"model": model, "dataset": str(dataset.resolve()) if dataset else None}
     os.environ["MONAI_LABEL_APP_CONF"] = json.dumps({name: value for name, value in named.items() if value})
     # MONAI Label's background tasks expect the variable to exist.
     os.environ.setdefault("PYTHONPATH", "")
     if ohif:
         os.environ[OHIF_VARIABLE] = str(ohif)
-    if _is_loopback(host):
-        os.environ[LOOPBACK_VARIABLE] = "1"
+    if endpoint.insecure:
+        os.environ[INSECURE_VARIABLE] = "1"
 
     from monai_label_app.classifier.classifier import open_classifier
 
     card = open_classifier(model).card
     from monai_label_app.asgi import app
 
-    address = _address(host, port)
-    _warn(host)
+    _warn(endpoint)
     click.echo(f"Model: {card.name}{', ' + card.notice if card.notice else ''}")
-    click.echo(f"OHIF:     {address}{viewer.base if pacs else _first_study(library, viewer)}")
-    click.echo(f"EndoLens: {address}/endolens/")
+    click.echo(f"OHIF:     {endpoint.url}{viewer.base if pacs else _first_study(library, viewer)}")
+    click.echo(f"EndoLens: {endpoint.url}/endolens/")
     _run(app, listener)
 
 
-def watch(source: str, host: str, port: int, model: str | None, folder: Path | None) -> None:
+def watch(source: str, endpoint: Endpoint, model: str | None, folder: Path | None) -> None:
     """Show a running examination until interrupted.
 
     Args:
         source: a file, an address, or a capture device.
-        host, port: to listen on.
+        endpoint: to listen on.
         model: as ``endolens analyze --model``.
         folder: gets what is found, or None.
 
     Raises:
-        ValueError: the source or the model cannot be opened, the port is taken, or the host is not this machine's.
+        ValueError: the source or the model cannot be opened, or the endpoint cannot be listened on.
     """
     from monai_label_app.classifier.classifier import open_classifier
     from monai_label_app.video.live import Live
     from monai_label_app.video.live_page import live_page
 
     classifier = open_classifier(model)
-    listener = _listen(host, port)
+    listener = endpoint.open(guarded=False)
     live = Live(source, classifier, folder)
-    _warn(host)
-    click.echo(f"Live: {_address(host, port)}/")
-    app = live_page(live, classifier.card, source, loopback=_is_loopback(host))
+    _warn(endpoint)
+    click.echo(f"Live: {endpoint.url}/")
+    app = live_page(live, classifier.card, source, insecure=endpoint.insecure)
     try:
         _run(app, listener)
     finally:
@@ -117,30 +116,13 @@ def _run(app: ASGIApp, listener: socket.socket) -> None:
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _address(host: str, port: int) -> str:
-    return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
-
-
-def _warn(host: str) -> None:
-    if not _is_loopback(host):
-        click.echo(f"Warning: {host} can be reached from other machines, and nothing asks them who they are.", err=True)
+def _warn(endpoint: Endpoint) -> None:
+    if not endpoint.loopback:
+        reach = f"{endpoint.host} can be reached from other machines, and nothing asks them who they are."
+        click.echo(f"Warning: {reach}", err=True)
 
 
 def _first_study(library: Library, viewer: Viewer) -> str:
     with_images = (study for study in library.studies() if study.images.instances)
     study = next(with_images, None)
     return viewer.address(study.uid, pacs=False) if study else viewer.base
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise ValueError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

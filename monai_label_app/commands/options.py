@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +35,19 @@ method_option = click.option(
     help="grad-cam, hires-cam, saliency (of a layer), guided-backprop (of a class) or guided-grad-cam.",
 )
 weights_option = click.option("--weights", metavar="imagenet|FILE", help="Weights for a network by name.")
+
+
+def endpoint_options(port: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Where a server listens, on this port unless told otherwise: host, port and insecure."""
+    options = [
+        click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
+        click.option("--port", default=port, show_default=True, type=click.IntRange(1, 65535), help="Of the address."),
+        click.option("--insecure", is_flag=True, help="Let other machines in though nothing asks them who they are."),
+    ]
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add

@@ -16,11 +16,11 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from monai_label_app.classifier.checkpoint import Card
-from monai_label_app.guard import LOOPBACK_NAMES, Guard
+from monai_label_app.guard import Guard
 from monai_label_app.video.live import Live
 
 
-def live_page(live: Live, card: Card, source: str, loopback: bool = True) -> Guard:
+def live_page(live: Live, card: Card, source: str, insecure: bool = False) -> Guard:
     """The ASGI application: ``/``, and what it asks for again and again: ``frame.jpg``, ``map.jpg``, ``state``."""
     templates = Environment(loader=PackageLoader("monai_label_app.video", "."), autoescape=True)
     text = templates.get_template("live.html").render(
@@ -51,7 +51,7 @@ def live_page(live: Live, card: Card, source: str, loopback: bool = True) -> Gua
         )
 
     routes = [Route("/", page), Route("/frame.jpg", frame), Route("/map.jpg", overlay), Route("/state", state)]
-    return Guard(Starlette(routes=routes), LOOPBACK_NAMES if loopback else None, frozenset())
+    return Guard(Starlette(routes=routes), insecure, frozenset())
 
 
 def _picture(pixels: NDArray[np.uint8] | None) -> Response:
