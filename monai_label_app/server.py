@@ -8,9 +8,11 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 import click
 
+from monai_label_app.access.identity import TOKEN_VARIABLE, Authentication, open_authentication
 from monai_label_app.endpoint import Endpoint
 from monai_label_app.library import Library, is_address, open_library
 from monai_label_app.viewers.ohif import Viewer
@@ -54,7 +56,7 @@ def run(studies: str, endpoint: Endpoint, model: str | None, ohif: Path | None, 
     viewer = Viewer(ohif)
     if reports := os.environ.get(REPORTS_VARIABLE):
         Drafts(reports)
-    listener = endpoint.open(guarded=False)
+    # MONAI Label reads its settings when it is imported, and not again.
     os.environ["MONAI_LABEL_APP_DIR"] = str(Path(__file__).parent)
     os.environ["MONAI_LABEL_STUDIES"] = studies
     os.environ["MONAI_LABEL_SERVER_PORT"] = str(endpoint.port)
@@ -66,16 +68,19 @@ def run(studies: str, endpoint: Endpoint, model: str | None, ohif: Path | None, 
         os.environ[OHIF_VARIABLE] = str(ohif)
     if endpoint.insecure:
         os.environ[INSECURE_VARIABLE] = "1"
+    authentication = _authentication(endpoint)
+    listener = endpoint.open(authentication.required)
 
     from monai_label_app.classifier.classifier import open_classifier
 
     card = open_classifier(model).card
     from monai_label_app.asgi import app
 
-    _warn(endpoint)
+    _warn(endpoint, authentication)
     click.echo(f"Model: {card.name}{', ' + card.notice if card.notice else ''}")
     click.echo(f"OHIF:     {endpoint.url}{viewer.base if pacs else _first_study(library, viewer)}")
     click.echo(f"EndoLens: {endpoint.url}/endolens/")
+    _say_how_to_log_in(endpoint, app.state.authentication, "/endolens/")
     _run(app, listener)
 
 
@@ -96,11 +101,13 @@ def watch(source: str, endpoint: Endpoint, model: str | None, folder: Path | Non
     from monai_label_app.video.live_page import live_page
 
     classifier = open_classifier(model)
-    listener = endpoint.open(guarded=False)
+    authentication = _authentication(endpoint)
+    listener = endpoint.open(authentication.required)
     live = Live(source, classifier, folder)
-    _warn(endpoint)
+    _warn(endpoint, authentication)
     click.echo(f"Live: {endpoint.url}/")
-    app = live_page(live, classifier.card, source, insecure=endpoint.insecure)
+    _say_how_to_log_in(endpoint, authentication, "/")
+    app = live_page(live, classifier.card, source, authentication, endpoint.insecure)
     try:
         _run(app, listener)
     finally:
@@ -116,10 +123,25 @@ def _run(app: ASGIApp, listener: socket.socket) -> None:
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _warn(endpoint: Endpoint) -> None:
-    if not endpoint.loopback:
-        reach = f"{endpoint.host} can be reached from other machines, and nothing asks them who they are."
-        click.echo(f"Warning: {reach}", err=True)
+def _authentication(endpoint: Endpoint) -> Authentication:
+    if endpoint.token_file:
+        os.environ[TOKEN_VARIABLE] = str(endpoint.token_file)
+    return open_authentication()
+
+
+def _warn(endpoint: Endpoint, authentication: Authentication) -> None:
+    if endpoint.loopback:
+        return
+    who = "can be reached from other machines, and"
+    if not authentication.required:
+        click.echo(f"Warning: {endpoint.host} {who} nothing asks them who they are.", err=True)
+
+
+def _say_how_to_log_in(endpoint: Endpoint, authentication: Authentication, home: str) -> None:
+    if authentication.by_token:
+        query = urlencode({"once": authentication.once(), "next": home})
+        click.echo(f"Log in:   {endpoint.url}/endolens/login?{query}")
+        click.echo("This link lets one browser in, once; all others ask for the token in the file.")
 
 
 def _first_study(library: Library, viewer: Viewer) -> str:

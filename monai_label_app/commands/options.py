@@ -38,10 +38,17 @@ weights_option = click.option("--weights", metavar="imagenet|FILE", help="Weight
 
 
 def endpoint_options(port: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Where a server listens, on this port unless told otherwise: host, port and insecure."""
+    """Where a server listens, on this port unless told otherwise, and whom it lets in."""
     options = [
         click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
         click.option("--port", default=port, show_default=True, type=click.IntRange(1, 65535), help="Of the address."),
+        click.option(
+            "--token-file",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            envvar="ENDOLENS_TOKEN_FILE",
+            help="Ask everybody for the token in this file; made if it is not there.  [env: ENDOLENS_TOKEN_FILE]",
+        ),
         click.option("--insecure", is_flag=True, help="Let other machines in though nothing asks them who they are."),
     ]
 
