@@ -15,6 +15,7 @@ setup(
     packages=find_packages(include=["explainers*", "report*", "monai_label_app*"]),
     package_data={
         "monai_label_app": [
+            "access/*.html",
             "classifier/*.html",
             "video/*.html",
             "sample/*.safetensors",
@@ -58,6 +59,9 @@ setup(
         "pydantic>=2.7",  # holds a report from outside to its types
         "sqlalchemy>=2.0",  # reports under edit, in SQLite or PostgreSQL
         "a2wsgi>=1.10",
+        "pyjwt[crypto]>=2.8",  # verifies tokens
+        "authlib>=1.7",  # logs browsers in by OpenID Connect
+        "itsdangerous>=2.1",  # signs what a browser keeps on its way to the issuer and back
         "httpx>=0.27",
         "click>=8.1",
     ],

@@ -20,6 +20,7 @@ from monai_label_app import compatibility  # noqa: F401  (before monailabel)
 import monailabel.app
 from a2wsgi import WSGIMiddleware
 from monailabel.config import settings
+from monailabel.endpoints.user.auth import User, get_current_user
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
 from starlette.applications import Starlette
@@ -31,15 +32,19 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Mount, Route
 
 from monai_label_app import web
+from monai_label_app.access.identity import Authentication, of, open_authentication
+from monai_label_app.access.login import Login
+from monai_label_app.access.openid import ROLES
+from monai_label_app.access.roles import Roles
 from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.dicomweb import forward
 from monai_label_app.frames import UnreadableError
-from monai_label_app.guard import LOOPBACK_NAMES, Guard, Patience
+from monai_label_app.guard import Guard, Patience
 from monai_label_app.jobs import Jobs
 from monai_label_app.library import PacsLibrary, open_library
 from monai_label_app.pacs import PacsError
 from monai_label_app.refusals import Refusals
-from monai_label_app.server import LOOPBACK_VARIABLE, OHIF_VARIABLE, REPORTS_VARIABLE
+from monai_label_app.server import INSECURE_VARIABLE, OHIF_VARIABLE, REPORTS_VARIABLE
 from monai_label_app.uploads import Uploads
 from monai_label_app.video.player import Player
 from monai_label_app.viewers.ohif import Viewer, mended
@@ -49,13 +54,14 @@ from monai_label_app.web.playing import rendered, thumbnail
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".wasm": "application/wasm"}
 
 
-def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
+def create_app(studies: str, model: str | None, ohif: Path | None, authentication: Authentication) -> Starlette:
     """Put the parts together.
 
     Args:
         studies: a folder or a DICOMweb address.
         model: as ``endolens analyze --model``.
         ohif: a built OHIF, or None for the one that comes with MONAI Label.
+        authentication: tells who asks.
     """
     library = open_library(studies)
     viewer = Viewer(ohif)
@@ -90,7 +96,11 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
         (TypeError, 400),
     ):
         api.add_exception_handler(error, partial(_explain, status=status))
+    # MONAI Label asks once more, by its own roles; what it would find out itself was found out by then.
+    api.dependency_overrides[get_current_user] = _user
     routes: list[Route | Mount] = [Route(f"{viewer.base}app-config.js", configuration)]
+    if authentication.required:
+        routes += Login(authentication, "/endolens/").routes()
     if viewer.base != "/":
         routes.append(Route("/", _home))
     if pacs:
@@ -103,13 +113,15 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
     pages = Patience(WSGIMiddleware(page))  # type: ignore[arg-type]  # a2wsgi has types of its own
     routes.append(Mount("/endolens", pages))
     routes += [Route(path, ohif_file) for path in viewer.paths()]
-    hosts = LOOPBACK_NAMES if os.environ.get(LOOPBACK_VARIABLE) else None
+    insecure = bool(os.environ.get(INSECURE_VARIABLE))
     origins = frozenset(str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS)
     # A hospital's own OHIF asks from another origin; the ETag says which version of a report it has.
     cors = Middleware(
         CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["ETag"]
     )
-    guard = Middleware(Guard, hosts=hosts, origins=origins)
+    guard = Middleware(
+        Guard, authentication=authentication, roles=Roles(viewer.paths()), insecure=insecure, origins=origins
+    )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -121,11 +133,20 @@ def create_app(studies: str, model: str | None, ohif: Path | None) -> Starlette:
         uploads.close()
 
     all_routes = [*routes, Mount("/", Refusals(api, app_instance))]
-    return Starlette(routes=all_routes, middleware=[cors, guard], lifespan=lifespan)
+    app = Starlette(routes=all_routes, middleware=[cors, guard], lifespan=lifespan)
+    app.state.authentication = authentication
+    return app
 
 
 async def _home(request: Request) -> Response:
     return RedirectResponse("/endolens/")
+
+
+async def _user(request: Request) -> User:
+    """Who asks, as MONAI Label sees them."""
+    identity = of(request.scope)
+    roles = [name for name, role in ROLES.items() if role <= identity.role]
+    return User(username=identity.user, name=identity.name, roles=roles)
 
 
 async def _explain(request: Request, error: Exception, status: int) -> Response:
@@ -137,4 +158,5 @@ app = create_app(
     settings.MONAI_LABEL_STUDIES,
     settings.MONAI_LABEL_APP_CONF.get("model"),
     Path(os.environ[OHIF_VARIABLE]) if OHIF_VARIABLE in os.environ else None,
+    open_authentication(),
 )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 import click
 
+from monai_label_app.access.identity import TOKEN_VARIABLE, Authentication, open_authentication
+from monai_label_app.endpoint import Endpoint
 from monai_label_app.library import Library, is_address, open_library
 from monai_label_app.viewers.ohif import Viewer
 from report.drafts import Drafts
@@ -19,11 +21,11 @@ from report.drafts import Drafts
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-LOOPBACK_VARIABLE = "ENDOLENS_LOOPBACK"
-"""Environment variable: set where the server listens on this machine alone."""
-
 GRACE_SECONDS = 3
 """How long who still listens or sends is waited for when the server ends."""
+
+INSECURE_VARIABLE = "ENDOLENS_INSECURE"
+"""Environment variable: set where other machines may come though nothing asks them who they are."""
 
 OHIF_VARIABLE = "ENDOLENS_OHIF"
 """Environment variable: folder of a built OHIF to serve in place of the bundled one."""
@@ -32,19 +34,19 @@ REPORTS_VARIABLE = "ENDOLENS_REPORTS"
 """Environment variable: address of the database of reports under edit, in place of a file beside the datastore."""
 
 
-def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None, dataset: Path | None = None) -> None:
+def run(studies: str, endpoint: Endpoint, model: str | None, ohif: Path | None, dataset: Path | None = None) -> None:
     """Serve until interrupted.
 
     Args:
         studies: a folder or a DICOMweb address.
-        host, port: to listen on.
+        endpoint: to listen on.
         model: as ``endolens analyze --model``.
         ohif: a built OHIF, or None for the bundled one.
         dataset: labelled pictures that are learned again with the doctors' corrections.
 
     Raises:
         ValueError: studies, model or OHIF are not what they should be, the database of reports cannot be opened, the
-            port is taken, or the host is not this machine's.
+            endpoint cannot be listened on.
     """
     pacs = is_address(studies)
     studies = studies if pacs else str(Path(studies).resolve())
@@ -54,54 +56,58 @@ def run(studies: str, host: str, port: int, model: str | None, ohif: Path | None
     viewer = Viewer(ohif)
     if reports := os.environ.get(REPORTS_VARIABLE):
         Drafts(reports)
-    listener = _listen(host, port)
+    # MONAI Label reads its settings when it is imported, and not again.
     os.environ["MONAI_LABEL_APP_DIR"] = str(Path(__file__).parent)
     os.environ["MONAI_LABEL_STUDIES"] = studies
-    os.environ["MONAI_LABEL_SERVER_PORT"] = str(port)
+    os.environ["MONAI_LABEL_SERVER_PORT"] = str(endpoint.port)
     named = {"model": model, "dataset": str(dataset.resolve()) if dataset else None}
     os.environ["MONAI_LABEL_APP_CONF"] = json.dumps({name: value for name, value in named.items() if value})
     # MONAI Label's background tasks expect the variable to exist.
     os.environ.setdefault("PYTHONPATH", "")
     if ohif:
         os.environ[OHIF_VARIABLE] = str(ohif)
-    if _is_loopback(host):
-        os.environ[LOOPBACK_VARIABLE] = "1"
+    if endpoint.insecure:
+        os.environ[INSECURE_VARIABLE] = "1"
+    authentication = _authentication(endpoint)
+    listener = endpoint.open(authentication.required)
 
     from monai_label_app.classifier.classifier import open_classifier
 
     card = open_classifier(model).card
     from monai_label_app.asgi import app
 
-    address = _address(host, port)
-    _warn(host)
+    _warn(endpoint, authentication)
     click.echo(f"Model: {card.name}{', ' + card.notice if card.notice else ''}")
-    click.echo(f"OHIF:     {address}{viewer.base if pacs else _first_study(library, viewer)}")
-    click.echo(f"EndoLens: {address}/endolens/")
+    click.echo(f"OHIF:     {endpoint.url}{viewer.base if pacs else _first_study(library, viewer)}")
+    click.echo(f"EndoLens: {endpoint.url}/endolens/")
+    _say_how_to_log_in(endpoint, app.state.authentication, "/endolens/")
     _run(app, listener)
 
 
-def watch(source: str, host: str, port: int, model: str | None, folder: Path | None) -> None:
+def watch(source: str, endpoint: Endpoint, model: str | None, folder: Path | None) -> None:
     """Show a running examination until interrupted.
 
     Args:
         source: a file, an address, or a capture device.
-        host, port: to listen on.
+        endpoint: to listen on.
         model: as ``endolens analyze --model``.
         folder: gets what is found, or None.
 
     Raises:
-        ValueError: the source or the model cannot be opened, the port is taken, or the host is not this machine's.
+        ValueError: the source or the model cannot be opened, or the endpoint cannot be listened on.
     """
     from monai_label_app.classifier.classifier import open_classifier
     from monai_label_app.video.live import Live
     from monai_label_app.video.live_page import live_page
 
     classifier = open_classifier(model)
-    listener = _listen(host, port)
+    authentication = _authentication(endpoint)
+    listener = endpoint.open(authentication.required)
     live = Live(source, classifier, folder)
-    _warn(host)
-    click.echo(f"Live: {_address(host, port)}/")
-    app = live_page(live, classifier.card, source, loopback=_is_loopback(host))
+    _warn(endpoint, authentication)
+    click.echo(f"Live: {endpoint.url}/")
+    _say_how_to_log_in(endpoint, authentication, "/")
+    app = live_page(live, classifier.card, source, authentication, endpoint.insecure)
     try:
         _run(app, listener)
     finally:
@@ -117,30 +123,28 @@ def _run(app: ASGIApp, listener: socket.socket) -> None:
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _address(host: str, port: int) -> str:
-    return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+def _authentication(endpoint: Endpoint) -> Authentication:
+    if endpoint.token_file:
+        os.environ[TOKEN_VARIABLE] = str(endpoint.token_file)
+    return open_authentication()
 
 
-def _warn(host: str) -> None:
-    if not _is_loopback(host):
-        click.echo(f"Warning: {host} can be reached from other machines, and nothing asks them who they are.", err=True)
+def _warn(endpoint: Endpoint, authentication: Authentication) -> None:
+    if endpoint.loopback:
+        return
+    who = "can be reached from other machines, and"
+    if not authentication.required:
+        click.echo(f"Warning: {endpoint.host} {who} nothing asks them who they are.", err=True)
+
+
+def _say_how_to_log_in(endpoint: Endpoint, authentication: Authentication, home: str) -> None:
+    if authentication.by_token:
+        query = urlencode({"once": authentication.once(), "next": home})
+        click.echo(f"Log in:   {endpoint.url}/endolens/login?{query}")
+        click.echo("This link lets one browser in, once; all others ask for the token in the file.")
 
 
 def _first_study(library: Library, viewer: Viewer) -> str:
     with_images = (study for study in library.studies() if study.images.instances)
     study = next(with_images, None)
     return viewer.address(study.uid, pacs=False) if study else viewer.base
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise ValueError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from monai_label_app.commands.options import model_option, result_file, result_folder, weights_option
+from monai_label_app.commands.options import adding, model_option, result_file, result_folder, weights_option
 from monai_label_app.console import explained, fail, name_problems, notice, progress, silent
 
 
@@ -36,7 +35,7 @@ def _widths(_context: click.Context, _parameter: click.Parameter, given: str) ->
     return factors if len(factors) > 1 else factors[0]
 
 
-_RECIPE = (
+_recipe_options = adding(
     click.option("--architecture", default="vgg19", show_default=True, help="A torchvision classification network."),
     click.option(
         "--width",
@@ -84,13 +83,7 @@ _RECIPE = (
     ),
     click.option("--seed", default=0, show_default=True, help="Of everything random."),
 )
-
-
-def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """How a network is trained."""
-    for option in reversed(_RECIPE):
-        command = option(command)
-    return command
+"""How a network is trained."""
 
 
 @click.command()

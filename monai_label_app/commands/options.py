@@ -36,7 +36,21 @@ method_option = click.option(
 )
 weights_option = click.option("--weights", metavar="imagenet|FILE", help="Weights for a network by name.")
 
-_RESULTS = (
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def adding(*options: Decorator) -> Decorator:
+    """Several options as one decorator."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+result_options = adding(
     click.option("--guided", is_flag=True, help="Also a guided Grad-CAM heatmap of every frame."),
     click.option("--layer-walk", is_flag=True, help="Also a series that walks through the layers of every frame."),
     click.option("--segmentation", is_flag=True, help="Also the regions of every frame as a DICOM Segmentation."),
@@ -52,10 +66,20 @@ _RESULTS = (
     click.option("--comprehensive-3d", "three_dimensional", is_flag=True,
                  help="The findings as a Comprehensive 3D SR, as IHE AI Results asks."),
 )  # fmt: skip
+"""What an analysis writes: the attributes of :class:`monai_label_app.analysis.Wanted`."""
 
 
-def result_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What an analysis writes: the attributes of :class:`monai_label_app.analysis.Wanted`."""
-    for option in reversed(_RESULTS):
-        command = option(command)
-    return command
+def endpoint_options(port: int) -> Decorator:
+    """Where a server listens, on this port unless told otherwise, and whom it lets in."""
+    return adding(
+        click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
+        click.option("--port", default=port, show_default=True, type=click.IntRange(1, 65535), help="Of the address."),
+        click.option(
+            "--token-file",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            envvar="ENDOLENS_TOKEN_FILE",
+            help="Ask everybody for the token in this file; made if it is not there.  [env: ENDOLENS_TOKEN_FILE]",
+        ),
+        click.option("--insecure", is_flag=True, help="Let other machines in though nothing asks them who they are."),
+    )

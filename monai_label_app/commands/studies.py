@@ -10,8 +10,15 @@ from typing import Any
 
 import click
 
-from monai_label_app.commands.options import model_option, result_folder, result_options, weights_option
+from monai_label_app.commands.options import (
+    endpoint_options,
+    model_option,
+    result_folder,
+    result_options,
+    weights_option,
+)
 from monai_label_app.console import explained, fail, name_problems, notice
+from monai_label_app.endpoint import Endpoint
 from report.endoscopic_image import Examination
 
 
@@ -174,14 +181,13 @@ def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
 
 @click.command()
 @click.option("--studies", required=True, metavar="DIR|URL", help="A folder of DICOM and pictures, or a DICOMweb URL.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@endpoint_options(8000)
 @click.option("--ohif", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
               help="A built OHIF to serve in place of the bundled one.")  # fmt: skip
 @click.option("--dataset", type=click.Path(path_type=Path, exists=True), metavar="DIR|CSV",
               help="Labelled pictures, learned again with the doctors' labels: nothing is forgotten.")  # fmt: skip
 @model_option
-def serve(studies: str, host: str, port: int, ohif: Path | None, dataset: Path | None, model: str | None) -> None:
+def serve(studies: str, ohif: Path | None, dataset: Path | None, model: str | None, **where: Any) -> None:
     """Serve studies: MONAI Label's API, OHIF and the EndoLens page, in one process.
 
     With a folder of versions as --model, the server also trains on the labels that doctors save.
@@ -195,16 +201,15 @@ def serve(studies: str, host: str, port: int, ohif: Path | None, dataset: Path |
     from monai_label_app import server
 
     with explained(Path(studies)):
-        server.run(studies, host, port, model, ohif, dataset)
+        server.run(studies, Endpoint(**where), model, ohif, dataset)
 
 
 @click.command()
 @click.argument("source")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8001, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@endpoint_options(8001)
 @click.option("--out", type=result_folder, help="Folder that gets a line and two pictures of every finding.")
 @model_option
-def watch(source: str, host: str, port: int, out: Path | None, model: str | None) -> None:
+def watch(source: str, out: Path | None, model: str | None, **where: Any) -> None:
     """Watch a running examination: the picture, and beside it what the network sees, with its delay.
 
     SOURCE is a video file, an address (rtsp://…), or a capture device (/dev/video0). The picture never waits for the
@@ -217,7 +222,7 @@ def watch(source: str, host: str, port: int, out: Path | None, model: str | None
     from monai_label_app import server
 
     with explained(Path(source)):
-        server.watch(source, host, port, model, out)
+        server.watch(source, Endpoint(**where), model, out)
 
 
 @click.command()

@@ -15,13 +15,27 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from monai_label_app.access.identity import Authentication
+from monai_label_app.access.login import Login
+from monai_label_app.access.roles import Roles
 from monai_label_app.classifier.checkpoint import Card
-from monai_label_app.guard import LOOPBACK_NAMES, Guard
+from monai_label_app.guard import Guard
 from monai_label_app.video.live import Live
 
 
-def live_page(live: Live, card: Card, source: str, loopback: bool = True) -> Guard:
-    """The ASGI application: ``/``, and what it asks for again and again: ``frame.jpg``, ``map.jpg``, ``state``."""
+def live_page(
+    live: Live, card: Card, source: str, authentication: Authentication | None = None, insecure: bool = False
+) -> Guard:
+    """The ASGI application: ``/``, and what it asks for again and again: ``frame.jpg``, ``map.jpg``, ``state``.
+
+    Args:
+        live: the examination.
+        card: of the network.
+        source: what is watched.
+        authentication: tells who asks; nobody is asked unless given.
+        insecure: other machines may come all the same.
+    """
+    asked = authentication or Authentication()
     templates = Environment(loader=PackageLoader("monai_label_app.video", "."), autoescape=True)
     text = templates.get_template("live.html").render(
         card=card, source=Path(source).name if Path(source).is_file() else ""
@@ -50,8 +64,10 @@ def live_page(live: Live, card: Card, source: str, loopback: bool = True) -> Gua
             }
         )
 
-    routes = [Route("/", page), Route("/frame.jpg", frame), Route("/map.jpg", overlay), Route("/state", state)]
-    return Guard(Starlette(routes=routes), LOOPBACK_NAMES if loopback else None, frozenset())
+    pages = {"/": page, "/frame.jpg": frame, "/map.jpg": overlay, "/state": state}
+    routes = [Route(path, answer) for path, answer in pages.items()]
+    login = Login(asked, "/").routes() if asked.required else []
+    return Guard(Starlette(routes=[*routes, *login]), asked, Roles(pages), insecure, frozenset())
 
 
 def _picture(pixels: NDArray[np.uint8] | None) -> Response:

@@ -22,6 +22,7 @@ from monai_label_app.web import api, pages
 from monai_label_app.web.api.problems import document, refusal
 from monai_label_app.web.api.uploads import describe
 from monai_label_app.web.explorer import Explorer
+from monai_label_app.web.reader import author, reader
 from monai_label_app.web.reporting import Reporting
 from monai_label_app.web.services import Services
 from report.drafts import Drafts
@@ -87,6 +88,8 @@ def create_app(
         app.register_error_handler(error, _refused)
     app.after_request(_protected)
     app.jinja_env.globals["has_page"] = app.view_functions.__contains__
+    app.jinja_env.globals["reader"] = reader
+    app.jinja_env.globals["reader_name"] = lambda: author("")
     app.jinja_env.filters["day"] = _day
     app.jinja_env.globals["notice"] = lambda: classifier().card.notice
     return app

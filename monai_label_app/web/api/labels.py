@@ -11,6 +11,7 @@ from apiflask.fields import Boolean, Float, Integer, List, String
 
 from monai_label_app.corrections import Correction, parse
 from monai_label_app.web.api.frames import FRAME
+from monai_label_app.web.reader import author
 from monai_label_app.web.services import Services
 
 
@@ -60,7 +61,12 @@ def create_blueprint(services: Services) -> APIBlueprint:
         return history(uid, number)
 
     def _correction(header: Any, number: int, said: dict[str, Any]) -> Correction:
-        content = {"class": said["label"], "frame": number, **{key: said[key] for key in said if key != "label"}}
+        content = {
+            "class": said["label"],
+            "frame": number,
+            **{key: said[key] for key in said if key != "label"},
+            "by": author(said["by"]),
+        }
         return parse(json.dumps(content).encode(), header, explorer.classifier.card.classes)
 
     return api

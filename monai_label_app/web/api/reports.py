@@ -17,6 +17,7 @@ from werkzeug.exceptions import PreconditionRequired
 from monai_label_app.web.api.content import described as content
 from monai_label_app.web.api.content import unchanging
 from monai_label_app.web.api.problems import Refusal, described
+from monai_label_app.web.reader import author, may_sign_as
 from monai_label_app.web.reporting import IncompleteError
 from monai_label_app.web.services import Services
 from report.drafts import SignedError, StaleError, Version
@@ -30,6 +31,7 @@ _REPORT = "/studies/<uid>/report"
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 _CONFLICTS: dict[Any, Any] = {
+    403: described("It is signed in the name of another than who is logged in."),
     409: described("The report is signed. What was sent is kept among the versions."),
     412: described("Another version was saved in the meantime: `current`. What was sent is kept as `set_aside`."),
     428: described("If-Match does not say which version was edited."),
@@ -218,7 +220,7 @@ def create_blueprint(services: Services) -> APIBlueprint:
     @api.doc(summary="Save a report: add a version", responses=_CONFLICTS)
     @api.output(VersionSchema)
     def save(uid: str, headers_data: Edited, json_data: Save) -> Response:
-        return answered(reporting.save(uid, number(headers_data), json_data.report, json_data.author))
+        return answered(reporting.save(uid, number(headers_data), json_data.report, author(json_data.author)))
 
     @api.post(f"{_REPORT}/evidence")
     @api.input(Attach, location="json")
@@ -229,8 +231,8 @@ def create_blueprint(services: Services) -> APIBlueprint:
     @api.output(VersionSchema)
     def attach(uid: str, json_data: Attach) -> Response:
         image = Evidence(json_data.image, json_data.frame)
-        author, language = json_data.author, json_data.language
-        return answered(reporting.attach(uid, json_data.label, image, json_data.capture, author, language))
+        by, language = author(json_data.author), json_data.language
+        return answered(reporting.attach(uid, json_data.label, image, json_data.capture, by, language))
 
     @api.get(f"{_REPORT}/versions")
     @api.doc(summary="All versions of a report, the oldest first", responses=_UNKEPT)
@@ -245,6 +247,8 @@ def create_blueprint(services: Services) -> APIBlueprint:
     @api.doc(summary="Sign a report and store its documents with the study", responses=_CONFLICTS)
     @api.output(VersionSchema)
     def sign(uid: str, headers_data: Edited, json_data: Sign) -> Response:
+        if not may_sign_as(json_data.name):
+            return Refusal(403, f"You are logged in as {author('')}, and cannot sign in another's name.").as_problem()
         now = datetime.datetime.now().astimezone().replace(microsecond=0)
         signature = Signature(json_data.name, json_data.role, json_data.organization, now)
         return answered(reporting.sign(uid, number(headers_data), signature, json_data.incomplete))
@@ -253,7 +257,7 @@ def create_blueprint(services: Services) -> APIBlueprint:
     @api.doc(summary="Begin an addendum to a signed report", responses=_CONFLICTS)
     @api.output(VersionSchema)
     def addendum(uid: str) -> Response:
-        return answered(reporting.addendum(uid))
+        return answered(reporting.addendum(uid, author("")))
 
     @api.get(f"{_REPORT}.html")
     @api.input(VersionChoice, location="query")

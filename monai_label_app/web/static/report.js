@@ -90,7 +90,9 @@ store.addEventListener("conflict", async ({ detail: { mine, base, current } }) =
 
 listen(() => report, changed);
 
-$("#author").value = store.author = sessionStorage.getItem("endolens:author") ?? "";
+// Who logged in is who edits.
+if (!$("#author").readOnly) $("#author").value = sessionStorage.getItem("endolens:author") ?? "";
+store.author = $("#author").value;
 $("#author").addEventListener("input", ({ target }) => {
   store.author = target.value;
   sessionStorage.setItem("endolens:author", target.value);

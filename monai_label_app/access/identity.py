@@ -1,0 +1,189 @@
+"""Who asks: by a token that this server was given, by one of an OpenID Connect issuer, or by a browser's session."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jwt
+
+from monai_label_app.access.roles import Role
+
+TOKEN_VARIABLE = "ENDOLENS_TOKEN_FILE"
+"""Environment variable: file that holds the token."""
+
+SESSION_SECONDS = 8 * 3600
+"""How long a browser stays logged in: a shift."""
+
+FEWEST_LETTERS = 16
+"""Of a token."""
+
+_KEY = "endolens.identity"
+
+
+class RefusedError(Exception):
+    """It is not known who asks; the message is one sentence."""
+
+
+class UnreachableError(Exception):
+    """Whoever knows does not answer; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Somebody.
+
+    Attributes:
+        user: names them here.
+        name: of the person, as DICOM writes it (Family^Given); empty where it is not known.
+        role: what they may do.
+    """
+
+    user: str
+    name: str
+    role: Role
+
+
+HERE = Identity("local", "", Role.ADMINISTERING)
+"""Whoever sits at this machine, where nothing asks."""
+
+NOBODY = Identity("", "", Role.NOBODY)
+"""Whoever did not say."""
+
+
+class Verifier(Protocol):
+    """Whoever knows whose a token is: an issuer of OpenID Connect."""
+
+    @property
+    def client(self) -> str:
+        """By what name it knows this program."""
+
+    @property
+    def discovery(self) -> str:
+        """Address of its description."""
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """What OpenID Connect Discovery says of it."""
+
+    def verify(self, token: str) -> Identity:
+        """Whose a token is; RefusedError or UnreachableError otherwise."""
+
+
+class Authentication:
+    """Tells who asks.
+
+    Args:
+        token: that may do everything; None for none.
+        issuer: of other tokens; None for none.
+
+    Attributes:
+        secret: signs what browsers keep.
+    """
+
+    def __init__(self, token: str | None = None, issuer: Verifier | None = None) -> None:
+        self._token, self.issuer = token, issuer
+        # From the token, so that who is logged in stays so when the server starts again, or another one answers.
+        self.secret = hashlib.sha256(f"endolens session {token or secrets.token_hex()}".encode()).hexdigest()
+        self._once: set[str] = set()
+
+    @property
+    def required(self) -> bool:
+        """Whether anybody is asked."""
+        return self._token is not None or self.issuer is not None
+
+    @property
+    def by_token(self) -> bool:
+        """Whether there is a token of this server's own."""
+        return self._token is not None
+
+    def bearer(self, token: str) -> Identity:
+        """Who a token is of.
+
+        Raises:
+            RefusedError: nobody's.
+            UnreachableError: the issuer does not answer.
+        """
+        if self._token is not None and hmac.compare_digest(token.encode(), self._token.encode()):
+            return Identity("token", "", Role.ADMINISTERING)
+        if self.issuer is None:
+            raise RefusedError("this is not the token of this server")
+        return self.issuer.verify(token)
+
+    def begin(self, identity: Identity) -> str:
+        """A session, for a browser to keep."""
+        claims = {"sub": identity.user, "name": identity.name, "role": int(identity.role)}
+        return jwt.encode({**claims, "exp": int(time.time()) + SESSION_SECONDS}, self.secret, "HS256")
+
+    def session(self, kept: str) -> Identity:
+        """Whose session it is; RefusedError if it has ended or is none."""
+        try:
+            claims = jwt.decode(kept, self.secret, ["HS256"], options={"require": ["exp", "sub"]})
+        except jwt.PyJWTError:
+            raise RefusedError("the session has ended; log in again") from None
+        return Identity(claims["sub"], claims["name"], Role(claims["role"]))
+
+    def once(self) -> str:
+        """What lets one browser in, one time, as the token does."""
+        code = secrets.token_urlsafe(24)
+        self._once.add(code)
+        return code
+
+    def redeem(self, code: str) -> Identity:
+        """Use up what :meth:`once` gave; RefusedError if it was used, or never given."""
+        try:
+            self._once.remove(code)
+        except KeyError:
+            raise RefusedError("this link was used already, or is none; log in by the token") from None
+        return Identity("token", "", Role.ADMINISTERING)
+
+
+def read_token(file: Path) -> str:
+    """The token in a file; a file that is not there is made, with a new token, for its owner alone.
+
+    Raises:
+        ValueError: others may read it, or it holds none.
+        OSError: it cannot be read or made.
+    """
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as made:
+            made.write(secrets.token_urlsafe(32) + "\n")
+    if file.stat().st_mode & 0o077:
+        raise ValueError(f"{file} can be read by others; chmod 600 {file}")
+    token = file.read_text(encoding="utf-8").strip()
+    if len(token) < FEWEST_LETTERS or not (token.isascii() and token.isprintable()) or " " in token:
+        raise ValueError(f"{file} holds no token: {FEWEST_LETTERS} letters of ASCII or more, in one line")
+    return token
+
+
+def open_authentication() -> Authentication:
+    """As the environment says: ``ENDOLENS_TOKEN_FILE``, and MONAI Label's ``MONAI_LABEL_AUTH_…``."""
+    from monai_label_app import compatibility  # noqa: F401  (before monailabel)
+
+    # isort: split
+    from monailabel.config import settings
+
+    from monai_label_app.access.openid import Issuer
+
+    file = os.environ.get(TOKEN_VARIABLE)
+    issuer = Issuer() if settings.MONAI_LABEL_AUTH_ENABLE else None
+    return Authentication(read_token(Path(file)) if file else None, issuer)
+
+
+def put(scope: MutableMapping[str, Any], identity: Identity) -> None:
+    """Say who asks, to those who answer."""
+    scope[_KEY] = identity
+
+
+def of(scope: Mapping[str, Any]) -> Identity:
+    """Who asks; KeyError where nobody found out."""
+    found: Identity = scope[_KEY]
+    return found

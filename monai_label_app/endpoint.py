@@ -1,0 +1,68 @@
+"""Where a server listens, and whether it may."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An address of this machine.
+
+    Attributes:
+        host: name or IP address.
+        port: of TCP.
+        token_file: holds the token that everybody is asked for; None if nobody is.
+        insecure: others may reach it though nothing asks them who they are.
+    """
+
+    host: str
+    port: int
+    token_file: Path | None = None
+    insecure: bool = False
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return is_loopback(self.host)
+
+    @property
+    def url(self) -> str:
+        """Its address for a browser on this machine, without a slash at the end."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    def open(self, guarded: bool) -> socket.socket:
+        """Listen.
+
+        Args:
+            guarded: who comes is asked who they are.
+
+        Raises:
+            ValueError: others could reach it and nothing would ask them, the port is taken, or the host is not this
+                machine's.
+        """
+        if not (self.loopback or guarded or self.insecure):
+            raise ValueError(
+                f"{self.host} can be reached from other machines, and nothing would ask them who they are: "
+                "give --token-file FILE, set MONAI_LABEL_AUTH_ENABLE (see docs/security.md), or say --insecure"
+            )
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        try:
+            listener = socket.create_server((self.host, self.port), family=family)
+        except OSError as error:
+            raise ValueError(f"cannot listen on {self.host}:{self.port}: {error.strerror}") from None
+        # Whoever is accepted inherits it. Without it an answer's end waits 40 ms for the receipt of its beginning.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or IP address leads to the machine itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

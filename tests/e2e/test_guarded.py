@@ -1,0 +1,218 @@
+"""Who may do what: every route of a running server, asked without a token, with false ones and with the wrong role."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import httpx
+import jwt
+import pydicom
+import pytest
+from playwright.sync_api import Page, expect
+
+from monai_label_app.sample import STUDY
+from tests.e2e.conftest import REPOSITORY, free_port, running
+from tests.e2e.issuer import KID, Issuer, issuing, new_key, pem, public_pem
+
+pytestmark = pytest.mark.e2e
+
+STILL = pydicom.dcmread(min(STUDY.iterdir()), stop_before_pixels=True)
+PATIENT, UID, IMAGE = str(STILL.PatientName), str(STILL.StudyInstanceUID), str(STILL.SOPInstanceUID)
+
+READER, ANNOTATOR, REVIEWER, ADMIN = (f"monailabel-{name}" for name in ("user", "annotator", "reviewer", "admin"))
+
+PUBLIC = re.compile("/endolens/(login|login/callback|logout|static/.+|ohif/.+)|/auth/(token)?")
+"""What must be open, for nobody could log in otherwise; it is of no patient."""
+
+READ_BY_POST = re.compile("/(infer|activelearning|infer/wsi|infer/wsi_v2)/.+")
+SIGNED = re.compile(".*/signature")
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    issuer: Issuer
+    routes: list[tuple[str, str]]
+    token: str
+    printed: str
+
+    def ask(self, method: str, path: str, token: str | None = None, **more: object) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        return httpx.request(method, self.url + path, headers=headers, timeout=60, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("guarded")
+    shutil.copytree(STUDY, folder / "studies")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with issuing() as issuer:
+        settings = {"MONAI_LABEL_AUTH_ENABLE": "true", "MONAI_LABEL_AUTH_REALM_URI": issuer.url}
+        environment = {**os.environ, **settings, "PYTHONPATH": str(REPOSITORY)}
+        command = [sys.executable, "-m", "tests.e2e.walked", str(folder / "routes.json"), "serve", "--studies"]
+        command += [str(folder / "studies"), "--port", str(port), "--token-file", str(folder / "token")]
+        with running(command, f"{url}/endolens/login", folder / "log", env=environment, cwd=REPOSITORY):
+            routes = [(method, _filled(path)) for method, path in json.loads((folder / "routes.json").read_text())]
+            token = (folder / "token").read_text().strip()
+            yield Server(url, issuer, routes, token, (folder / "log").read_text())
+
+
+def _filled(path: str) -> str:
+    """A path for a pattern: what is asked for is there, so that it would be seen if it were not guarded."""
+    names = {"image": IMAGE, "number": "1", "frame": "1", "version": "1"}
+    uid = IMAGE if "/images/" in path or "/instances/" in path else UID
+    return re.sub(r"[<{](?:\w+:)?(\w+)(?::\w+)?[>}]", lambda found: names.get(found[1], uid), path)
+
+
+def test_without_a_token_of_the_issuer_every_route_is_closed(server: Server) -> None:
+    issuer, other = server.issuer, new_key()
+    claims = issuer.claims(ADMIN)
+    endless = {name: value for name, value in claims.items() if name != "exp"}
+    head, body, signature = issuer.token(ADMIN).split(".")
+    by_public_key = jwt.api_jws.base64url_encode(json.dumps({"alg": "HS256", "kid": KID}).encode()).decode()
+    secret = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
+    forged = jwt.api_jws.base64url_encode(secret.sign(f"{by_public_key}.{body}".encode(), public_pem(issuer.key)))
+    tokens = {
+        "none at all": None,
+        "no token": "x.y.z",
+        "expired": issuer.token(ADMIN, exp=int(time.time()) - 60),
+        "of another key": jwt.encode(claims, pem(other), "RS256", {"kid": KID}),
+        "of a key that is not there": jwt.encode(claims, pem(other), "RS256", {"kid": "key-2"}),
+        "of another issuer": issuer.token(ADMIN, iss="http://evil.example"),
+        "for another program": issuer.token(ADMIN, azp="another", aud=["account", "another"]),
+        "of algorithm none": jwt.encode(claims, None, "none", {"kid": KID}),
+        "signed by the public key": f"{by_public_key}.{body}.{forged.decode()}",
+        "changed": f"{head}.{body[:-4]}AAAA.{signature}",
+        "without an end": jwt.encode(endless, pem(issuer.key), "RS256", {"kid": KID}),
+    }  # fmt: skip
+    assert len(server.routes) > 100
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        for name, token in tokens.items():
+            headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+            for method, path in server.routes:
+                answer = client.request(method, path, headers=headers)
+                if PUBLIC.fullmatch(path):
+                    assert answer.status_code != 500 and PATIENT not in answer.text and IMAGE not in answer.text
+                else:
+                    assert answer.status_code == 401, f"{name}: {method} {path}"
+                    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    ("role", "may"),
+    [
+        ("offline_access", lambda method, path: False),
+        (READER, lambda method, path: method in ("GET", "HEAD", "OPTIONS") or READ_BY_POST.fullmatch(path)),
+        (ANNOTATOR, lambda method, path: not SIGNED.fullmatch(path) and not _administered(method, path)),
+        (REVIEWER, lambda method, path: not _administered(method, path)),
+    ],
+)
+def test_a_role_opens_its_own_routes_and_no_other(server: Server, role: str, may: Callable[[str, str], object]) -> None:
+    token = server.issuer.token(role)
+    with httpx.Client(base_url=server.url, timeout=60, headers={"Authorization": f"Bearer {token}"}) as client:
+        for method, path in server.routes:
+            if not (PUBLIC.fullmatch(path) or may(method, path)):
+                assert client.request(method, path).status_code == 403, f"{role}: {method} {path}"
+
+
+def _administered(method: str, path: str) -> bool:
+    removes = method == "DELETE" and path.startswith("/datastore")
+    others = re.fullmatch("/(train|batch/infer|model|reload)/?.*", path) and method not in ("GET", "HEAD", "OPTIONS")
+    return bool(removes or others or re.match("/(logs|proxy|session)/", path))
+
+
+def test_a_path_that_is_on_no_table_is_for_administrators(server: Server) -> None:
+    reader = server.issuer.token(READER)
+    for path in ("/nothing", "/endolens/nothing", "/endolens/static/..%2fapi/v1/studies", "/endolens//api/v1/studies"):
+        assert server.ask("GET", path).status_code == 401
+        assert server.ask("GET", path, reader).status_code == 403
+    assert server.ask("GET", "/nothing", server.issuer.token(ADMIN)).status_code == 404
+
+
+def test_what_a_role_allows_is_answered_by_monai_label_too(server: Server) -> None:
+    allowed = {
+        READER: [
+            "/info/",
+            "/endolens/api/v1/studies",
+            f"/datastore/image?image={IMAGE}",
+            "/auth/token/valid",
+            "/ohif/",
+        ],
+        ANNOTATOR: ["/info/", "/endolens/slicer.zip", "/ohif/"],
+        ADMIN: ["/info/", "/openapi.json"],
+    }
+    for role, paths in allowed.items():
+        for path in paths:
+            assert server.ask("GET", path, server.issuer.token(role)).status_code == 200, f"{role} {path}"
+    answer = server.ask("POST", f"/infer/classify?image={IMAGE}&output=json", server.issuer.token(READER))
+    assert answer.json()["image"] == IMAGE
+    assert server.ask("GET", "/info/", server.token).status_code == 200
+
+
+def test_nobody_signs_in_the_name_of_another(server: Server) -> None:
+    report, reviewer = f"/endolens/api/v1/studies/{UID}/report", server.issuer.token(REVIEWER)
+    opened = server.ask("POST", report, reviewer, json={})
+    headers = {"Authorization": f"Bearer {reviewer}", "If-Match": opened.headers["ETag"]}
+    signature = {"name": "Someone^Else", "role": "Endoscopist", "organization": "Test", "incomplete": True}
+
+    def sign(**changes: str) -> httpx.Response:
+        return httpx.post(f"{server.url}{report}/signature", json={**signature, **changes}, headers=headers, timeout=60)
+
+    refused = sign()
+    assert refused.status_code == 403
+    assert refused.json()["detail"] == "You are logged in as Jane Doe, and cannot sign in another's name."
+    assert sign(name="Doe^Jane").json()["signature"]["name"] == "Doe^Jane"
+    added = server.ask("POST", f"{report}/addendum", reviewer).json()
+    assert added["author"] == "Jane Doe"
+
+
+def test_a_cookie_changes_nothing_for_a_page_of_another_site(server: Server) -> None:
+    (link,) = re.findall(r"^Log in: +(\S+)$", server.printed, re.MULTILINE)
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        entered = client.get(link)
+        kept = entered.headers["Set-Cookie"]
+        assert "HttpOnly" in kept and "SameSite=strict" in kept and server.token not in kept
+        assert client.get("/endolens/api/v1/studies").status_code == 200
+        upload = "/endolens/api/v1/uploads"
+        own, foreign = {"Origin": server.url}, {"Origin": "http://evil.example"}
+        for headers, status in (
+            (own, 201),
+            ({"Sec-Fetch-Site": "same-origin"}, 201),
+            ({}, 403),
+            (foreign, 403),
+            ({"Origin": "null"}, 403),
+            ({**own, "Sec-Fetch-Site": "cross-site"}, 403),
+            ({"Sec-Fetch-Site": "same-site"}, 403),
+        ):
+            assert client.post(upload, headers=headers).status_code == status, headers
+        client.post("/endolens/logout", headers=own)
+        assert client.get("/endolens/api/v1/studies").status_code == 401
+    assert httpx.get(link).status_code == 401, "it lets one browser in, once"
+    wrong = httpx.post(f"{server.url}/endolens/login", data={"token": "wrong"})
+    assert wrong.status_code == 401 and "set-cookie" not in wrong.headers
+    away = httpx.post(f"{server.url}/endolens/login", data={"token": server.token, "next": "//evil.example"})
+    assert "evil.example" not in away.text
+
+
+def test_a_browser_logs_in_at_the_issuer_and_out_again(server: Server, page: Page) -> None:
+    server.issuer.who = {"realm_access": {"roles": [REVIEWER]}}
+    page.goto(f"{server.url}/endolens/studies/{UID}/report")
+    page.get_by_role("link", name="Log in with your account").click()
+    expect(page.locator("#state")).not_to_have_attribute("data-state", "opening", timeout=60_000)
+    expect(page.get_by_label("Editor")).to_have_value("Jane Doe")
+    expect(page.locator(".reader")).to_contain_text("Jane Doe")
+    page.goto(f"{server.url}/ohif/viewer/dicomjson?url=/endolens/dicomjson/{UID}")
+    expect(page.get_by_text("Stills").first).to_be_visible(timeout=60_000)
+    page.goto(f"{server.url}/endolens/")
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_role("heading", name="Logged out")).to_be_visible()
+    page.goto(f"{server.url}/endolens/")
+    expect(page.get_by_role("heading", name="Log in")).to_be_visible()
