@@ -38,12 +38,13 @@ _TABLE = (
     # Pages, and what viewers ask for.
     _Rule("GET", "/(favicon.ico|openapi.json)?", Role.READING),
     _Rule("GET", "/static/.*", Role.READING),
-    _Rule("GET", f"/endolens(/|/studies/{_UID}|/studies/{_UID}/report|/slicer.zip)?", Role.READING),
+    _Rule("GET", f"/endolens(/|/studies/{_UID}|/studies/{_UID}/(report|video)|/slicer.zip)?", Role.READING),
     _Rule("GET", "/endolens/(dicomweb|dicomjson|instances)/.+", Role.READING),
     # Our REST interface.
     _Rule("GET", f"{_API}/(openapi.json|models|studies|studies/{_UID}|jobs/{_UID}|jobs/{_UID}/events)", Role.READING),
+    _Rule("GET", rf"{_API}/(studies/{_UID}/videos|images/{_UID}/(frames|video|video\.mp4))", Role.READING),
     _Rule("GET", f"{_FRAME}(/(picture.jpg|prediction|evidence|labels|explanation.(png|npy|dcm)))?", Role.READING),
-    _Rule("POST", f"{_FRAME}/(labels|captures)", Role.ANALYSING),
+    _Rule("POST", f"{_FRAME}/(labels|captures|still)", Role.ANALYSING),
     _Rule("POST DELETE", f"{_API}/uploads(/.+)?", Role.ANALYSING),
     _Rule("POST", f"{_API}/studies/{_UID}/analysis", Role.ANALYSING),
     _Rule("DELETE", f"{_API}/jobs/{_UID}", Role.ANALYSING),

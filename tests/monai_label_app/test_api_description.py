@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from contextlib import suppress
@@ -18,6 +19,7 @@ from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from monai_label_app import web
+from monai_label_app.access.roles import Role, Roles
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.library import FolderLibrary
 from monai_label_app.sample import STUDY
@@ -60,6 +62,14 @@ def test_every_route_under_the_api_is_described(schema: schemathesis.BaseSchema)
             for status, answer in operation["responses"].items():
                 if int(status) >= 400:
                     assert list(answer["content"]) == ["application/problem+json"], (method, path, status)
+
+
+def test_every_route_of_the_app_is_open_to_another_role_than_administrators(schema: schemathesis.BaseSchema) -> None:
+    roles = Roles()
+    for rule in schema.app.url_map.iter_rules():
+        for method in rule.methods or ():
+            path = re.sub("<[^>]+>", "1", f"/endolens{rule}")
+            assert roles.of(method, path) < Role.ADMINISTERING or method == "OPTIONS", (method, path)
 
 
 @pytest.mark.slow

@@ -111,6 +111,8 @@ def results(planted, tmp_path_factory) -> Path:
     result = endolens("analyze", planted[0], "--out", out, "--report")
     assert result.exit_code == 0, result.output
     assert "segments seen in 1 videos" in result.stdout
+    (page,) = out.rglob("timeline.html")
+    assert f"what was seen when: {page};" in result.stdout
     return out
 
 
