@@ -107,8 +107,8 @@ function finding(segment, classes) {
   const name = Object.assign(document.createElement("strong"), { textContent: segment.class });
   name.style.setProperty("--colour", colour(classes, segment.class));
   const words = `${seconds(segment.start)} to ${seconds(segment.end)}, up to ${percent(segment.peak)}`;
-  button.append(picture, name, Object.assign(document.createElement("span"), { textContent: words }));
-  button.setAttribute("aria-label", `jump to ${segment.class}, ${words}`);
+  button.append(picture, name, " ", Object.assign(document.createElement("span"), { textContent: words }));
+  button.setAttribute("aria-label", `jump to ${segment.class} ${words}`);
   item.append(button);
   return item;
 }
