@@ -36,12 +36,14 @@ from monai_label_app.access.identity import Authentication, of, open_authenticat
 from monai_label_app.access.login import Login
 from monai_label_app.access.openid import ROLES
 from monai_label_app.access.roles import Roles
+from monai_label_app.access.trail import TRAIL, Trail
 from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.dicomweb import forward
 from monai_label_app.frames import UnreadableError
 from monai_label_app.guard import Guard, Patience
+from monai_label_app.headers import SafeHeaders
 from monai_label_app.jobs import Jobs
-from monai_label_app.library import PacsLibrary, open_library
+from monai_label_app.library import PacsLibrary, beside, open_library
 from monai_label_app.pacs import PacsError
 from monai_label_app.refusals import Refusals
 from monai_label_app.server import INSECURE_VARIABLE, OHIF_VARIABLE, REPORTS_VARIABLE
@@ -74,8 +76,10 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
 
     async def ohif_file(request: Request) -> Response:
         path = viewer.file(request.url.path.removeprefix(viewer.base))
-        text, media_type = mended(path), _MEDIA_TYPES.get(path.suffix)
-        return FileResponse(path, media_type=media_type) if text is None else Response(text, media_type=media_type)
+        text, kind = mended(path), _MEDIA_TYPES.get(path.suffix)
+        response = FileResponse(path, media_type=kind) if text is None else Response(text, media_type=kind)
+        response.headers["Content-Security-Policy"] = viewer.policy(path)
+        return response
 
     api = monailabel.app.app
     for error, status in (
@@ -108,7 +112,12 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
         CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["ETag"]
     )
     guard = Middleware(
-        Guard, authentication=authentication, roles=Roles(viewer.paths()), insecure=insecure, origins=origins
+        Guard,
+        authentication=authentication,
+        roles=Roles(viewer.paths()),
+        insecure=insecure,
+        origins=origins,
+        trail=Trail(beside(studies) / TRAIL),
     )
 
     @asynccontextmanager
@@ -120,7 +129,7 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
         uploads.close()
 
     all_routes = [*routes, Mount("/", Refusals(api, app_instance))]
-    app = Starlette(routes=all_routes, middleware=[cors, guard], lifespan=lifespan)
+    app = Starlette(routes=all_routes, middleware=[Middleware(SafeHeaders), cors, guard], lifespan=lifespan)
     app.state.authentication = authentication
     return app
 

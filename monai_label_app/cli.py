@@ -8,7 +8,7 @@ import warnings
 
 import click
 
-from monai_label_app.commands import learning, models, pictures, studies
+from monai_label_app.commands import learning, models, operation, pictures, studies
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,5 +45,6 @@ for command in (
     learning.crossval,
     learning.audit,
     models.models,
+    operation.accesses,
 ):
     main.add_command(command)

@@ -81,7 +81,7 @@ def run(studies: str, endpoint: Endpoint, model: str | None, ohif: Path | None, 
     click.echo(f"OHIF:     {endpoint.url}{viewer.base if pacs else _first_study(library, viewer)}")
     click.echo(f"EndoLens: {endpoint.url}/endolens/")
     _say_how_to_log_in(endpoint, app.state.authentication, "/endolens/")
-    _run(app, listener)
+    _run(app, endpoint, listener)
 
 
 def watch(source: str, endpoint: Endpoint, model: str | None, folder: Path | None) -> None:
@@ -109,17 +109,24 @@ def watch(source: str, endpoint: Endpoint, model: str | None, folder: Path | Non
     _say_how_to_log_in(endpoint, authentication, "/")
     app = live_page(live, classifier.card, source, authentication, endpoint.insecure)
     try:
-        _run(app, listener)
+        _run(app, endpoint, listener)
     finally:
         live.close()
 
 
-def _run(app: ASGIApp, listener: socket.socket) -> None:
+def _run(app: ASGIApp, endpoint: Endpoint, listener: socket.socket) -> None:
     """Serve until interrupted."""
     import uvicorn
 
     with suppress(KeyboardInterrupt):  # the usual way to end it, which uvicorn passes on after a clean stop
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            server_header=False,
+            ssl_certfile=endpoint.tls_certificate,
+            ssl_keyfile=endpoint.tls_key,
+        )
         uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -132,9 +139,12 @@ def _authentication(endpoint: Endpoint) -> Authentication:
 def _warn(endpoint: Endpoint, authentication: Authentication) -> None:
     if endpoint.loopback:
         return
-    who = "can be reached from other machines, and"
     if not authentication.required:
-        click.echo(f"Warning: {endpoint.host} {who} nothing asks them who they are.", err=True)
+        reach = "can be reached from other machines, and nothing asks them who they are"
+        click.echo(f"Warning: {endpoint.host} {reach}.", err=True)
+    elif not endpoint.tls_certificate:
+        todo = "give --tls-certificate and --tls-key, or let a proxy speak TLS for it"
+        click.echo(f"Warning: what is sent to {endpoint.host} can be read on its way; {todo}.", err=True)
 
 
 def _say_how_to_log_in(endpoint: Endpoint, authentication: Authentication, home: str) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 
-from monai_label_app.commands.options import endpoint_options, model_option, result_folder, weights_option
+from monai_label_app.commands.options import endpoint, endpoint_options, model_option, result_folder, weights_option
 from monai_label_app.console import explained, fail, name_problems, notice
-from monai_label_app.endpoint import Endpoint
 from report.endoscopic_image import Examination
 
 
@@ -212,7 +211,7 @@ def serve(studies: str, ohif: Path | None, dataset: Path | None, model: str | No
     from monai_label_app import server
 
     with explained(Path(studies)):
-        server.run(studies, Endpoint(**where), model, ohif, dataset)
+        server.run(studies, endpoint(where), model, ohif, dataset)
 
 
 @click.command()
@@ -233,7 +232,7 @@ def watch(source: str, out: Path | None, model: str | None, **where: Any) -> Non
     from monai_label_app import server
 
     with explained(Path(source)):
-        server.watch(source, Endpoint(**where), model, out)
+        server.watch(source, endpoint(where), model, out)
 
 
 @click.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import json
 import os
 import re
@@ -10,12 +12,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import jwt
 import pydicom
 import pytest
-from playwright.sync_api import Page, expect
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from playwright.sync_api import Browser, expect
 
 from monai_label_app.sample import STUDY
 from tests.e2e.conftest import REPOSITORY, free_port, running
@@ -25,6 +32,8 @@ pytestmark = pytest.mark.e2e
 
 STILL = pydicom.dcmread(min(STUDY.iterdir()), stop_before_pixels=True)
 PATIENT, UID, IMAGE = str(STILL.PatientName), str(STILL.StudyInstanceUID), str(STILL.SOPInstanceUID)
+
+PASSWORD = "pacs-password-4711"
 
 READER, ANNOTATOR, REVIEWER, ADMIN = (f"monailabel-{name}" for name in ("user", "annotator", "reviewer", "admin"))
 
@@ -41,7 +50,11 @@ class Server:
     issuer: Issuer
     routes: list[tuple[str, str]]
     token: str
-    printed: str
+    folder: Path
+
+    @property
+    def printed(self) -> str:
+        return (self.folder / "log").read_text()
 
     def ask(self, method: str, path: str, token: str | None = None, **more: object) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
@@ -53,16 +66,32 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("guarded")
     shutil.copytree(STUDY, folder / "studies")
     port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    with issuing() as issuer:
+    url = f"https://127.0.0.1:{port}"
+    certificate, key = _certificate(folder)
+    with issuing() as issuer, pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         settings = {"MONAI_LABEL_AUTH_ENABLE": "true", "MONAI_LABEL_AUTH_REALM_URI": issuer.url}
+        settings |= {"MONAI_LABEL_DICOMWEB_USERNAME": "pacs", "MONAI_LABEL_DICOMWEB_PASSWORD": PASSWORD}
         environment = {**os.environ, **settings, "PYTHONPATH": str(REPOSITORY)}
         command = [sys.executable, "-m", "tests.e2e.walked", str(folder / "routes.json"), "serve", "--studies"]
         command += [str(folder / "studies"), "--port", str(port), "--token-file", str(folder / "token")]
+        command += ["--tls-certificate", str(certificate), "--tls-key", str(key)]
         with running(command, f"{url}/endolens/login", folder / "log", env=environment, cwd=REPOSITORY):
             routes = [(method, _filled(path)) for method, path in json.loads((folder / "routes.json").read_text())]
             token = (folder / "token").read_text().strip()
-            yield Server(url, issuer, routes, token, (folder / "log").read_text())
+            yield Server(url, issuer, routes, token, folder)
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    """For 127.0.0.1, signed by itself, and its key."""
+    key, name = new_key(), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "EndoLens test")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
+    signed = made.add_extension(here, critical=False).sign(key, SHA256())
+    (folder / "certificate.pem").write_bytes(signed.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(pem(key))
+    return folder / "certificate.pem", folder / "key.pem"
 
 
 def _filled(path: str) -> str:
@@ -172,6 +201,14 @@ def test_nobody_signs_in_the_name_of_another(server: Server) -> None:
     assert sign(name="Doe^Jane").json()["signature"]["name"] == "Doe^Jane"
     added = server.ask("POST", f"{report}/addendum", reviewer).json()
     assert added["author"] == "Jane Doe"
+    told = [
+        json.loads(line)
+        for line in (server.folder / "studies" / ".endolens" / "accesses.jsonl").read_text().splitlines()
+    ]
+    (signed,) = [one for one in told if one["action"] == "signed"]
+    assert (signed["user"], signed["role"], signed["status"], signed["objects"]) == ("jdoe", "signing", 200, [UID])
+    assert ("jdoe", "was refused") in {(one["user"], one["action"]) for one in told}
+    assert PATIENT not in str(told)
 
 
 def test_a_cookie_changes_nothing_for_a_page_of_another_site(server: Server) -> None:
@@ -179,7 +216,7 @@ def test_a_cookie_changes_nothing_for_a_page_of_another_site(server: Server) -> 
     with httpx.Client(base_url=server.url, timeout=60) as client:
         entered = client.get(link)
         kept = entered.headers["Set-Cookie"]
-        assert "HttpOnly" in kept and "SameSite=strict" in kept and server.token not in kept
+        assert "Secure" in kept and "HttpOnly" in kept and "SameSite=strict" in kept and server.token not in kept
         assert client.get("/endolens/api/v1/studies").status_code == 200
         upload = "/endolens/api/v1/uploads"
         own, foreign = {"Origin": server.url}, {"Origin": "http://evil.example"}
@@ -202,7 +239,10 @@ def test_a_cookie_changes_nothing_for_a_page_of_another_site(server: Server) -> 
     assert "evil.example" not in away.text
 
 
-def test_a_browser_logs_in_at_the_issuer_and_out_again(server: Server, page: Page) -> None:
+def test_a_browser_logs_in_at_the_issuer_and_out_again(server: Server, browser: Browser) -> None:
+    page = browser.new_context(ignore_https_errors=True).new_page()
+    said: list[str] = []
+    page.on("console", lambda line: said.append(line.text) if "Content Security Policy" in line.text else None)
     server.issuer.who = {"realm_access": {"roles": [REVIEWER]}}
     page.goto(f"{server.url}/endolens/studies/{UID}/report")
     page.get_by_role("link", name="Log in with your account").click()
@@ -216,3 +256,23 @@ def test_a_browser_logs_in_at_the_issuer_and_out_again(server: Server, page: Pag
     expect(page.get_by_role("heading", name="Logged out")).to_be_visible()
     page.goto(f"{server.url}/endolens/")
     expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+    assert said == []
+    page.context.close()
+
+
+def test_every_answer_says_what_a_browser_is_to_keep_to(server: Server) -> None:
+    for path in ("/endolens/", "/endolens/login", "/ohif/", "/info/", f"/endolens/instances/{IMAGE}.dcm", "/nothing"):
+        headers = server.ask("GET", path, server.token).headers
+        assert headers["X-Content-Type-Options"] == "nosniff" and headers["Referrer-Policy"] == "same-origin"
+        if headers["Content-Type"].startswith("text/html"):
+            policy = headers["Content-Security-Policy"]
+            assert "frame-ancestors 'self'" in policy
+            assert "'unsafe-inline'" not in policy.split("style-src")[0] and "'unsafe-eval'" not in policy
+            assert "http:" not in policy and "https:" not in policy and "*" not in policy
+
+
+def test_no_secret_is_in_the_log(server: Server) -> None:
+    printed = server.printed
+    assert "EndoLens:" in printed
+    assert PASSWORD not in printed and server.token not in printed
+    assert "eyJ" not in printed, "the beginning of any JSON Web Token"

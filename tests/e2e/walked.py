@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,9 +38,9 @@ if __name__ == "__main__":
     file, *arguments = sys.argv[1:]
     serve = server._run
 
-    def run(app: Any, listener: socket.socket, *more: Any) -> None:
+    def run(app: Any, *more: Any) -> None:
         Path(file).write_text(json.dumps(sorted(set(walk(app)))))
-        serve(app, listener, *more)
+        serve(app, *more)
 
     server._run = run
     main(arguments)
