@@ -45,6 +45,7 @@ for command in (
     learning.crossval,
     learning.audit,
     models.models,
+    operation.doctor,
     operation.accesses,
 ):
     main.add_command(command)

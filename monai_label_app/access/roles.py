@@ -51,11 +51,12 @@ _TABLE = (
     _Rule("GET POST", "/endolens/(login|login/callback)", Role.NOBODY, LOGGED_IN),
     _Rule("POST", "/endolens/logout", Role.NOBODY),
     _Rule("GET", "/endolens/(static|ohif)/.+", Role.NOBODY),
+    _Rule("GET", "/health/(live|ready)", Role.NOBODY),
     _Rule("GET", "/auth/?", Role.NOBODY),
     _Rule("POST", "/auth/token", Role.NOBODY),
     # Pages, and what viewers ask for.
     _Rule("GET", "/(favicon.ico|openapi.json)?", Role.READING),
-    _Rule("GET", "/static/.*", Role.READING),
+    _Rule("GET", "/(static/.*|metrics)", Role.READING),
     _Rule("GET", "/endolens(/slicer.zip)?", Role.READING),
     _Rule("GET", f"/endolens(/|/studies/{_UID}|/studies/{_UID}/report)", Role.READING, SAW),
     _Rule("GET", "/endolens/(dicomweb|dicomjson|instances)/.+", Role.READING, SAW),

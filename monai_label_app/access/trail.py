@@ -14,6 +14,7 @@ from typing import Any
 from monai_label_app.access.identity import Identity
 from monai_label_app.access.roles import SAW
 from monai_label_app.journal import append_chained, read
+from monai_label_app.observed.checks import Check
 
 TRAIL = ".endolens/accesses.jsonl"
 """Where it is kept, beside the labels of the studies."""
@@ -70,6 +71,12 @@ class Trail:
                 self.kept = True
             except OSError as error:
                 self._keep_for_later(batch, error)
+
+    def check(self) -> Check:
+        """Whether it can be written."""
+        if self.kept:
+            return Check("audit trail", f"{self._path}")
+        return Check("audit trail", f"{self._path} cannot be written", "give its folder to the user of the server")
 
     def _still(self, key: tuple[str, ...]) -> bool:
         now = time.monotonic()

@@ -1,15 +1,60 @@
-"""``endolens accesses``: for whoever runs a server."""
+"""``endolens doctor | accesses``: for whoever runs a server."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from monai_label_app.commands.options import model_option
 from monai_label_app.console import fail
+
+
+@click.command()
+@click.option("--studies", required=True, metavar="DIR|URL", help="As endolens serve is given them.")
+@click.option("--ohif", type=click.Path(path_type=Path), metavar="DIR", help="As endolens serve is given it.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array with an object a check.")
+@model_option
+def doctor(studies: str, ohif: Path | None, as_json: bool, model: str | None) -> None:
+    """Look whether all is there that a server needs, and say what to do about what is not.
+
+    Model, studies folder or PACS, what is kept, database of reports, viewer, disk, and the letters of a report as PDF.
+    The exit code is 1 if something is wrong.
+
+    \b
+    Example:
+      endolens doctor --studies results
+      endolens doctor --studies http://localhost:8042/dicom-web --model endolens-models --json
+    """
+    from monai_label_app.observed import checks
+    from monai_label_app.server import REPORTS_VARIABLE
+
+    found = [
+        checks.look(check, name)
+        for name, check in {
+            "model": lambda: checks.check_model(model),
+            "studies": lambda: checks.check_studies(studies),
+            "kept": lambda: checks.check_kept(studies),
+            "reports": lambda: checks.check_reports(os.environ.get(REPORTS_VARIABLE)),
+            "viewer": lambda: checks.check_viewer(ohif),
+            "disk": lambda: checks.check_disk(studies),
+            "report as PDF": checks.check_pdf,
+        }.items()
+    ]
+    if as_json:
+        click.echo(json.dumps([{"ok": one.ok, **asdict(one)} for one in found], ensure_ascii=False, indent=1))
+    else:
+        for one in found:
+            click.echo(f"{'ok  ' if one.ok else 'FAIL'}  {one.name}: {one.found}")
+            if one.todo:
+                click.echo(f"      → {one.todo}")
+    if wrong := sum(not one.ok for one in found):
+        fail(f"{wrong} of {len(found)} checks failed")
 
 
 @click.group()

@@ -37,7 +37,7 @@ PASSWORD = "pacs-password-4711"
 
 READER, ANNOTATOR, REVIEWER, ADMIN = (f"monailabel-{name}" for name in ("user", "annotator", "reviewer", "admin"))
 
-PUBLIC = re.compile("/endolens/(login|login/callback|logout|static/.+|ohif/.+)|/auth/(token)?")
+PUBLIC = re.compile("/endolens/(login|login/callback|logout|static/.+|ohif/.+)|/auth/(token)?|/health/(live|ready)")
 """What must be open, for nobody could log in otherwise; it is of no patient."""
 
 READ_BY_POST = re.compile("/(infer|activelearning|infer/wsi|infer/wsi_v2)/.+")
@@ -258,6 +258,16 @@ def test_a_browser_logs_in_at_the_issuer_and_out_again(server: Server, browser: 
     expect(page.get_by_role("heading", name="Log in")).to_be_visible()
     assert said == []
     page.context.close()
+
+
+def test_what_watches_the_server_learns_how_it_is(server: Server) -> None:
+    assert server.ask("GET", "/health/live").json() == {"status": "live"}
+    ready = server.ask("GET", "/health/ready")
+    assert ready.status_code == 200 and set(ready.json().values()) == {"ready", "ok"}
+    numbers = server.ask("GET", "/metrics", server.issuer.token(READER)).text
+    assert re.search(r'^endolens_requests_total\{method="GET",status="401"\} [0-9.]+$', numbers, re.MULTILINE)
+    assert "endolens_jobs_waiting 0.0" in numbers
+    assert PATIENT not in numbers and UID not in numbers
 
 
 def test_every_answer_says_what_a_browser_is_to_keep_to(server: Server) -> None:
