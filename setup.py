@@ -45,6 +45,8 @@ setup(
         "pyjpegls>=1.2",  # decodes JPEG-LS
         "python-gdcm>=3.0.24",  # decodes lossless JPEG
         "dicomweb-client>=0.60",
+        "python-multipart>=0.0.20",  # a large answer of a PACS, as it comes
+        "pynetdicom>=3.0",  # receives and sends by DIMSE
         "numpy>=1.26",
         "scikit-image>=0.22",
         "scipy>=1.11",

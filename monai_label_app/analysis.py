@@ -205,7 +205,8 @@ def analyze(
             sources.append(_header(dataset))
         progress(instance.frame_count - len(lines))  # those of an instance that is left out
     if findings:
-        document = findings_report(findings, sources, algorithm_of(classifier), captures, wanted.three_dimensional)
+        algorithm = algorithm_of(classifier)
+        document = findings_report(findings, sources, algorithm, captures, wanted.three_dimensional, footage)
         report = write(document, folder / "findings", result.objects)
         for line in result.frames:
             line.outputs.append(str(report))

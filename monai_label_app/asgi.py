@@ -52,8 +52,10 @@ from monai_label_app.pacs import PacsError
 from monai_label_app.refusals import Refusals
 from monai_label_app.server import INSECURE_VARIABLE, OHIF_VARIABLE, REPORTS_VARIABLE
 from monai_label_app.uploads import Uploads
+from monai_label_app.video.player import Player
 from monai_label_app.viewers.ohif import Viewer, mended
 from monai_label_app.web.events import job_events
+from monai_label_app.web.playing import rendered, thumbnail
 
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".wasm": "application/wasm"}
 
@@ -73,9 +75,9 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
     viewer = Viewer(ohif)
     pacs = isinstance(library, PacsLibrary)
     classifier = partial(open_classifier, model)
-    uploads, jobs = Uploads(library), Jobs(library, classifier)
+    uploads, jobs, player = Uploads(library), Jobs(library, classifier), Player(library)
     datastore, reports = (lambda: app_instance().datastore()), os.environ.get(REPORTS_VARIABLE)
-    page = web.create_app(library, classifier, viewer, pacs, uploads, jobs, datastore, reports)
+    page = web.create_app(library, classifier, viewer, pacs, uploads, jobs, datastore, reports, player)
 
     async def configuration(request: Request) -> Response:
         return Response(viewer.configuration(pacs), media_type="text/javascript")
@@ -86,6 +88,12 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
         response = FileResponse(path, media_type=kind) if text is None else Response(text, media_type=kind)
         response.headers["Content-Security-Policy"] = viewer.policy(path)
         return response
+
+    async def video(request: Request) -> Response:
+        return await rendered(player, request.path_params["uid"], request)
+
+    async def frame_of_video(request: Request) -> Response:
+        return await thumbnail(player, request.path_params["uid"], request)
 
     api = monailabel.app.app
     for error, status in (
@@ -119,7 +127,11 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
     if viewer.base != "/":
         routes.append(Route("/", _home))
     if pacs:
-        routes.append(Route("/endolens/dicomweb/{path:path}", partial(forward, studies), methods=["GET"]))
+        routes.append(
+            Route("/endolens/dicomweb/{path:path}", partial(forward, studies, library, player), methods=["GET"])
+        )
+    routes.append(Route("/endolens/instances/{uid}.mp4", video))
+    routes.append(Route("/endolens/instances/{uid}.jpg", frame_of_video))
     routes.append(Route(f"/endolens{web.api.PREFIX}/jobs/{{key}}/events", partial(job_events, jobs)))
     pages = Patience(WSGIMiddleware(page))  # type: ignore[arg-type]  # a2wsgi has types of its own
     routes.append(Mount("/endolens", pages))
@@ -145,6 +157,7 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
             yield
         # Here, for a server that is told to end by SIGTERM runs nothing after it.
         await run_in_threadpool(jobs.close)
+        await run_in_threadpool(player.close)
         uploads.close()
 
     all_routes = [*routes, Mount("/", Refusals(api, app_instance))]

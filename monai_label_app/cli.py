@@ -8,7 +8,7 @@ import warnings
 
 import click
 
-from monai_label_app.commands import learning, models, operation, pictures, studies
+from monai_label_app.commands import learning, listening, models, operation, pictures, studies
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,6 +37,8 @@ for command in (
     studies.serve,
     studies.watch,
     studies.demo,
+    listening.listen,
+    listening.jobs,
     pictures.explain,
     pictures.faithfulness,
     pictures.artifacts,

@@ -24,12 +24,13 @@ from explainers.faithfulness import (
 )
 from explainers.layers import unknown
 from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.classifier.data import find_dataset
 from monai_label_app.console import Progress, silent
 from monai_label_app.explain import TOP
 from monai_label_app.folder import whole
 from monai_label_app.masks import find_masks, read_mask
 from monai_label_app.pictures import write_plot
-from monai_label_app.study import Problem, read_frame
+from monai_label_app.study import Problem, find_files, read_frame
 
 CENTRE, RANDOM = "centre", "random"
 """Baselines: a bell at the middle of the image, where a lesion often is, and noise of the map's own resolution."""
@@ -86,6 +87,17 @@ class Evaluation:
     blank: int = 0
     randomised: list[Randomised] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+
+
+def find_pictures(path: Path, label: str) -> list[Path]:
+    """The pictures of a folder, or those of a class, ``top`` for all, that a CSV file lists.
+
+    Raises:
+        ValueError: there is no such folder or file, or it is no list of pictures.
+    """
+    if path.suffix.lower() != ".csv":
+        return list(find_files([path]))
+    return [example.path for example in find_dataset(path).examples if label in (TOP, example.label)]
 
 
 def find_samples(pictures: Iterable[Path], masks: Path | None) -> tuple[list[Sample], list[Problem]]:

@@ -27,6 +27,15 @@ def whole(path: Path) -> Iterator[Path]:
         raise
 
 
+def settle(path: Path) -> None:
+    """See that a file, or the names in a folder, are on disk and not in the memory of the system alone."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def staging(out: Path) -> Iterator[Path]:
     """A hidden folder inside ``out`` to work in; whatever is left there goes when the work ends or fails."""
@@ -52,30 +61,31 @@ def add_objects(datasets: Iterable[Dataset], folder: Path) -> None:
             place = folder / str(dataset.StudyInstanceUID) / f"{dataset.SOPInstanceUID}.dcm"
             with (staged / place.name).open("wb") as file:
                 dataset.save_as(file, enforce_file_format=True)
-                file.flush()
-                os.fsync(file.fileno())
+            settle(staged / place.name)
             places.append(place)
         for place in places:
             place.parent.mkdir(exist_ok=True)
             (staged / place.name).replace(place)
+        for parent in dict.fromkeys(place.parent for place in places):
+            settle(parent)
+        settle(folder)
 
 
 def deliver(result: StudyResult, staged: Path, out: Path) -> None:
-    """Move a study's objects from the staging folder to their place and name them there in its result.
+    """Move a study's objects and other files from the staging folder to their place and name them there in its result.
 
     A study that is new in ``out`` appears in one step. One that is there gets the same objects again, each in one step.
     """
-    results = [*result.objects, *result.files]
-    if not results:
-        return
     source, target = staged / result.study_uid, out / result.study_uid
+    places = {path: target / path.relative_to(source) for path in [*result.objects, *result.files]}
+    if not places:
+        return
     if not target.exists():
         source.rename(target)
     else:
-        for path in results:
-            place = target / path.relative_to(source)
+        for path, place in places.items():
             place.parent.mkdir(exist_ok=True)
             path.replace(place)
-    result.objects = [target / path.relative_to(source) for path in result.objects]
-    result.files = [target / path.relative_to(source) for path in result.files]
-    result.rename(lambda output: str(target / Path(output).relative_to(source)))
+    result.objects = [places[path] for path in result.objects]
+    result.files = [places[path] for path in result.files]
+    result.rename(lambda output: str(places.get(Path(output), output)))

@@ -141,7 +141,7 @@ def store(files: Iterable[Received], examination: Examination, library: Library)
     for file, instance in candidates:
         uid, study = str(instance.header.SOPInstanceUID), str(instance.header.StudyInstanceUID)
         if study not in patients:
-            patients[study] = _patient(next(iter(_headers(library, study)), instance.header))
+            patients[study] = patient_of(next(iter(_headers(library, study)), instance.header))
         known = accepted[uid][1] if uid in accepted else _stored(library, uid)
         listed = study in endoscopic or _finds(library, study)
         state, reason = _judge(instance, known, patients[study], listed)
@@ -193,7 +193,7 @@ def _judge(instance: Instance, known: Instance | None, patient: str, listed: boo
             REFUSED,
             "has the SOP Instance UID of an image that is there with other content; nothing is overwritten",
         )
-    if _patient(instance.header) != patient:
+    if patient_of(instance.header) != patient:
         return REFUSED, "names another patient than the rest of its study"
     if not listed:
         return REFUSED, f"is of a study without images of modality {MODALITY}, and no others are looked for in the PACS"
@@ -234,5 +234,6 @@ def _same(one: Instance, other: Instance) -> bool:
         return False
 
 
-def _patient(header: Dataset) -> str:
+def patient_of(header: Dataset) -> str:
+    """Whose image it is: the Patient ID, or the name where there is none."""
     return str(header.get("PatientID") or "").strip() or str(header.get("PatientName") or "")

@@ -183,14 +183,15 @@ class Jobs:
 
     def _run(self, key: str) -> None:
         self._go_on(key, state=RUNNING)
-        study, unreadable = with_videos(self._library.study(self._jobs[key].study))
-        self._go_on(key, frames=expected(study))
 
         def progress(frames: int) -> None:
             self._go_on(key, done=self._jobs[key].done + frames)
 
-        with tempfile.TemporaryDirectory(prefix="endolens-analysis-") as folder:
-            result = analyze(study, self._classifier(), Path(folder), Path(folder), progress=progress)
+        with tempfile.TemporaryDirectory(prefix="endolens-analysis-") as name:
+            folder = Path(name)
+            study, unreadable = with_videos(self._library.study(self._jobs[key].study), folder)
+            self._go_on(key, frames=expected(study))
+            result = analyze(study, self._classifier(), folder, folder, progress=progress)
             # Where a file lies on the server is nobody's business.
             left_out = [*unreadable, *result.problems]
             problems = tuple(one.reason.replace(one.origin, Path(one.origin).name) for one in left_out)

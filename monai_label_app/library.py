@@ -156,8 +156,10 @@ class PacsLibrary:
 
     def instance(self, uid: str) -> Instance:
         """One object; LookupError if there is none, PacsError if the PACS cannot be asked."""
-        for study in self.studies():
-            for instance in study.instances:
+        counts = self._look()
+        # Those that are known first: an archive has many.
+        for study in sorted(counts, key=lambda one: one not in self._studies):
+            for instance in self._fetched(study, counts[study]).instances:
                 if instance.header.SOPInstanceUID == uid:
                     return instance
         raise LookupError(uid)

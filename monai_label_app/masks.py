@@ -22,6 +22,18 @@ def find_masks(folder: Path) -> dict[str, list[Path]]:
     return named
 
 
+def masks_by_picture(folder: Path) -> dict[str, Path]:
+    """Name of a picture without its suffix → its mask.
+
+    Raises:
+        ValueError: a picture has two.
+    """
+    named = find_masks(folder)
+    if twice := next((paths for paths in named.values() if len(paths) > 1), None):
+        raise ValueError(f"{twice[0]} and {twice[1]} are masks of one picture")
+    return {name: path for name, (path,) in named.items()}
+
+
 def read_mask(path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
     """Read a mask: (H, W), true on the object.
 

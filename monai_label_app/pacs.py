@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
 import requests
@@ -16,9 +16,10 @@ from dicomweb_client import DICOMwebClient
 from dicomweb_client.session_utils import create_session_from_auth
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
+from python_multipart.multipart import MultipartParser, parse_options_header
 from requests.auth import HTTPBasicAuth
 
-from monai_label_app.study import TIMELINE, Instance, Study, as_file, make_study
+from monai_label_app.study import Instance, Study, as_file, make_study
 
 if TYPE_CHECKING:  # torch comes with it
     from monai_label_app.analysis import StudyResult
@@ -31,6 +32,11 @@ TIMEOUT = (5, 60)
 
 _AS_STORED = (("application/dicom", "*"),)
 """An instance in the transfer syntax that it has; the default of DICOMweb is to decompress it."""
+
+_WHOLE = {"accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
+"""The same as a header of HTTP."""
+
+_CHUNK = 1 << 20
 
 
 def credentials() -> tuple[bytes, bytes] | None:
@@ -59,9 +65,9 @@ class Pacs:
             raise PacsError("a login does not belong into the address of a PACS, where others see it; see the README")
         self.url = url.rstrip("/")
         login = credentials()
-        session = create_session_from_auth(HTTPBasicAuth(*login)) if login else None
+        self._session = create_session_from_auth(HTTPBasicAuth(*login)) if login else requests.Session()
         with self._explained():
-            self._client = DICOMwebClient(self.url, session=session, timeout=TIMEOUT)
+            self._client = DICOMwebClient(self.url, session=self._session, timeout=TIMEOUT)
         # Its retries would keep a user waiting for half a minute to hear that nobody answers.
         self._client.set_http_retry_params(retry=False)
 
@@ -81,20 +87,24 @@ class Pacs:
         if not metadata:
             raise NotInPacsError(f"{self.url} has no study {uid}, or is not the address of a DICOMweb service")
         headers = [Dataset.from_json(item, bulk_data_uri_handler=lambda *_: None) for item in metadata]
-        return make_study(uid, [Instance(h.SOPInstanceUID, h, partial(self._read, h)) for h in headers])
+        return make_study(
+            uid, [Instance(h.SOPInstanceUID, h, partial(self._read, h), fetch=partial(self._fetch, h)) for h in headers]
+        )
 
-    def studies(self) -> dict[str, int]:
+    def studies(self, since: str = "") -> dict[str, int]:
         """Studies with endoscopy images, by QIDO-RS: Study Instance UID → number of instances, 0 if not told.
+
+        Args:
+            since: Study Date, YYYYMMDD, of the earliest; empty for all.
 
         Raises:
             PacsError: the PACS cannot be asked.
         """
         studies: dict[str, int] = {}
+        wanted = {"ModalitiesInStudy": MODALITY} | ({"StudyDate": f"{since}-"} if since else {})
         while True:
             with self._explained():
-                page = self._client.search_for_studies(
-                    search_filters={"ModalitiesInStudy": MODALITY}, offset=len(studies) or None
-                )
+                page = self._client.search_for_studies(search_filters=wanted, offset=len(studies) or None)
             found = [Dataset.from_json(item) for item in page]
             new = {str(one.StudyInstanceUID): int(one.get("NumberOfStudyRelatedInstances") or 0) for one in found}
             # An archive sends as much as it likes; one that knows no offset starts anew, and brings no news.
@@ -124,9 +134,18 @@ class Pacs:
         return stored
 
     def deliver(self, result: StudyResult) -> None:
-        """Store a study's result objects as :meth:`store` does; the result then names its outputs by their UIDs."""
+        """Store a study's result objects as :meth:`store` does; the result then names them by their UIDs.
+
+        Their files go; those of the result that are no objects stay where they are.
+        """
         self.store(dcmread(path) for path in result.objects)
-        result.rename(lambda output: "" if output.endswith(TIMELINE) else Path(output).stem)
+        for path in result.objects:
+            path.unlink()
+            with suppress(OSError):  # others lie there
+                path.parent.rmdir()
+        uids = {str(path): path.stem for path in result.objects}
+        result.objects = []
+        result.rename(lambda output: uids.get(output, output))
 
     def _instances(self, study: str, series: str) -> set[str]:
         try:
@@ -157,6 +176,18 @@ class Pacs:
                 header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID, media_types=_AS_STORED
             )
 
+    def _fetch(self, header: Dataset, path: Path) -> None:
+        """Write an object to a file as it comes: a long video does not fit into the memory."""
+        uids = header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID
+        address = "{}/studies/{}/series/{}/instances/{}".format(self.url, *uids)
+        with (
+            self._explained(),
+            self._session.get(address, headers=_WHOLE, stream=True, timeout=TIMEOUT) as answer,
+            path.open("wb") as file,
+        ):
+            answer.raise_for_status()
+            _write_part(answer.headers.get("content-type"), answer.iter_content(_CHUNK), file)
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -172,3 +203,21 @@ class Pacs:
             raise PacsError(f"the PACS at {self.url} did not answer in time") from error
         except (requests.RequestException, ValueError, KeyError) as error:
             raise PacsError(f"{self.url} does not answer as a DICOMweb service: {error}") from error
+
+
+def _write_part(content_type: str | None, chunks: Iterable[bytes], file: BinaryIO) -> None:
+    """Write the one part of a multipart answer; one that is not in parts as it is."""
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if boundary is None:
+        file.writelines(chunks)
+        return
+    ended: list[None] = []
+
+    def write(data: bytes, start: int, end: int) -> None:
+        file.write(data[start:end])
+
+    parser = MultipartParser(boundary, {"on_part_data": write, "on_end": lambda: ended.append(None)})
+    for chunk in chunks:
+        parser.write(chunk)
+    if not ended:
+        raise ValueError("an answer is cut off")

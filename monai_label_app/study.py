@@ -63,12 +63,14 @@ class Instance:
         header: its attributes without the pixels.
         read: returns the whole dataset; raises :class:`UnreadableError`.
         converted: it was made from a picture and stands in no archive yet.
+        fetch: of an object in an archive: writes the whole of it to a file, without holding it in memory.
     """
 
     origin: str
     header: Dataset
     read: Callable[[], Dataset]
     converted: bool = False
+    fetch: Callable[[Path], None] | None = None
 
     @property
     def refusal(self) -> str | None:
@@ -96,16 +98,35 @@ class Instance:
         return str(self.header.get("PhotometricInterpretation")) == "YBR_PARTIAL_420"
 
     @property
+    def plays(self) -> bool:
+        """It is shown as a video, a recording or a clip of one: a stream, or many frames with times."""
+        long = self.frame_count >= LONG and frame_seconds(self.header) is not None
+        return self.header.SOPClassUID in READABLE and (self.streamed or long)
+
+    @property
     def is_video(self) -> bool:
-        """An endoscopy image that is watched as a video: a stream, or many frames with times."""
-        if self.header.SOPClassUID not in READABLE or is_own_result(self.header):
-            return False
-        return self.streamed or (self.frame_count >= LONG and frame_seconds(self.header) is not None)
+        """It is watched as a video when its study is analysed: a recording, no clip that was cut here."""
+        return self.plays and not is_own_result(self.header)
 
     @property
     def belongs_beside_images(self) -> bool:
         """A result of ours, or an object without pictures: a report, a presentation state."""
         return is_own_result(self.header) or ("Rows" not in self.header and self.header.SOPClassUID not in READABLE)
+
+    def file(self, folder: Path) -> Path:
+        """A file of it: the one that it lies in, else one in ``folder`` that it is fetched to.
+
+        Raises:
+            PacsError: it cannot be fetched.
+        """
+        place = Path(self.origin)
+        if not place.is_file():
+            place = folder / f"{self.header.SOPInstanceUID}.dcm"
+            if self.fetch:
+                self.fetch(place)
+            else:
+                self.read().save_as(place, enforce_file_format=True)
+        return place
 
     @property
     def frame_count(self) -> int:
@@ -125,6 +146,11 @@ class Study:
     def images(self) -> Study:
         """The same study with nothing but the images that can be analysed."""
         return Study(self.uid, tuple(instance for instance in self.instances if instance.refusal is None))
+
+    @property
+    def videos(self) -> tuple[Instance, ...]:
+        """What plays: recordings, then the clips that were cut from them."""
+        return tuple(sorted((one for one in self.instances if one.plays), key=lambda one: not one.is_video))
 
     @property
     def watchable(self) -> bool:
@@ -298,7 +324,7 @@ def read_studies(paths: Iterable[Path]) -> tuple[list[Study], list[Problem]]:
     files = list(find_files(paths))
     instances, problems = read_instances(files)
     recordings, unreadable = _video_files(files, named)
-    stored, damaged = _opened(instances)
+    stored, damaged = _opened(instances, lambda one: Path(one.origin))
     recordings += stored
     problems += [*unreadable, *damaged]
     images = []
@@ -315,9 +341,17 @@ def read_studies(paths: Iterable[Path]) -> tuple[list[Study], list[Problem]]:
     return group(images, recordings), problems
 
 
-def with_videos(study: Study) -> tuple[Study, list[Problem]]:
-    """A study of a library with what can be analysed, its videos opened; and what could not be used."""
-    recordings, problems = _opened(study.instances)
+def with_videos(study: Study, folder: Path) -> tuple[Study, list[Problem]]:
+    """A study of a library with what can be analysed, its videos opened; and what could not be used.
+
+    Args:
+        study: of the library.
+        folder: gets the videos of an archive, and is kept as long as they are used.
+
+    Raises:
+        PacsError: a video cannot be fetched.
+    """
+    recordings, problems = _opened(study.instances, lambda one: one.file(folder))
     images = [one for one in study.images.instances if not one.is_video]
     return Study(study.uid, tuple(_originals(images) if recordings else images), tuple(recordings)), problems
 
@@ -327,21 +361,21 @@ def _originals(images: Iterable[Instance]) -> list[Instance]:
     return [one for one in images if one.converted or one.header.get("InstanceCreatorUID") != CONVERTER]
 
 
-def _opened(instances: Iterable[Instance]) -> tuple[list[Recording], list[Problem]]:
-    """The videos among instances: of files read where they lie, else fetched; and which cannot be read."""
+def _opened(
+    instances: Iterable[Instance], file_of: Callable[[Instance], Path]
+) -> tuple[list[Recording], list[Problem]]:
+    """The videos among instances, and which cannot be read."""
     recordings, problems = [], []
     for instance in instances:
         if not instance.is_video:
             continue
-        place = Path(instance.origin)
         try:
-            source = place if place.is_file() else instance.read()
-            movie = open_dicom(instance.origin, instance.header, source, instance.streamed)
+            file = file_of(instance)
+            movie = open_dicom(instance.origin, instance.header, file, instance.streamed)
         except UnreadableError as error:
             problems.append(Problem(instance.origin, str(error)))
             continue
-        size = source.stat().st_size if isinstance(source, Path) else len(source.PixelData)
-        recordings.append(Recording(movie, instance.header, stored=True, size=size))
+        recordings.append(Recording(movie, instance.header, stored=True, size=file.stat().st_size))
     return recordings, problems
 
 

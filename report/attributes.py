@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from highdicom import ContributingEquipment, PatientSexValues
 from highdicom.sr import (
+    AlgorithmIdentification,
     CodedConcept,
     ContainerContentItem,
     ContentSequence,
@@ -36,6 +37,9 @@ from report.terms import long_string, plain_text, short_text
 from report.uids import derive
 
 MANUFACTURER = "EndoLens"
+
+PERCENT = CodedConcept("%", "UCUM", "Percent")
+"""Of probabilities."""
 
 CONVERTER = derive("converter of pictures")
 """Instance Creator UID of the images that an analysis made of pictures."""
@@ -169,6 +173,17 @@ def device_observer(algorithm: Algorithm) -> ObserverContext:
             manufacturer_name=MANUFACTURER,
             model_name=plain_text(algorithm.name),
         ),
+    )
+
+
+def identification(algorithm: Algorithm, asked: Sequence[str]) -> AlgorithmIdentification:
+    """The model and what it was asked (TID 4019), each as ``name: value``; a notice follows."""
+    notice = [algorithm.notice] if plain_text(algorithm.notice).strip() else []
+    return AlgorithmIdentification(
+        name=plain_text(algorithm.name),
+        version=plain_text(algorithm.version),
+        parameters=[plain_text(one) for one in (*asked, *notice)],
+        manufacturer=MANUFACTURER,
     )
 
 

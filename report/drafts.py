@@ -22,21 +22,16 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    create_engine,
-    event,
     insert,
-    make_url,
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
+from report.database import open_database
 from report.examination import ExaminationReport, Signature
 from report.findings import Algorithm
 from report.record import from_json, to_json
-
-LOCKED_SECONDS = 30
-"""How long one waits for another who is writing to SQLite."""
 
 _TABLES = MetaData()
 
@@ -123,17 +118,7 @@ class Drafts:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            address = make_url(url)
-            sqlite = address.get_backend_name() == "sqlite"
-            options = {"timeout": LOCKED_SECONDS} if sqlite else {}
-            self._engine = create_engine(address, connect_args=options, pool_pre_ping=not sqlite)
-            if sqlite:
-                event.listen(self._engine, "connect", _write_ahead)
-            _TABLES.create_all(self._engine)
-        except (SQLAlchemyError, ImportError, ValueError) as error:
-            # The address may hold a password, and SQLAlchemy's own message the address.
-            raise ValueError(f"the database of reports cannot be opened: {_reason(error)}") from error
+        self._engine = open_database(url, _TABLES, "reports")
 
     def current(self, study: str) -> Version:
         """The version that counts.
@@ -253,16 +238,6 @@ class Drafts:
                 return _current(connection, study)
             signed = _current(connection, study)
             return _next(connection, study, signed.number, signed.report, author)
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
-
-
-def _write_ahead(connection: Any, _: Any) -> None:
-    # Readers do not wait for a writer, and a version is on disk when it is said to be saved.
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
 
 
 def _current(connection: Connection, study: str) -> Version:

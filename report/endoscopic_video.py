@@ -105,7 +105,7 @@ def video_still(
     still = _begun(video, VLEndoscopicImageStorage, ExplicitVRLittleEndian)
     still.SOPInstanceUID = derive("video still", video.SOPInstanceUID, number)
     still.file_meta.MediaStorageSOPInstanceUID = still.SOPInstanceUID
-    still.SeriesInstanceUID = derive("video stills", video.StudyInstanceUID)
+    still.SeriesInstanceUID = _stills(video)
     still.SeriesNumber, still.SeriesDescription = STILLS, "Stills of videos"
     still.Manufacturer = ""
     still.InstanceNumber = instance_number
@@ -114,6 +114,15 @@ def video_still(
     _say_loss(still, coding)
     set_pixels(still, pixels)
     return still
+
+
+def is_still(header: Dataset) -> bool:
+    """Whether an object is of the series of :func:`video_still`."""
+    return bool(header.get("SeriesInstanceUID") == _stills(header))
+
+
+def _stills(video: Dataset) -> UID:
+    return derive("video stills", video.StudyInstanceUID)
 
 
 def video_clip(

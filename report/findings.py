@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from pydicom import Dataset
 
 GRAD_CAM, GUIDED_GRAD_CAM = "Grad-CAM", "Guided Grad-CAM"
 """Methods by the names that reports give them."""
@@ -68,6 +71,9 @@ class Segment:
         peak, mean: of the class's probability, 0 to 1.
         still: SOP Instance UID of the image that stands for it; empty if what it shows is shown already.
         time: of the still, in seconds.
+        video: SOP Instance UID of the DICOM object that shows it: the video, or its clip where that is no DICOM.
+        begun, ended: when that object begins and ends, in the same seconds as the other times.
+        frame: number of the still in that object, from 1.
     """
 
     label: str
@@ -77,6 +83,10 @@ class Segment:
     mean: float
     still: str = ""
     time: float = 0.0
+    video: str = ""
+    begun: float = 0.0
+    ended: float = math.inf
+    frame: int = 1
 
 
 @dataclass(frozen=True)
@@ -88,12 +98,14 @@ class Footage:
         looked_at: frames that were classified.
         frames: frames that were sampled, with those that showed nothing.
         landmarks: sites that the machine can tell → whether one was seen; see :mod:`report.completeness`.
+        videos: headers of the DICOM objects that show the segments.
     """
 
     segments: tuple[Segment, ...] = ()
     looked_at: int = 0
     frames: int = 0
     landmarks: tuple[tuple[str, bool], ...] = ()
+    videos: tuple[Dataset, ...] = ()
 
 
 NO_VIDEO = Footage()

@@ -32,22 +32,24 @@ from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from report.attributes import (
     MANUFACTURER,
+    PERCENT,
     completed,
     device_observer,
     filled,
     heading,
+    identification,
     is_multi_frame,
     is_own_result,
     processing_equipment,
     series_description,
     tracking,
 )
-from report.findings import Algorithm, Explanation, Finding
-from report.terms import plain_text, term
+from report.findings import NO_VIDEO, Algorithm, Explanation, Finding, Footage
+from report.terms import term
 from report.uids import derive
+from report.video_segments import segments_container
 
 SERIES_NUMBER = 902
-_PERCENT = CodedConcept("%", "UCUM", "Percent")
 _METHOD, _LAYER, _CLASS = "Method", "Target layer", "Class"
 """Algorithm parameters (TID 4019), each written as ``name: value``."""
 _PARAMETERS = 4
@@ -60,6 +62,7 @@ def findings_report(
     algorithm: Algorithm,
     captures: Sequence[Dataset] = (),
     three_dimensional: bool = False,
+    footage: Footage = NO_VIDEO,
 ) -> Dataset:
     """Make the findings report of one study: TID 1500, one TID 1410 group a finding.
 
@@ -72,6 +75,7 @@ def findings_report(
         algorithm: the model, named in every group.
         captures: the Secondary Captures that findings name; their headers are enough.
         three_dimensional: a Comprehensive 3D SR, as IHE AI Results asks for, in the place of a Comprehensive SR.
+        footage: what was seen when in the study's videos, and the stills of which are among the sources.
 
     Raises:
         ValueError: no finding, sources of several studies, or a finding on an image or with a capture that is not
@@ -81,7 +85,7 @@ def findings_report(
     shown = {capture.SOPInstanceUID: capture for capture in captures}
     if not findings:
         raise ValueError("a findings report needs at least one finding")
-    if len({header.StudyInstanceUID for header in (*headers.values(), *captures)}) != 1:
+    if len({header.StudyInstanceUID for header in (*headers.values(), *captures, *footage.videos)}) != 1:
         raise ValueError("the sources of a findings report must belong to one study")
     missing = [f.sop_instance_uid for f in findings if f.sop_instance_uid not in headers]
     missing += [uid for f in findings for uid in f.captures if uid not in shown]
@@ -91,7 +95,8 @@ def findings_report(
     maps = sorted({f"{f.explanation.method} {f.explanation.layer}" for f in findings})
     made_of = (first.StudyInstanceUID, algorithm.name, algorithm.version, *maps, *headers, *shown)
     made_of = (*made_of, "3D") if three_dimensional else made_of
-    identification = cache(partial(_identification, algorithm))
+    made_of = (*made_of, *map(str, footage.segments))
+    asked = cache(partial(_asked, algorithm))
     content = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=device_observer(algorithm)),
         procedure_reported=_procedure(first),
@@ -100,15 +105,18 @@ def findings_report(
                 finding,
                 headers[finding.sop_instance_uid],
                 algorithm,
-                identification(finding.explanation.method, finding.explanation.layer, finding.explanation.label),
+                asked(finding.explanation.method, finding.explanation.layer, finding.explanation.label),
                 [shown[uid] for uid in finding.captures],
             )
             for finding in findings
         ],
         title=codes.DCM.ImagingMeasurementReport,
     )
+    if footage.segments:
+        videos = {video.SOPInstanceUID: video for video in footage.videos}
+        content[0].ContentSequence.append(segments_container(footage.segments, videos, headers, algorithm))
     document = (Comprehensive3DSR if three_dimensional else ComprehensiveSR)(
-        evidence=[*headers.values(), *captures],
+        evidence=[*headers.values(), *captures, *footage.videos],
         content=heading(codes.DCM.ImagingMeasurementReport),
         series_instance_uid=derive("findings series", *made_of),
         series_number=SERIES_NUMBER,
@@ -176,29 +184,18 @@ def _procedure(source: Dataset) -> CodedConcept:
     return CodedConcept(*codes.SCT.ImagingProcedure[:3])
 
 
-def _identification(algorithm: Algorithm, method: str, layer: str, label: str) -> AlgorithmIdentification:
-    """The model and what it was asked (TID 4019), the same items in every group that they hold for."""
-    parameters = [
-        f"{_METHOD}: {method}",
-        f"{_LAYER}: {layer}",
-        f"{_CLASS}: {label}",
-        f"Probability: of the whole frame, {'calibrated' if algorithm.calibrated else 'not calibrated'}",
-    ]
-    if plain_text(algorithm.notice).strip():
-        parameters.append(algorithm.notice)
-    return AlgorithmIdentification(
-        name=plain_text(algorithm.name),
-        version=plain_text(algorithm.version),
-        parameters=[plain_text(one) for one in parameters],
-        manufacturer=MANUFACTURER,
-    )
+def _asked(algorithm: Algorithm, method: str, layer: str, label: str) -> AlgorithmIdentification:
+    """The model and what it was asked, the same items in every group that they hold for."""
+    said = "calibrated" if algorithm.calibrated else "not calibrated"
+    parameters = [f"{_METHOD}: {method}", f"{_LAYER}: {layer}", f"{_CLASS}: {label}"]
+    return identification(algorithm, [*parameters, f"Probability: of the whole frame, {said}"])
 
 
 def _group(
     finding: Finding,
     source: Dataset,
     algorithm: Algorithm,
-    identification: AlgorithmIdentification,
+    asked: AlgorithmIdentification,
     captures: Sequence[Dataset],
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     explanation = finding.explanation
@@ -217,8 +214,8 @@ def _group(
         ),
         finding_type=meaning.finding,
         finding_sites=[FindingSite(meaning.site)] if meaning.site else None,
-        measurements=[Measurement(codes.DCM.Probability, value=round(100 * explanation.probability, 2), unit=_PERCENT)],
-        algorithm_id=identification,
+        measurements=[Measurement(codes.DCM.Probability, value=round(100 * explanation.probability, 2), unit=PERCENT)],
+        algorithm_id=asked,
     )
     group[0].ContentSequence.extend(_visual_explanation(capture) for capture in captures)
     return group

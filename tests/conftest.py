@@ -41,6 +41,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--screenshots", type=Path, help="draw the pictures of docs/ anew, into this folder")
+    parser.addoption("--kills", type=int, help="how often a node is killed in each test of test_durability.py")
+    parser.addoption("--seed", type=int, default=1, help="of the moments at which it is killed")
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from monai_label_app.classifier.duplicates import fingerprint, near_duplicates
 from monai_label_app.console import Progress, silent
+from monai_label_app.folder import whole
 from monai_label_app.frames import in_one_line
 from monai_label_app.pictures import PICTURE_SUFFIXES
 from monai_label_app.study import Problem, read_frame
@@ -236,6 +237,14 @@ def _listed(table: Path) -> Iterator[Example]:
             raise ValueError(f"{table} names {path} twice")
         seen.add(path)
         yield Example(path, label, group or str(path))
+
+
+def write_list(examples: Iterable[Example], table: Path) -> None:
+    """Write pictures as the CSV file that :func:`find_dataset` reads, with their places on this machine."""
+    with whole(table) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(("path", "label", "group"))
+        rows.writerows((example.path.resolve(), example.label, example.group) for example in examples)
 
 
 def _polyps(folder: Path) -> Iterator[Example]:

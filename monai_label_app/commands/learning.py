@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from monai_label_app.commands.options import model_option, result_file, result_folder, weights_option
+from monai_label_app.commands.options import adding, model_option, result_file, result_folder, weights_option
 from monai_label_app.console import explained, fail, name_problems, notice, progress, silent
 
 
@@ -36,7 +35,7 @@ def _widths(_context: click.Context, _parameter: click.Parameter, given: str) ->
     return factors if len(factors) > 1 else factors[0]
 
 
-_RECIPE = (
+_recipe_options = adding(
     click.option("--architecture", default="vgg19", show_default=True, help="A torchvision classification network."),
     click.option(
         "--width",
@@ -84,13 +83,7 @@ _RECIPE = (
     ),
     click.option("--seed", default=0, show_default=True, help="Of everything random."),
 )
-
-
-def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """How a network is trained."""
-    for option in reversed(_RECIPE):
-        command = option(command)
-    return command
+"""How a network is trained."""
 
 
 @click.command()
@@ -189,11 +182,11 @@ def train(
     from dataclasses import replace
 
     from monai_label_app.classifier.checkpoint import save
-    from monai_label_app.classifier.data import Dataset, divide, read_dataset
+    from monai_label_app.classifier.data import Dataset, divide, read_dataset, write_list
     from monai_label_app.classifier.distributed import group, leads
     from monai_label_app.classifier.network import calibrate
     from monai_label_app.classifier.training import Recipe, Training
-    from monai_label_app.masks import find_masks
+    from monai_label_app.masks import masks_by_picture
 
     if out.suffix != ".safetensors":
         fail(f"--out {out} must end in .safetensors")
@@ -206,10 +199,9 @@ def train(
         everything = Dataset(found.classes, (*found.examples, *found.extra))
         examples, aside = divide(everything, validation, options["seed"])
         folder.mkdir(parents=True, exist_ok=True)
-        several = find_masks(masks) if masks else {}
-        if twice := next((paths for paths in several.values() if len(paths) > 1), None):
-            fail(f"{twice[0]} and {twice[1]} are masks of one picture")
-        named = {stem: path for stem, (path,) in several.items()}
+        if leads() and aside:
+            write_list(aside, folder / "kept-aside.csv")
+        named = masks_by_picture(masks) if masks else {}
         recipe = Recipe(**options)
         runs = [Training(recipe, found.classes, examples, aside, named, folder, shown)]
         card = runs[0].run()

@@ -38,10 +38,42 @@ method_option = click.option(
 )
 weights_option = click.option("--weights", metavar="imagenet|FILE", help="Weights for a network by name.")
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-def endpoint_options(port: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+
+def adding(*options: Decorator) -> Decorator:
+    """Several options as one decorator."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+result_options = adding(
+    click.option("--guided", is_flag=True, help="Also a guided Grad-CAM heatmap of every frame."),
+    click.option("--layer-walk", is_flag=True, help="Also a series that walks through the layers of every frame."),
+    click.option("--segmentation", is_flag=True, help="Also the regions of every frame as a DICOM Segmentation."),
+    click.option("--key-images", is_flag=True,
+                 help="Also a Key Object Selection: the most certain image of each class, with its heatmap."),
+    click.option("--report", is_flag=True,
+                 help="Also a draft of the examination's report: Structured Report, PDF in DICOM, and FHIR "
+                 "(STUDY.fhir.json)."),
+    click.option("--caption/--no-caption", default=True, show_default=True,
+                 help="A strip under every heatmap: colours, class, probability, layer, model."),
+    click.option("--compression", type=click.Choice(["lossless", "jpeg", "none"]), default="lossless",
+                 show_default=True, help="Of heatmaps: JPEG-LS without loss, baseline JPEG, or none."),
+    click.option("--comprehensive-3d", "three_dimensional", is_flag=True,
+                 help="The findings as a Comprehensive 3D SR, as IHE AI Results asks."),
+)  # fmt: skip
+"""What an analysis writes: the attributes of :class:`monai_label_app.analysis.Wanted`."""
+
+
+def endpoint_options(port: int) -> Decorator:
     """Where a server listens, on this port unless told otherwise, and whom it lets in."""
-    options = [
+    return adding(
         click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
         click.option("--port", default=port, show_default=True, type=click.IntRange(1, 65535), help="Of the address."),
         click.option(
@@ -61,14 +93,7 @@ def endpoint_options(port: int) -> Callable[[Callable[..., Any]], Callable[..., 
             for part in ("certificate", "key")
         ),
         click.option("--insecure", is_flag=True, help="Let other machines in though nothing asks them who they are."),
-    ]
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+    )
 
 
 def endpoint(given: dict[str, Any]) -> Endpoint:

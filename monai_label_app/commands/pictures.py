@@ -111,6 +111,8 @@ def faithfulness(
 ) -> None:
     """Measure whether the maps of the pictures in FOLDER are true, beside a map of the centre and a random one.
 
+    FOLDER may also be a CSV file with the columns path and label, of which --class NAME takes its own.
+
     Pointing game and energy in mask: do they lie on the object? Deletion and insertion: does the network need what they
     show? Randomisation: do they depend on the weights?
 
@@ -123,12 +125,11 @@ def faithfulness(
     from explainers import METHODS
     from monai_label_app import faithfulness as measures
     from monai_label_app.classifier.classifier import open_classifier
-    from monai_label_app.study import find_files
 
     if out.suffix.lower() != ".png" or not out.parent.is_dir():
         fail(f"--out {out} is not a .png file in a folder that exists")
     with explained(out):
-        samples, problems = measures.find_samples(find_files([folder]), masks)
+        samples, problems = measures.find_samples(measures.find_pictures(folder, label), masks)
         if limit and limit < len(samples):
             samples = [samples[number * len(samples) // limit] for number in range(limit)]
         classifier = open_classifier(model, weights)

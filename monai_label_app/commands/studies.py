@@ -10,7 +10,14 @@ from typing import Any
 
 import click
 
-from monai_label_app.commands.options import endpoint, endpoint_options, model_option, result_folder, weights_option
+from monai_label_app.commands.options import (
+    endpoint,
+    endpoint_options,
+    model_option,
+    result_folder,
+    result_options,
+    weights_option,
+)
 from monai_label_app.console import explained, fail, name_problems, notice
 from report.endoscopic_image import Examination
 
@@ -57,26 +64,11 @@ def _examination_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("inputs", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--out", type=result_folder, default=Path("endolens-results"), show_default=True,
-    help="Folder for the results and summary.json; with --pacs, for summary.json alone.",
+    help="Folder for the results and summary.json; with --pacs, for summary.json, the clips as MP4, and timeline.html.",
 )  # fmt: skip
 @click.option("--pacs", metavar="URL", help="DICOMweb address of a PACS: fetch from there, store back to there.")
 @click.option("--study", metavar="UID", help="Study Instance UID, with --pacs.")
-@click.option("--guided", is_flag=True, help="Also a guided Grad-CAM heatmap of every frame.")
-@click.option("--layer-walk", is_flag=True, help="Also a series that walks through the layers of every frame.")
-@click.option("--segmentation", is_flag=True, help="Also the regions of every frame as a DICOM Segmentation.")
-@click.option("--key-images", is_flag=True,
-              help="Also a Key Object Selection: the most certain image of each class, with its heatmap.")  # fmt: skip
-@click.option(
-    "--report",
-    is_flag=True,
-    help="Also a draft of the examination's report: Structured Report, PDF in DICOM, and FHIR (STUDY.fhir.json).",
-)
-@click.option("--caption/--no-caption", default=True, show_default=True,
-              help="A strip under every heatmap: colours, class, probability, layer, model.")  # fmt: skip
-@click.option("--compression", type=click.Choice(["lossless", "jpeg", "none"]), default="lossless", show_default=True,
-              help="Of heatmaps: JPEG-LS without loss, baseline JPEG, or none.")  # fmt: skip
-@click.option("--comprehensive-3d", "three_dimensional", is_flag=True,
-              help="The findings as a Comprehensive 3D SR, as IHE AI Results asks.")  # fmt: skip
+@result_options
 @click.option("--rate", type=_Rate(), default="10", show_default=True,
               help="Frames of a video that are looked at in a second, or: all.")  # fmt: skip
 @model_option
@@ -110,19 +102,18 @@ def analyze(
     choice = analysis.Wanted(**wanted)
     with explained(out):
         archive = Pacs(pacs) if pacs else None
-        if archive and study:
-            fetched, problems = with_videos(archive.study(study))
-            studies = [fetched]
-        else:
-            studies, problems = read_studies(inputs)
-        name_problems(problems)
-        videos = sum(len(one.recordings) for one in studies)
-        frames = sum(footage.expected(one, rate) for one in studies)
-        if not (frames or videos):
-            fail("there is no endoscopic image to analyse")
-        classifier = open_classifier(model, weights)
-        notice(classifier)
+        studies, problems = ([archive.study(study)], []) if archive and study else read_studies(inputs)
         with folder.staging(out) as staged:
+            if archive:
+                fetched, problems = with_videos(studies[0], staged)
+                studies = [fetched]
+            name_problems(problems)
+            videos = sum(len(one.recordings) for one in studies)
+            frames = sum(footage.expected(one, rate) for one in studies)
+            if not (frames or videos):
+                fail("there is no endoscopic image to analyse")
+            classifier = open_classifier(model, weights)
+            notice(classifier)
             results = []
             with click.progressbar(length=frames, label="Analysing", file=sys.stderr) as bar:
                 for one in studies:
@@ -138,8 +129,7 @@ def analyze(
             for result in results:
                 if archive:
                     archive.deliver(result)
-                else:
-                    folder.deliver(result, staged, out)
+                folder.deliver(result, staged, out)
             for result in results:
                 if result.fhir:
                     (staged / f"{result.study_uid}.fhir.json").write_text(result.fhir, encoding="utf-8")

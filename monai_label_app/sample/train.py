@@ -29,7 +29,7 @@ from monai_label_app.classifier.network import KVASIR_CLASSES
 from monai_label_app.classifier.prepare import prepare
 from monai_label_app.classifier.training import Recipe, Training
 from monai_label_app.console import progress
-from monai_label_app.masks import find_masks
+from monai_label_app.masks import masks_by_picture
 from monai_label_app.sample import MODEL
 from monai_label_app.sample.frames import render
 
@@ -79,7 +79,7 @@ def train(
     found = read_dataset(dataset, polyps, progress)
     examples, aside = divide(Dataset(found.classes, (*found.examples, *found.extra)), validation, _RECIPE.seed)
     drawn, shown = _write_frames(run / "frames")
-    known = {stem: paths[0] for stem, paths in (find_masks(masks) if masks else {}).items()}
+    known = masks_by_picture(masks) if masks else {}
     recipe = replace(_RECIPE, weights=str(teacher), teacher=str(teacher))
     return Training(recipe, KVASIR_CLASSES, (*examples, *drawn), aside, {**known, **shown}, run, progress)
 

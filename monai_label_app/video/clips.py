@@ -6,10 +6,13 @@ A clip has no sound: what is said in an examination room belongs to nobody's rep
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import attrgetter
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -44,6 +47,9 @@ _CODING = {"profile": "high", "crf": "18", "preset": "veryfast"}
 
 _REORDERED = 32
 """Packets after a cut in which a frame from before it could still come; H.264 holds back 16 frames at most."""
+
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -93,19 +99,34 @@ def cut(movie: Movie, start: float, end: float, around: float, path: Path) -> Cl
 def can_be_copied(movie: VideoFile) -> bool:
     """Whether the stream is one that DICOM takes: H.264 of its profiles and levels, whole frames, upright."""
     profile, level = movie.h264 or (0, 0)
-    plain = movie.seekable and not movie.interlaced and not movie.rotation and movie.pixel_format == "yuv420p"
     fits = movie.width <= _LARGEST[0] and movie.height <= _LARGEST[1]
-    return plain and fits and profile in _PROFILES and level <= _LEVEL
+    return movie.plain and fits and profile in _PROFILES and level <= _LEVEL
 
 
-def copy_whole(movie: VideoFile, path: Path) -> Clip:
-    """Copy all of a stream that can be copied into an MP4 file, without sound."""
+def copy_whole(movie: VideoFile, path: Path, progress: Callable[[float], None] = lambda seconds: None) -> Clip:
+    """Copy all of a plain H.264 stream into an MP4 file, without sound, its first frame at 0.
+
+    Args:
+        movie: the video.
+        path: the file, which is replaced.
+        progress: called with the time of each frame; what it raises ends the work.
+    """
     with movie.packets(0) as (stream, packets):
-        count = _mux(stream, packets, path, own=False)
+        first = round(movie.first / stream.time_base) if stream.time_base else 0
+        count = _mux(stream, _told(packets, movie.time_of, progress), path, first, own=False)
     _fill_up(path)
     rate = Fraction(movie.rate).limit_denominator(1001)
     shape = movie.width, movie.height
     return Clip(path, 0.0, movie.duration, count, rate, *shape, copied=True, level=(movie.h264 or (0, 0))[1])
+
+
+def code_whole(movie: Movie, path: Path, progress: Callable[[float], None] = lambda seconds: None) -> Clip:
+    """Code all of a video anew into an MP4 file of H.264, without sound; for the rest, as :func:`copy_whole`.
+
+    Raises:
+        UnreadableError: no frame of it can be decoded any more.
+    """
+    return _encoded(movie, 0.0, math.inf, path, progress, own=False)
 
 
 def _copied(movie: VideoFile, start: float, end: float, path: Path) -> Clip | None:
@@ -177,7 +198,20 @@ def _mux(stream: av.VideoStream, packets: Iterable[Packet], path: Path, start: i
     return count
 
 
-def _encoded(movie: Movie, start: float, end: float, path: Path) -> Clip:
+def _told(items: Iterable[Item], time_of: Callable[[Item], float], progress: Callable[[float], None]) -> Iterator[Item]:
+    for item in items:
+        progress(time_of(item))
+        yield item
+
+
+def _encoded(
+    movie: Movie,
+    start: float,
+    end: float,
+    path: Path,
+    progress: Callable[[float], None] = lambda seconds: None,
+    own: bool = True,
+) -> Clip:
     """The clip coded anew, at a constant rate: each frame is the one that is shown at its moment."""
     first = next(movie.shots(start), None)
     if first is None:
@@ -187,14 +221,15 @@ def _encoded(movie: Movie, start: float, end: float, path: Path) -> Clip:
     side = min(_LARGEST[1], int(_LARGEST[0] * min(width, height) / max(width, height)))
     height, width = (length // 2 * 2 for length in first.picture.pixels(side).shape[:2])  # colours are of 2 x 2 pixels
     count = 0
-    with _output(path) as output:
+    shots = _told(movie.shots(first.time), attrgetter("time"), progress)
+    with _output(path, own) as output:
         stream = output.add_stream("libx264", rate=rate)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         level = 41 if -(-width // 16) * -(-height // 16) * rate <= _BLOCKS else _LEVEL
         stream.options = {**_CODING, "level": str(level), "g": str(max(1, round(rate)))}
         steps = (first.time + place / rate for place in itertools.count())
         moments = itertools.takewhile(lambda moment: moment < end - TICK, steps)
-        for count, (_, shot) in enumerate(shown_at(moments, movie.shots(first.time), movie.rate), start=1):
+        for count, (_, shot) in enumerate(shown_at(moments, shots, movie.rate), start=1):
             pixels = shot.picture.pixels(side)[:height, :width]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24")
             frame.pts, frame.time_base = count - 1, 1 / rate

@@ -160,11 +160,22 @@ class VideoFile:
         with self._open() as container:
             stream = container.streams.video[0]
             self._seek(container, start)
-            yield stream, (one for one in container.demux(stream) if one.pts is not None and one.dts is not None)
+            yield stream, _in_order(one for one in container.demux(stream) if one.pts is not None)
+
+    @property
+    def plain(self) -> bool:
+        """Whole, upright frames in eight bits and 4:2:0, with times, that can be jumped to."""
+        return self.seekable and not self.interlaced and not self.rotation and self.pixel_format == "yuv420p"
+
+    def frame_times(self) -> NDArray[np.float64]:
+        """When each frame of a plain video is shown, in seconds after the first: (N,), rising. None is decoded."""
+        with self.packets(0) as (_, packets):
+            times = np.array(sorted(map(self.time_of, packets)))
+        return times[times > -TICK]
 
     def time_of(self, packet: Packet) -> float:
         """When a coded frame is shown, in seconds after the first frame."""
-        return float((packet.pts or 0) * (packet.time_base or Fraction(0)) - self._first)
+        return float((packet.pts or 0) * (packet.time_base or Fraction(0)) - self.first)
 
     def _open(self) -> InputContainer:
         source = str(self._source) if isinstance(self._source, Path) else self._source()
@@ -196,7 +207,7 @@ class VideoFile:
         # A bare stream has no times; one that lies may have some, and none at the beginning.
         self.timed = first.pts is not None
         self.seekable = self.timed and container.format.name not in _UNSEEKABLE
-        self._first = first.pts * first.time_base if first.pts is not None and first.time_base else Fraction(0)
+        self.first = first.pts * first.time_base if first.pts is not None and first.time_base else Fraction(0)
 
     def _decode(self, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
         with self._open() as container:
@@ -210,14 +221,14 @@ class VideoFile:
             frames = _frames_of(container)
             for index, frame in enumerate(_deinterlaced(frames, stream) if self.interlaced else frames):
                 if self.timed and frame.pts is not None and frame.time_base is not None:
-                    yield float(frame.pts * frame.time_base - self._first), frame
+                    yield float(frame.pts * frame.time_base - self.first), frame
                 else:
                     yield index / self.rate, frame
 
     def _seek(self, container: InputContainer, start: float) -> None:
         stream = container.streams.video[0]
         if start > 0 and self.seekable and stream.time_base:
-            container.seek(int((Fraction(start) + self._first) / stream.time_base), stream=stream)
+            container.seek(int((Fraction(start) + self.first) / stream.time_base), stream=stream)
 
 
 def shown_at(moments: Iterator[float], shots: Iterator[Shot], rate: float) -> Iterator[tuple[float, Shot]]:
@@ -261,6 +272,22 @@ def _frames_of(container: InputContainer) -> Iterator[av.VideoFrame]:
             return
         except av.FFmpegError:  # damaged; those after it may be whole
             continue
+
+
+def _in_order(packets: Iterator[Packet]) -> Iterator[Packet]:
+    """Packets that all say when they are to be decoded: Matroska does not tell it of the first after a jump."""
+    waiting: list[Packet] = []
+    for packet in packets:
+        waiting.append(packet)
+        if packet.dts is None:
+            continue
+        for place, one in enumerate(waiting):
+            one.dts = packet.dts - (len(waiting) - 1 - place) * max(1, packet.duration or 0)
+        yield from waiting
+        waiting = []
+    for packet in waiting:  # of a video of very few frames
+        packet.dts = packet.pts
+        yield packet
 
 
 def _deinterlaced(frames: Iterator[av.VideoFrame], stream: av.VideoStream) -> Iterator[av.VideoFrame]:

@@ -119,36 +119,46 @@ def _parts(
     found = spans(samples, classes, 1 / (rate or movie.rate))
     chosen = stills(movie, samples, found, classes)
     for number, (span, still) in enumerate(zip(found, chosen, strict=True), start=1):
-        segment = Segment(span.label, span.start, span.end, span.peak, span.mean)
         clips.mkdir(exist_ok=True)
         middle = still.time if still else (span.start + span.end) / 2
         clip, clip_object = _clip(
             recording, cut(movie, span.start, span.end, middle, clips / "part.mp4"), span.label, number
         )
+        video = recording.header if recording.stored else clip_object
+        segment = Segment(span.label, span.start, span.end, span.peak, span.mean, video=str(video.SOPInstanceUID))
+        if not recording.stored:
+            segment = replace(segment, begun=clip.start, ended=clip.end)
         if still is None:
-            yield Part(segment, clip)
+            yield Part(segment, clip, video)
             continue
-        image = _still(recording, still, clip, clip_object, number, waiting)
-        uid = str(image.header.SOPInstanceUID)
-        yield Part(replace(segment, still=uid, time=still.time), clip, image)
+        place = _place(still, clip)
+        image = _still(recording, still, clip_object, place, number, waiting)
+        seen = still.number if recording.stored else place
+        segment = replace(segment, still=str(image.header.SOPInstanceUID), time=still.time, frame=seen)
+        yield Part(segment, clip, video, image)
 
 
 def _clip(recording: Recording, clip: Clip, label: str, number: int) -> tuple[Clip, Dataset]:
-    """Write a clip as DICOM too, and name both files by its UID."""
+    """Write a clip as DICOM too, and name both files by its UID; with the header of that."""
     shape = clip.frames, float(clip.rate), clip.width, clip.height, clip.level
     stream = Stream(clip.path.read_bytes(), *shape)
     coding = recording.coding if clip.copied else None
     made = video_clip(recording.header, stream, clip.start, clip.end, coding, label, number)
     analysis.write(made, clip.path.parent, [])
     path = clip.path.replace(clip.path.with_name(f"{made.SOPInstanceUID}.mp4"))
+    del made.PixelData
     return replace(clip, path=path), made
 
 
+def _place(still: Still, clip: Clip) -> int:
+    """The number of a still in a clip."""
+    return min(max(1, round((still.time - clip.start) * float(clip.rate)) + 1), clip.frames)
+
+
 def _still(
-    recording: Recording, still: Still, clip: Clip, clip_object: Dataset, number: int, waiting: Path
+    recording: Recording, still: Still, clip_object: Dataset, place: int, number: int, waiting: Path
 ) -> Instance:
-    place = round((still.time - clip.start) * float(clip.rate)) + 1
-    sources = [(clip_object, min(max(1, place), clip.frames))]
+    sources = [(clip_object, place)]
     if recording.stored:
         sources.insert(0, (recording.header, still.number))
     made = video_still(recording.header, still.pixels, still.number, still.time, recording.coding, number, sources)
@@ -161,7 +171,9 @@ def _footage(watched: list[Watched], classes: tuple[str, ...]) -> Footage:
     segments = tuple(part.segment for one in watched for part in one.parts)
     seen = landmarks(classes, [one.label for one in segments]) if watched else {}
     looked_at = sum(one.samples.classified for one in watched)
-    return Footage(segments, looked_at, sum(len(one.samples) for one in watched), tuple(seen.items()))
+    videos = {part.video.SOPInstanceUID: part.video for one in watched for part in one.parts}
+    sampled = sum(len(one.samples) for one in watched)
+    return Footage(segments, looked_at, sampled, tuple(seen.items()), tuple(videos.values()))
 
 
 def _describe(result: StudyResult, watched: list[Watched], classifier: Classifier, folder: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 
 from monai_label_app.analysis import StudyResult
 from monai_label_app.classifier.classifier import Classifier
@@ -37,10 +37,11 @@ _SHADES = dict(zip(LEFT_OUT, ("#1b1f27", "#2f6fb5", "#b58a2f", "#8d96a5"), stric
 
 @dataclass(frozen=True)
 class Part:
-    """A segment of a video, its clip, and its still as an image to analyse, if it has one."""
+    """A segment of a video, its clip, the header of what shows it in DICOM, and its still to be analysed, if any."""
 
     segment: Segment
     clip: Clip
+    video: Dataset
     still: Instance | None = None
 
 

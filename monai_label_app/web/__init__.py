@@ -17,6 +17,7 @@ from monai_label_app.jobs import Jobs
 from monai_label_app.library import Library
 from monai_label_app.pacs import PacsError
 from monai_label_app.uploads import Uploads
+from monai_label_app.video.player import Player, PreparingError
 from monai_label_app.viewers.ohif import Viewer
 from monai_label_app.web import api, pages
 from monai_label_app.web.api.problems import document, refusal
@@ -40,6 +41,7 @@ def create_app(
     jobs: Jobs | None = None,
     datastore: Callable[[], StudyDatastore] | None = None,
     reports: str | None = None,
+    player: Player | None = None,
 ) -> APIFlask:
     """Make the Flask app, to be mounted at ``/endolens``.
 
@@ -48,14 +50,16 @@ def create_app(
         classifier: loads the classifier when it is first needed.
         viewer: OHIF, for the links to it.
         pacs: the library is a PACS, so OHIF reads from there.
-        uploads, jobs: whoever gives them closes them; the app has its own otherwise.
+        uploads, jobs, player: whoever gives them closes them; the app has its own otherwise.
         datastore: MONAI Label's; without MONAI Label's server the app opens the library's by itself.
         reports: address of the database of reports; a file beside the datastore unless given.
     """
-    explorer = Explorer(library, classifier)
+    player = player or Player(library)
+    explorer = Explorer(library, player, classifier)
     kept = datastore or functools.cache(lambda: open_datastore(library, "", lambda: classifier().card.classes))
     services = Services(
         library,
+        player,
         explorer,
         viewer,
         pacs,
@@ -77,7 +81,7 @@ def create_app(
     app.register_blueprint(api.create_blueprint(services))
     app.register_blueprint(pages.create_blueprint(services))
     app.error_processor(_refused)
-    for error in (LookupError, ValueError, PacsError, HTTPException):
+    for error in (LookupError, ValueError, PacsError, PreparingError, HTTPException):
         app.register_error_handler(error, _refused)
     app.after_request(_protected)
     app.jinja_env.globals["has_page"] = app.view_functions.__contains__

@@ -18,6 +18,7 @@ from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.frames import UnreadableError, frames, require_size
 from monai_label_app.library import Library
 from monai_label_app.study import Instance
+from monai_label_app.video.player import Player
 from monai_label_app.web.cache import Cache, Made
 from monai_label_app.web.evidence import Evidence
 from monai_label_app.web.preparation import Picture
@@ -122,10 +123,17 @@ class OpenFrame:
 
 
 class Explorer:
-    """Opens frames of a library. Safe for several threads; what is gone from the library is not shown from memory."""
+    """Opens frames of a library. Safe for several threads; what is gone from the library is not shown from memory.
 
-    def __init__(self, library: Library, classifier: Callable[[], Classifier]) -> None:
+    Args:
+        library: the studies.
+        player: opens its videos.
+        classifier: loads the network; asked at each use.
+    """
+
+    def __init__(self, library: Library, player: Player, classifier: Callable[[], Classifier]) -> None:
         self._library = library
+        self._player = player
         self._classifier = classifier
         self._datasets: Cache[Dataset] = Cache(1)
         self._pictures: Cache[Picture] = Cache(PICTURES)
@@ -159,13 +167,25 @@ class Explorer:
             raise LookupError(number)
         return found
 
+    def find(self, uid: str, number: int) -> Callable[[], Picture]:
+        """What decodes a frame of an image or of a video, of which it is known that there is one.
+
+        Raises:
+            PreparingError: the video is not ready yet; else as :meth:`instance`.
+        """
+        found = self._library.instance(uid)
+        if not (found.streamed and found.plays):
+            return partial(self._decode, self.instance(uid, number), uid, number)
+        screening = self._player.open(uid)
+        screening.require(number)
+        return lambda: Picture(require_size(screening.frame(number), uid))
+
     def picture(self, uid: str, number: int) -> Picture:
-        """A frame's pixels; raises as :meth:`instance`."""
-        instance = self.instance(uid, number)
-        return self._pictures.get((uid, number), partial(self._decode, instance, uid, number))
+        """A frame's pixels; raises as :meth:`find`."""
+        return self._pictures.get((uid, number), self.find(uid, number))
 
     def open(self, uid: str, number: int) -> OpenFrame:
-        """A frame to look into, of which no more than a glance is made yet; raises as :meth:`instance`."""
+        """A frame to look into, of which no more than a glance is made yet; raises as :meth:`find`."""
         used, picture = self.classifier, self.picture(uid, number)
         glance = self._glance(used, picture, uid, number)
         return OpenFrame(picture, used, glance, partial(self._look, used, picture, uid, number))

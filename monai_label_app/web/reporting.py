@@ -304,7 +304,7 @@ class Reporting:
             for image in study.images.instances
             for number in range(1, image.frame_count + 1)
         ]
-        reported = _findings_report(study)
+        reported = findings_report(study)
         if reported is not None:
             there = {str(one.header.SOPInstanceUID) for one in study.instances}
             findings = [_still_shown(one, there) for one in read_findings(reported) if one.sop_instance_uid in there]
@@ -334,8 +334,8 @@ def _first_image(study: Study) -> Instance:
     return images[0]
 
 
-def _findings_report(study: Study) -> Dataset | None:
-    """The newest findings report of an analysis."""
+def findings_report(study: Study) -> Dataset | None:
+    """The newest findings report of an analysis; None if there is none."""
     kinds = (ComprehensiveSRStorage, Comprehensive3DSRStorage)
     reports = [one for one in study.instances if one.header.SOPClassUID in kinds and is_own_result(one.header)]
     if not reports:

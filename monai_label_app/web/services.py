@@ -9,6 +9,7 @@ from monai_label_app.datastore import StudyDatastore
 from monai_label_app.jobs import Jobs
 from monai_label_app.library import Library
 from monai_label_app.uploads import Uploads
+from monai_label_app.video.player import Player
 from monai_label_app.viewers.ohif import Viewer
 from monai_label_app.web.explorer import Explorer
 from monai_label_app.web.reporting import Reporting
@@ -20,6 +21,7 @@ class Services:
 
     Attributes:
         library: the studies.
+        player: their videos.
         explorer: opens their frames.
         viewer: OHIF, for the links to it.
         pacs: the library is a PACS, so OHIF reads from there.
@@ -30,6 +32,7 @@ class Services:
     """
 
     library: Library
+    player: Player
     explorer: Explorer
     viewer: Viewer
     pacs: bool

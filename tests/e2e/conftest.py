@@ -110,14 +110,13 @@ class Orthanc:
         return files
 
 
-@pytest.fixture
-def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
+@contextmanager
+def running_orthanc(store: Path, port: int, dimse_port: int, **more: object) -> Iterator[Orthanc]:
+    """An Orthanc over a folder, which keeps what is stored; ``more`` is added to its configuration."""
     program = shutil.which("Orthanc")
     if program is None or not ORTHANC_DICOMWEB.exists():
         missing("Orthanc with its DICOMweb plugin")
-    port, dimse_port = free_port(), free_port()
-    store = tmp_path / "orthanc"
-    store.mkdir()
+    store.mkdir(exist_ok=True)
     configuration = {
         "Name": "EndoLens test",
         "StorageDirectory": str(store),
@@ -129,12 +128,19 @@ def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
         "AuthenticationEnabled": False,
         "Plugins": [str(ORTHANC_DICOMWEB)],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        **more,
     }
     (store / "orthanc.json").write_text(json.dumps(configuration))
     url = f"http://127.0.0.1:{port}"
     command = [str(program), str(store / "orthanc.json")]
     with running(command, f"{url}/system", store / "log") as process:
         yield Orthanc(url, dimse_port, process)
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
+    with running_orthanc(tmp_path / "orthanc", free_port(), free_port()) as server:
+        yield server
 
 
 @pytest.fixture

@@ -66,8 +66,12 @@ def test_a_video_in_the_pacs_gets_its_stills_and_clips_there(
         endolens("analyze", "--pacs", orthanc.dicomweb, "--study", study, "--out", tmp_path / "out")
         (segment,) = json.loads(summary.read_text())["segments"]
         there = {str(one.header.SOPInstanceUID): one.header for one in pacs.study(study).instances}
-        assert {segment["still"], segment["clip"]} < there.keys()
-        assert there[segment["clip"]].PatientID == video.PatientID
+        assert {segment["still"], segment["clip_dicom"]} < there.keys()
+        assert there[segment["clip_dicom"]].PatientID == video.PatientID
+        assert sorted(file.name for file in (tmp_path / "out" / study).rglob("*") if file.is_file()) == sorted(
+            [Path(segment["clip"]).name, "timeline.html"]
+        )
+        assert Path(segment["clip"]).read_bytes()[4:8] == b"ftyp"
         kinds = sorted(one.SOPClassUID.name.removesuffix(" Storage") for one in there.values())
         assert kinds == [
             *("Comprehensive SR", "Secondary Capture Image", "VL Endoscopic Image"),

@@ -19,7 +19,7 @@ def walk(app: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from ((method, prefix + rule.rule) for method in rule.methods)
         return
     if not hasattr(app, "routes"):
-        inner = next((getattr(app, name) for name in ("app", "_app", "_api") if hasattr(app, name)), None)
+        inner = next((getattr(app, name) for name in ("_api", "_app", "app") if hasattr(app, name)), None)
         if callable(inner) and not hasattr(app, "directory"):
             yield from walk(inner, prefix)
         else:

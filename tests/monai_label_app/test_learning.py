@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import f1_score, precision_score, recall_score
 
+from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.classifier.crossval import PAPER
 from tests.monai_label_app.test_cli import ENDOLENS, assert_refused, endolens, files
 
@@ -57,6 +58,13 @@ def test_a_trained_checkpoint_serves_the_other_commands(dataset, tmp_path):
     assert said["model"]["preprocess"] == "box+border"
     assert said["images"] == 30
     assert "24 of " in said["model"]["training_data"]
+    aside = tmp_path / "mine" / "kept-aside.csv"
+    measured = json.loads(endolens("evaluate", aside, "--model", out, "--json").stdout)
+    trained = open_classifier(str(out)).card.metrics
+    assert measured["images"] == 6
+    assert measured["macro_f1"] == pytest.approx(trained["validation_macro_f1"], abs=1e-4)
+    maps = endolens("faithfulness", aside, "--class", "polyps", "--model", out, "--json", "--out", tmp_path / "a.png")
+    assert json.loads(maps.stdout)["images"] == measured["per_class"]["polyps"]["images"]
 
 
 @pytest.mark.slow

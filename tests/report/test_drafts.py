@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import os
-import subprocess
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +19,7 @@ from report.examination import Choice, Evidence, ExaminationReport, Observation,
 from report.findings import Algorithm
 from report.signed_report import signed_documents
 from tests.dicom_files import image
-from tests.validators import missing
+from tests.postgresql import postgresql
 
 ALGORITHM = Algorithm("tiny", "0.1.0+12345678", "test model", calibrated=True)
 STUDY = "1.2.3"
@@ -255,22 +251,3 @@ class Editing(RuleBasedStateMachine):
 
 TestEditing = Editing.TestCase
 TestEditing.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
-
-
-@contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
-    """A PostgreSQL server of its own, in a folder that everybody may enter."""
-    programs = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
-    if programs is None:
-        missing("postgresql")
-    # PostgreSQL refuses to run as root.
-    user = ["setpriv", "--reuid=nobody", "--clear-groups"] if os.geteuid() == 0 else []
-    data = folder / "data"
-    control = [*user, programs / "pg_ctl", "-D", data, "-w", "-s"]
-    subprocess.run([*user, programs / "initdb", "-D", data, "-A", "trust", "-U", "endolens"], check=True)
-    options = f"-c listen_addresses='' -c unix_socket_directories={folder}"
-    subprocess.run([*control, "-o", options, "-l", folder / "log", "start"], check=True)
-    try:
-        yield f"postgresql+psycopg://endolens@/postgres?host={folder}"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], check=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,11 @@ from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 
-from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Algorithm, Explanation, Finding
+from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Algorithm, Explanation, Finding, Footage, Segment
 from report.secondary_capture import heatmap_capture
 from report.structured_report import findings_report, read_findings
 from report.terms import term
+from report.video_segments import read_segments
 from tests.dicom_files import image, write
 from tests.validators import dciodvfy, dsrdump, tid1500reader
 
@@ -53,17 +56,49 @@ def findings(draw: st.DrawFn) -> Finding:
     )
 
 
-def report_of(made: list[Finding], **options: bool) -> Dataset:
-    return findings_report(made, [STILL, LOOP], ALGORITHM, CAPTURES, **options)
+@st.composite
+def segments(draw: st.DrawFn) -> Segment:
+    """Of a video, to a millisecond, with the still that stands for it or none."""
+    start, length = draw(st.integers(0, 10_000_000)) / 1000, draw(st.integers(300, 600_000)) / 1000
+    chances = sorted(draw(st.tuples(*[st.integers(0, 10_000)] * 2)))
+    label = draw(st.sampled_from(["polyps", "normal-cecum"]) | NAME)
+    segment = Segment(
+        *(label, start, round(start + length, 3), chances[1] / 10_000, chances[0] / 10_000),
+        video=str(LOOP.SOPInstanceUID),
+    )
+    shown = replace(segment, still=str(STILL.SOPInstanceUID), time=start, frame=draw(st.integers(1, 200_000)))
+    return draw(st.sampled_from([segment, shown]))
+
+
+def report_of(made: list[Finding], seen: Sequence[Segment] = (), **options: bool) -> Dataset:
+    footage = Footage(tuple(seen), videos=(LOOP,))
+    return findings_report(made, [STILL, LOOP], ALGORITHM, CAPTURES, footage=footage, **options)
 
 
 @pytest.mark.slow
-@given(made=st.lists(findings(), min_size=1, max_size=3), three_dimensional=st.booleans())
+@given(
+    made=st.lists(findings(), min_size=1, max_size=3),
+    seen=st.lists(segments(), max_size=2),
+    three_dimensional=st.booleans(),
+)
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_findings_make_a_valid_report_that_gives_them_back(tmp_path, made, three_dimensional):
-    path = write(report_of(made, three_dimensional=three_dimensional), tmp_path / "report.dcm")
+def test_any_findings_make_a_valid_report_that_gives_them_back(tmp_path, made, seen, three_dimensional):
+    path = write(report_of(made, seen, three_dimensional=three_dimensional), tmp_path / "report.dcm")
     assert dciodvfy(path) == []
     assert read_findings(dcmread(path)) == made
+    assert read_segments(dcmread(path)) == seen
+
+
+def test_of_a_clip_the_times_are_its_own_and_within_it(explained):
+    clip = LOOP.SOPInstanceUID
+    long = Segment("polyps", 100.0, 300.0, 0.9, 0.8, STILL.SOPInstanceUID, 180.5, clip, 150.0, 210.0, frame=763)
+    report = report_of(explained, [long])
+    assert read_segments(report) == [
+        Segment("polyps", 0.0, 60.0, 0.9, 0.8, STILL.SOPInstanceUID, 30.5, clip, frame=763)
+    ]
+    assert report_of(explained).SOPInstanceUID != report.SOPInstanceUID
+    listed = [element.value for element in report.iterall() if element.keyword == "ReferencedTimeOffsets"]
+    assert listed == [[0, 60], 30.5]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from report.choices import SEDATIONS, SITES
 from report.endoscopic_image import Examination, Still, endoscopic_image, study_of
 from report.examination import BowelPreparation, Choice, Evidence, ExaminationReport, Observation, Signature
 from report.examination_report import examination_report
-from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Algorithm, Explanation, Finding
+from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Algorithm, Explanation, Finding, Footage, Segment
 from report.key_objects import key_objects
 from report.language import LANGUAGES
 from report.render import encapsulated_pdf
@@ -133,11 +133,13 @@ def objects(case: Case) -> dict[str, Dataset]:
     captures = [_capture(case), _capture(case, series=GUIDED_HEATMAPS)]
     explained = [replace(one, captures=tuple(str(c.SOPInstanceUID) for c in captures)) for one in case.findings]
     draft = examination_report(report, source, algorithm)
+    uid, label = str(case.source.SOPInstanceUID), case.findings[0].explanation.label
+    footage = Footage((Segment(label, 1.5, 4.0, 0.9, 0.7, uid, 2.0, uid, frame=case.frame),), videos=(case.source,))
     made = {
         "heatmap": captures[0],
         "guided heatmap": captures[1],
         "layer walk": _capture(case, series=LAYER_WALK),
-        "findings": findings_report(explained, source, algorithm, captures),
+        "findings": findings_report(explained, source, algorithm, captures, footage=footage),
         "findings in 3D": findings_report(explained, source, algorithm, captures, three_dimensional=True),
         "key objects": key_objects([case.source, captures[0]], algorithm, report.impression),
         "report": draft,

@@ -17,6 +17,7 @@ from pydicom.uid import EncapsulatedPDFStorage
 
 from monai_label_app.study import Instance, Study
 from monai_label_app.viewers.segmentations import as_assumed
+from monai_label_app.viewers.videos import as_played
 
 _FOREIGN = re.compile(r"""@import\s+url\(["']?https?:[^)]*\)[^;]*;|<link\b[^>]*href=["']?https?:[^>]*>""")
 
@@ -29,8 +30,21 @@ localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']));
 window.config.httpErrorHandler = (error) => console.warn('image:', error);
 """
 
-_NO_SERIES = "study.series.find(s => s.SeriesInstanceUID === SeriesInstanceUID) || []"
-_EMPTY_SERIES = "study.series.find(s => s.SeriesInstanceUID === SeriesInstanceUID) || { instances: [] }"
+_MENDED = {
+    # Opening a report from a manifest, OHIF 3.10 looks for a series that it made up itself, does not find it, and fails
+    # on what it takes instead.
+    "study.series.find(s => s.SeriesInstanceUID === SeriesInstanceUID) || []": (
+        "study.series.find(s => s.SeriesInstanceUID === SeriesInstanceUID) || { instances: [] }"
+    ),
+    # Its player takes a video for a volume, and fails.
+    "const volumeIds = viewport.getAllVolumeIds();": "const volumeIds = viewport.getAllVolumeIds?.();",
+    # It lists a video with a black picture, though it knows where the video's thumbnail is.
+    "const imageSrc = thumbnailImageSrcMap[ds.displaySetInstanceUID];": (
+        "const imageSrc = thumbnailImageSrcMap[ds.displaySetInstanceUID]"
+        " ?? (ds.viewportType === 'video' ? ds.thumbnailSrc : undefined);"
+    ),
+}
+"""Expressions in OHIF's scripts, and what must stand there."""
 
 EXTENSION_ADDRESS = "/endolens/ohif/extension.js"
 
@@ -148,14 +162,15 @@ def mended(path: Path) -> str | None:
     """The text of a file of OHIF where it must differ from the build, None where it must not.
 
     Pages and style sheets lose their references to fonts of other servers: a hospital's viewer asks nobody else.
-    In scripts one expression is mended: opening a report from a manifest, OHIF 3.10 looks for a series that it made
-    up itself, does not find it, and fails on what it takes instead.
     """
     if path.suffix in (".html", ".css"):
         return _FOREIGN.sub("", path.read_text(encoding="utf-8"))
     if path.suffix == ".js":
         text = path.read_text(encoding="utf-8")
-        return text.replace(_NO_SERIES, _EMPTY_SERIES) if _NO_SERIES in text else None
+        wrong = [one for one in _MENDED if one in text]
+        for one in wrong:
+            text = text.replace(one, _MENDED[one])
+        return text if wrong else None
     return None
 
 
@@ -177,8 +192,9 @@ def manifest(study: Study, address: str) -> dict[str, Any]:
     series: dict[str, list[dict[str, Any]]] = {}
     for instance in study.instances:
         place = f"{address}/endolens/instances/{instance.header.SOPInstanceUID}"
-        metadata = naturalised(as_assumed(instance.header) or instance.header)
-        entry: dict[str, Any] = {"metadata": metadata, "url": f"dicomweb:{place}.dcm"}
+        metadata = naturalised(as_assumed(instance.header) or as_played(instance.header) or instance.header)
+        url = f"{place}.mp4" if instance.plays else f"dicomweb:{place}.dcm"
+        entry: dict[str, Any] = {"metadata": metadata, "url": url}
         if instance.header.SOPClassUID == EncapsulatedPDFStorage:
             entry["metadata"]["EncapsulatedDocument"] = {"DirectRetrieveURL": f"{place}.pdf"}
         series.setdefault(str(instance.header.SeriesInstanceUID), []).extend(_of_frames(instance, entry))
@@ -207,7 +223,7 @@ def manifest(study: Study, address: str) -> dict[str, Any]:
 
 def _of_frames(instance: Instance, entry: dict[str, Any]) -> list[dict[str, Any]]:
     """The entry of an instance, or one for each of its frames by number, without which OHIF shows the first alone."""
-    if instance.refusal is not None or instance.frame_count == 1:
+    if instance.refusal is not None or instance.plays or instance.frame_count == 1:
         return [entry]
     # All are of one object, of which OHIF reads the first.
     named = {keyword: str(instance.header[keyword].value) for keyword in _IDENTITY}

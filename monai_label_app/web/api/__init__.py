@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from monai_label_app.web.api import explanations, frames, jobs, labels, models, reports, studies, uploads
+from monai_label_app.web.api import explanations, frames, jobs, labels, models, reports, studies, uploads, videos
 from monai_label_app.web.api.content import tag
 from monai_label_app.web.services import Services
 
 PREFIX = "/api/v1"
 
-SUBJECTS = (models, studies, frames, explanations, uploads, jobs, labels, reports)
+SUBJECTS = (models, studies, frames, explanations, uploads, jobs, labels, reports, videos)
 
 
 def create_blueprint(services: Services) -> Blueprint:

@@ -20,7 +20,7 @@ from monai_label_app.analysis import algorithm_of
 from monai_label_app.web.api.content import described as content
 from monai_label_app.web.api.content import encoded, unchanging
 from monai_label_app.web.api.frames import FRAME
-from monai_label_app.web.api.problems import Refusal, described
+from monai_label_app.web.api.problems import UNSTORED, not_stored
 from monai_label_app.web.evidence import warnings
 from monai_label_app.web.explorer import OpenFrame
 from monai_label_app.web.services import Services
@@ -28,8 +28,6 @@ from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Explanation
 from report.secondary_capture import GUIDED_HEATMAPS, HEATMAPS, SAVED_VIEWS, HeatmapSeries, heatmap_capture
 
 _CAPTURES = {"grad-cam": (GRAD_CAM, HEATMAPS), "guided-grad-cam": (GUIDED_GRAD_CAM, GUIDED_HEATMAPS)}
-
-_UNSTORED: dict[Any, Any] = {503: described("It cannot be stored now.")}
 
 
 class Choice(Schema):
@@ -86,10 +84,7 @@ class EvidenceSchema(Schema):
 def create_blueprint(services: Services) -> APIBlueprint:
     """``/images/UID/frames/NUMBER/evidence``, ``…/explanation`` and ``…/captures``."""
     api, explorer = APIBlueprint("explanations", __name__, tag="Explanations"), services.explorer
-
-    @api.errorhandler(OSError)
-    def not_stored(error: OSError) -> Response:
-        return Refusal(503, f"It cannot be stored now: {error.strerror or 'it has no room'}.").as_problem()
+    api.register_error_handler(OSError, not_stored)
 
     @api.get(f"{FRAME}/evidence")
     @api.input(Choice, location="query")
@@ -130,7 +125,7 @@ def create_blueprint(services: Services) -> APIBlueprint:
     @api.input(CaptureChoice, location="json")
     @api.doc(
         summary="Store a map over its frame with the study, in the series of saved views; the same view is stored once",
-        responses=_UNSTORED,
+        responses=UNSTORED,
     )
     @api.output(Capture, 201)
     def save(uid: str, number: int, json_data: dict[str, Any]) -> dict[str, Any]:

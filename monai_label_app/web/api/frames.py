@@ -74,7 +74,7 @@ def create_blueprint(services: Services) -> APIBlueprint:
                 shown.thumbnail((query_data["width"], shown.height))
             return encoded(shown, "JPEG", quality=90)
 
-        explorer.instance(uid, number)
+        explorer.find(uid, number)
         return unchanging("image/jpeg", make, uid, number, query_data["width"])
 
     @api.get(f"{FRAME}/prediction")

@@ -13,6 +13,7 @@ from flask import Response
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from monai_label_app.pacs import PacsError
+from monai_label_app.video.player import PreparingError
 
 PROBLEM = "application/problem+json"
 
@@ -45,7 +46,7 @@ class Refusal:
 
 
 def refusal(error: Exception) -> Refusal:
-    """What an error means to a client: a LookupError 404, a ValueError 422, a PACS without answer 502.
+    """What an error means to a client: a LookupError 404, a ValueError 422, a PACS without answer 502, not ready 503.
 
     Raises:
         InternalServerError: a KeyError or IndexError, which is a mistake of ours and no want of a study.
@@ -55,10 +56,13 @@ def refusal(error: Exception) -> Refusal:
     if isinstance(error, HTTPError):  # a request that does not fit its schema
         return Refusal(error.status_code, _said(error))
     if isinstance(error, HTTPException):
-        kept = [(name, value) for name, value in error.get_headers() if name in ("Allow", "Retry-After")]
+        known = ("Allow", "Retry-After", "Content-Range")
+        kept = [(name, value) for name, value in error.get_headers() if name in known]
         return Refusal(error.code or 500, error.description or error.name, tuple(kept))
     if isinstance(error, PacsError):
         return Refusal(404 if isinstance(error, LookupError) else 502, str(error))
+    if isinstance(error, PreparingError):
+        return Refusal(503, str(error), (("Retry-After", "2"),))
     if isinstance(error, LookupError):
         return Refusal(404, _NOWHERE)
     return Refusal(422, str(error))
@@ -81,6 +85,14 @@ def described(text: str) -> dict[str, Any]:
     return {"description": text, "content": _CONTENT}
 
 
+UNSTORED: dict[Any, Any] = {503: described("It cannot be stored now.")}
+
+
+def not_stored(error: OSError) -> Response:
+    """What an error of the disk means to who wants to store something: ``api.register_error_handler(OSError, …)``."""
+    return Refusal(503, f"It cannot be stored now: {error.strerror or 'it has no room'}.").as_problem()
+
+
 def document(spec: dict[str, Any]) -> dict[str, Any]:
     """Add to an OpenAPI description the answers that all routes have in common."""
     spec.setdefault("components", {}).setdefault("schemas", {})["Problem"] = _SCHEMA
@@ -90,6 +102,8 @@ def document(spec: dict[str, Any]) -> dict[str, Any]:
             common = {"502": "The PACS does not answer."}
             if "{" in path:
                 common["404"] = "There is no such thing."
+            if path.startswith("/api/v1/images/"):
+                common["503"] = "The video that it belongs to is not ready yet."
             if "{" in path or operation.get("parameters") or "requestBody" in operation:
                 common["422"] = "It cannot be used."
             if "requestBody" in operation:

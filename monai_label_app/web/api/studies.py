@@ -31,6 +31,7 @@ class StudySummary(Schema):
     description = String(required=True)
     state = String(required=True, validate=OneOf(STATES))
     images = List(Nested(ImageSummary), required=True)
+    videos = Integer(required=True, metadata={"description": "recordings and clips"})
 
 
 def create_blueprint(services: Services) -> APIBlueprint:
@@ -72,4 +73,5 @@ def summary(study: Study, reports: Mapping[str, str]) -> dict[str, Any]:
             {"sop_instance_uid": str(one.header.SOPInstanceUID), "frames": one.frame_count}
             for one in study.images.instances
         ],
+        "videos": len(study.videos),
     }

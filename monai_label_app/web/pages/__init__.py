@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from monai_label_app.web.pages import dissect, objects, report, slicer, studies
+from monai_label_app.web.pages import dissect, objects, report, slicer, studies, video
 from monai_label_app.web.services import Services
 
-PAGES = (studies, dissect, report, objects, slicer)
+PAGES = (studies, dissect, video, report, objects, slicer)
 
 
 def create_blueprint(services: Services) -> Blueprint:

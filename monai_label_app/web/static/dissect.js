@@ -3,6 +3,7 @@ import "./endolens-analysis.js";
 import "./endolens-correct.js";
 import "./endolens-explain.js";
 import { Gallery } from "./gallery.js";
+import { isField, offer } from "./keys.js";
 
 const KEYS = [
   ["← →", "the frame before, the next frame"],
@@ -29,19 +30,4 @@ document.addEventListener("keydown", (event) => {
   if (known) event.preventDefault();
 });
 
-// A field has its own use for keys; of a tick box that is the space bar alone.
-function isField(target) {
-  return target instanceof Element && target.matches("select, textarea, input:not([type=checkbox])");
-}
-
-document.querySelector("#help-button").addEventListener("click", () => help.showModal());
-help.querySelector("tbody").append(
-  ...[...KEYS, ...customElements.get("endolens-explain").keys].map(([keys, what]) => {
-    const row = document.createElement("tr");
-    const [left, right] = [row.insertCell(), row.insertCell()];
-    const keyOf = (key) => (key === "–" ? key : Object.assign(document.createElement("kbd"), { textContent: key }));
-    for (const key of keys.split(" ")) left.append(keyOf(key), " ");
-    right.textContent = what;
-    return row;
-  }),
-);
+offer(help, document.querySelector("#help-button"), [...KEYS, ...customElements.get("endolens-explain").keys]);

@@ -2,6 +2,7 @@
 //
 // Events: "frame" when it is another one, or none; "moved" when it was drawn, maybe elsewhere.
 
+const TOLERANCE = 0.01; // of a frame: a video's times are rounded
 const CORNERSTONE = "@ohif/extension-cornerstone.utilityModule.common";
 
 export class ActiveViewport extends EventTarget {
@@ -55,7 +56,20 @@ export class ActiveViewport extends EventTarget {
 
   // { study, image, number }: UIDs, and the number of the frame, from 1; undefined while there is none.
   get frame() {
-    return this.frameOf(this.viewport?.getCurrentImageId?.());
+    const { viewport } = this;
+    if (viewport?.type === this.#cornerstone.Enums.ViewportType.VIDEO) return this.#frameOfVideo(viewport);
+    return this.frameOf(viewport?.getCurrentImageId?.());
+  }
+
+  // Cornerstone rounds to the nearest frame; the one that is seen is the last that began.
+  #frameOfVideo(viewport) {
+    const { currentTime, duration } = viewport.videoElement;
+    const imageId = viewport.getCurrentImageId(0);
+    const frame = this.frameOf(imageId);
+    if (!frame || !duration) return undefined;
+    const { NumberOfFrames: count } = this.#cornerstone.metaData.get("instance", imageId);
+    const begun = Math.floor((currentTime * count) / duration + TOLERANCE);
+    return { ...frame, number: Math.min(begun + 1, Number(count)) };
   }
 
   frameOf(imageId) {

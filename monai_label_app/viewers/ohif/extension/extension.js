@@ -19,7 +19,8 @@ export default {
   },
 
   onModeEnter({ servicesManager }) {
-    const { panelService, viewportGridService } = servicesManager.services;
+    const { displaySetService, panelService, viewportGridService } = servicesManager.services;
+    displaySetService.subscribe(displaySetService.EVENTS.DISPLAY_SETS_ADDED, ({ displaySetsAdded }) => displaySetsAdded.forEach(showFrame));
     panelService.addPanel(panelService.PanelPosition.Right, PANEL);
     if (!sessionStorage.getItem(REVIEW)) return;
     const { unsubscribe } = viewportGridService.subscribe(viewportGridService.EVENTS.VIEWPORTS_READY, () => {
@@ -28,6 +29,11 @@ export default {
     });
   },
 };
+
+// OHIF has no thumbnail of a video.
+function showFrame(displaySet) {
+  if (displaySet.viewportType === "video") displaySet.thumbnailSrc = new URL(`../instances/${displaySet.SOPInstanceUID}.jpg`, import.meta.url).href;
+}
 
 async function show(panel, managers) {
   try {

@@ -178,12 +178,13 @@ class EndolensPanel extends HTMLElement {
     this.#of(".study").hidden = true;
     this.#none("…");
     try {
-      const [{ images, state, patient }, [{ notice }]] = await Promise.all([
+      const [{ images, state, patient }, videos, [{ notice }]] = await Promise.all([
         ask(`${API}/studies/${encodeURIComponent(uid)}`),
+        ask(`${API}/studies/${encodeURIComponent(uid)}/videos`),
         ask(`${API}/models`),
       ]);
       if (opened !== this.#study) return;
-      opened.images = new Set(images.map((one) => one.sop_instance_uid));
+      opened.images = new Set([...images, ...videos].map((one) => one.sop_instance_uid));
       this.#of(".notice").textContent = notice;
       const analysis = document.createElement("endolens-analysis");
       for (const [name, value] of Object.entries({ api: API, study: uid, state, label: patient })) analysis.setAttribute(name, value);

@@ -1,0 +1,95 @@
+"""Objects come in by C-STORE (PS3.4 annex B), and who asks by C-ECHO whether the node is there is answered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from pydicom import Dataset
+from pydicom.uid import AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
+from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.events import Event
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from monai_label_app.frames import UnreadableError, in_one_line
+from monai_label_app.listening.receiving import NoRoomError, Receiver
+
+SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND, PROCESSING_FAILURE = 0x0000, 0xA700, 0xC000, 0x0110
+"""Status of a C-STORE (PS3.4 table B.2-1, PS3.7 annex C)."""
+
+ASSOCIATIONS = 10
+"""Who may send at once."""
+
+MAXIMUM_PDU = 128 * 1024
+"""Bytes of a message, at most."""
+
+TIMEOUT = 60
+"""Seconds without a word after which an association is ended."""
+
+_COMMENT = 64
+"""Characters of an Error Comment (0000,0902)."""
+
+# A small deflated object can become one of any size.
+_SYNTAXES = [one for one in AllTransferSyntaxes if one != DeflatedExplicitVRLittleEndian]
+
+_log = logging.getLogger(__name__)
+
+
+def listen(
+    receiver: Receiver, title: str, host: str, port: int, peers: Sequence[str], say: Callable[[str], None]
+) -> Callable[[], None]:
+    """Start to listen; what it returns ends it.
+
+    Args:
+        receiver: gets the objects.
+        title: AE title by which the node must be called.
+        host, port: to listen on.
+        peers: AE titles of those that may call; anyone, if there is none.
+        say: gets a sentence for every object that is refused.
+
+    Raises:
+        ValueError: a title is none, the port is taken, or the host is not this machine's.
+    """
+    entity = AE(title)
+    entity.require_called_aet = True
+    entity.require_calling_aet = list(peers)
+    entity.maximum_associations = ASSOCIATIONS
+    entity.maximum_pdu_size = MAXIMUM_PDU
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = TIMEOUT
+    entity.add_supported_context(Verification)
+    for context in AllStoragePresentationContexts:
+        entity.add_supported_context(str(context.abstract_syntax), _SYNTAXES)
+
+    def store(event: Event) -> Dataset | int:
+        return _stored(event, receiver, say)
+
+    try:
+        entity.start_server((host, port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+    except OSError as error:
+        raise ValueError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    return entity.shutdown
+
+
+def _stored(event: Event, receiver: Receiver, say: Callable[[str], None]) -> Dataset | int:
+    """Take the object of a C-STORE request; the status that answers it."""
+    assert isinstance(event.request, C_STORE)
+    name = str(event.request.AffectedSOPInstanceUID)
+    try:
+        receiver.take(event.encoded_dataset(), name)
+    except UnreadableError as error:
+        return _refused(CANNOT_UNDERSTAND, str(error), say)
+    except NoRoomError as error:
+        return _refused(OUT_OF_RESOURCES, f"{name} is refused: {error}", say)
+    except Exception as error:
+        _log.exception("an object could not be received")
+        return _refused(PROCESSING_FAILURE, f"{name} cannot be received: {in_one_line(error)}", say)
+    return SUCCESS
+
+
+def _refused(status: int, reason: str, say: Callable[[str], None]) -> Dataset:
+    say(reason)
+    answer = Dataset()
+    answer.Status = status
+    answer.ErrorComment = reason.partition(" ")[2][:_COMMENT]  # the sender knows which object it was
+    return answer

@@ -1,0 +1,92 @@
+"""New endoscopy studies of a PACS, found by QIDO-RS and fetched by WADO-RS."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+
+from pydicom import dcmwrite
+from sqlalchemy.exc import SQLAlchemyError
+
+from monai_label_app.frames import UnreadableError, in_one_line
+from monai_label_app.listening.receiving import NoRoomError, Receiver
+from monai_label_app.listening.store import Store
+from monai_label_app.pacs import Pacs, PacsError
+from report.database import reason
+
+
+class Poller:
+    """Asks a PACS, over and over, for what is new there.
+
+    Args:
+        pacs: to ask.
+        since: Study Date, YYYYMMDD, from which on studies are looked for; empty for all.
+        every: seconds between two questions.
+        receiver: gets the images.
+        store: remembers what was fetched.
+        say: gets a sentence where something is wrong.
+    """
+
+    def __init__(
+        self, pacs: Pacs, since: str, every: float, receiver: Receiver, store: Store, say: Callable[[str], None]
+    ) -> None:
+        self._pacs, self._since, self._every = pacs, since, every
+        self._receiver, self._store, self._say = receiver, store, say
+
+    def run(self, stop: threading.Event) -> None:
+        """Poll until stopped."""
+        last = ""
+        while not stop.is_set():
+            problem = ""
+            try:
+                self.poll(stop)
+            except (PacsError, NoRoomError) as error:
+                problem = str(error)
+            except SQLAlchemyError as error:
+                problem = f"the database does not answer: {reason(error)}"
+            if problem and problem != last:  # what goes on for hours is said once
+                self._say(problem)
+            last = problem
+            stop.wait(self._every)
+
+    def poll(self, stop: threading.Event) -> None:
+        """Ask once, and fetch the images that are new.
+
+        Raises:
+            PacsError: the PACS cannot be asked, or does not hand out one of them; the others are fetched.
+            NoRoomError: an image cannot be kept now.
+        """
+        known = self._store.polled(self._pacs.url)
+        failed: PacsError | None = None
+        for study, instances in self._pacs.studies(self._since).items():
+            if instances and known.get(study) == instances:
+                continue
+            try:
+                self._fetch(study, stop)
+            except PacsError as error:  # the others need not wait for this one
+                failed = error
+                continue
+            except (NoRoomError, SQLAlchemyError):
+                raise
+            except Exception as error:  # damaged metadata makes pydicom raise nearly anything
+                self._say(f"{study} cannot be fetched: {in_one_line(error)}")
+            if stop.is_set():
+                return
+            self._store.note_polled(self._pacs.url, study, instances)
+        if failed:
+            raise failed
+
+    def _fetch(self, study: str, stop: threading.Event) -> None:
+        found = [one for one in self._pacs.study(study).instances if one.refusal is None or one.is_video]
+        known = self._store.known([str(one.header.SOPInstanceUID) for one in found])
+        for instance in found:
+            if stop.is_set():
+                return
+            if instance.header.SOPInstanceUID not in known:
+                stream = io.BytesIO()
+                dcmwrite(stream, instance.read(), enforce_file_format=True)
+                try:
+                    self._receiver.take(stream.getvalue(), instance.origin)
+                except UnreadableError as error:
+                    self._say(str(error))

@@ -1,0 +1,120 @@
+"""The door of a node: an object is looked at, and on disk and in the database before it is acknowledged."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import shutil
+import threading
+import time
+
+from pydicom import Dataset
+from sqlalchemy.exc import SQLAlchemyError
+
+from monai_label_app.folder import settle
+from monai_label_app.frames import UnreadableError
+from monai_label_app.intake import look, patient_of
+from monai_label_app.listening.store import Store
+from monai_label_app.study import read_header
+from report.attributes import is_own_result
+from report.database import reason
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+STORED, PRESENT, OWN = "stored", "present", "own"
+
+
+class NoRoomError(Exception):
+    """There is no room for it now, on the disk or in the database; the message is one sentence."""
+
+
+class Receiver:
+    """Takes objects into a store, each whole or not at all. Safe for several threads.
+
+    Args:
+        store: gets them.
+        quiet: seconds without a new object after which a study is taken for complete.
+        reserve: bytes that stay free on the disk, for the results of what is there already.
+    """
+
+    def __init__(self, store: Store, quiet: float, reserve: int) -> None:
+        self._store, self._quiet, self._reserve = store, quiet, reserve
+        self._lock = threading.Lock()
+        self._open_since = time.time()
+
+    @property
+    def complete(self) -> bool:
+        """Whether a study could have been sent to its end: long enough, all that came has been taken."""
+        return time.time() >= self._open_since + self._quiet
+
+    def take(self, content: bytes, name: str) -> str:
+        """Take an object in.
+
+        Args:
+            content: a DICOM file.
+            name: what the sender calls it, for the sentences.
+
+        Returns:
+            ``stored``; ``present``, it was there before; or ``own``, a result of this software, which is no input.
+
+        Raises:
+            UnreadableError: it is damaged, no endoscopic image, or another patient's than the rest of its study.
+            NoRoomError: it cannot be kept now.
+        """
+        try:
+            with self._lock:
+                return self._take(content, name)
+        except SQLAlchemyError as error:
+            self._open_since = time.time()
+            raise NoRoomError(f"the database does not take it: {reason(error)}") from error
+        except OSError as error:
+            self._open_since = time.time()
+            raise NoRoomError(f"the disk does not take it: {error.strerror or error}") from error
+
+    def _take(self, content: bytes, name: str) -> str:
+        folder = self._store.received
+        if shutil.disk_usage(folder).free < self._reserve + len(content):
+            raise OSError(errno.ENOSPC, "it is full")
+        partial = folder / f".{secrets.token_hex(8)}.partial"
+        try:
+            partial.write_bytes(content)
+            header = read_header(partial)
+            if is_own_result(header):
+                return OWN
+            if self._is_known(header, name):
+                return PRESENT
+            look(partial, name)
+            study, uid = str(header.StudyInstanceUID), str(header.SOPInstanceUID)
+            place = self._store.place(study, uid)
+            settle(partial)
+            place.parent.mkdir(exist_ok=True)
+            partial.replace(place)
+            settle(place.parent)
+            settle(folder)
+            # If this fails the file stays: what was committed is not always told. The next start tidies it away.
+            self._store.add(study, uid, patient_of(header), time.time() + self._quiet)
+            return STORED
+        except UnreadableError as error:
+            # Where it lies here is nobody's business.
+            raise UnreadableError(str(error).replace(str(partial), name)) from None
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _is_known(self, header: Dataset, name: str) -> bool:
+        """Whether the object is there already; nothing is overwritten, or put into another patient's study."""
+        study, patient = str(header.StudyInstanceUID), patient_of(header)
+        known = self._store.identity(str(header.SOPInstanceUID))
+        if known is not None and known != (study, patient):
+            raise UnreadableError(f"{name} has the SOP Instance UID of an image of another study or patient")
+        if self._store.patient(study) not in (None, patient):
+            raise UnreadableError(f"{name} names another patient than the rest of its study")
+        return known is not None
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error comes of a full disk, or of a database that cannot be asked: what waits, and does not fail."""
+    while error is not None:
+        if isinstance(error, SQLAlchemyError) or (isinstance(error, OSError) and error.errno in _FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

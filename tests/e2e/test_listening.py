@@ -1,0 +1,148 @@
+"""`endolens listen` between real senders and a real PACS."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.uid import BasicTextSRStorage
+
+from tests.dicom_files import CT, image
+from tests.e2e.conftest import Orthanc, free_port, running_orthanc
+from tests.e2e.listening import (
+    Node,
+    association,
+    command,
+    listening,
+    send,
+    send_bytes,
+    stills,
+    stored,
+    undisturbed,
+    until,
+)
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+def jobs(node: Node, *options: str) -> list[dict[str, object]]:
+    return list(json.loads(command("jobs", "list", "--state", node.state, "--json", *options).stdout))
+
+
+def encoded(dataset: Dataset) -> bytes:
+    stream = DicomBytesIO()
+    stream.is_little_endian, stream.is_implicit_VR = True, False
+    write_dataset(stream, Dataset({e.tag: e for e in dataset if e.tag.group != 2}))
+    return stream.getvalue()
+
+
+def test_what_is_sent_is_analysed_and_the_results_are_in_the_pacs_once(
+    orthanc: Orthanc, checkpoint: Path, tmp_path: Path
+) -> None:
+    images = stills(1, 3)
+    first = undisturbed(images[:2], checkpoint, tmp_path / "two")["1.2.3.1"]
+    every = undisturbed(images, checkpoint, tmp_path / "three")["1.2.3.1"]
+    assert len(first) == 3 and len(set(first) & set(every)) == 2  # the maps; the report is about other images
+    to = ["--send", orthanc.dicomweb, "--send", f"ORTHANC@127.0.0.1:{orthanc.dimse_port}"]
+    options = [*to, "--quiet", "1", "--model", checkpoint, "--peer", "SCOPE", "--reserve", "1"]
+    with listening(tmp_path / "state", *options) as node:
+        called = association(node.port, [])
+        assert called.is_established and called.send_c_echo().Status == 0
+        called.release()
+        assert association(node.port, [], called="OTHER").is_rejected
+        assert association(node.port, [], calling="STRANGER").is_rejected
+        second = command("listen", "--state", node.state, *to, "--port", free_port())
+        assert second.exit_code == 1
+        assert second.stderr.count("\n") == 1 and "another process listens" in second.stderr
+
+        assert [one.Status for one in send(node.port, images[:2])] == [0, 0]
+        until(lambda: all(one["state"] == "done" for one in jobs(node)) and len(jobs(node)) == 3, node.said)
+        assert stored(orthanc) == {"1.2.3.1": first}
+
+        # The PACS sends all that it has, our results too: nothing begins anew.
+        back = [pydicom.dcmread(file) for file in orthanc.download(tmp_path)]
+        assert {one.Status for one in send(node.port, [*back, *images[:2]])} == {0}
+        assert jobs(node)[0]["objects"] == 2 and {one["state"] for one in jobs(node)} == {"done"}
+
+        # One more image: the maps that are there are not made twice.
+        assert [one.Status for one in send(node.port, images[2:])] == [0]
+        until(lambda: len(stored(orthanc)["1.2.3.1"]) == 5, node.said)
+        assert stored(orthanc) == {"1.2.3.1": sorted({*first, *every})}
+        assert node.said().count("is analysed") == 2
+
+
+def test_what_is_no_image_is_refused_by_a_status_and_the_node_goes_on(tmp_path: Path) -> None:
+    good = image(np.full((64, 64, 3), 90, np.uint8))
+    whole = encoded(good)
+    anonymous = Dataset({element.tag: element for element in good if element.keyword != "SOPInstanceUID"})
+    document = image(np.zeros((64, 64, 3), np.uint8), BasicTextSRStorage)
+    scan = image(np.zeros((64, 64), np.uint16), CT)
+    with listening(tmp_path / "state", "--send", "http://127.0.0.1:9", "--quiet", "600", "--reserve", "0") as node:
+        for bad in (whole[: len(whole) // 2], whole[:300], b"\0" * 500, encoded(anonymous)):
+            assert send_bytes(node.port, good, bad) == 0xC000
+        for answer in send(node.port, [document, scan]):
+            assert answer.Status == 0xC000
+            assert "not an endoscopic image" in answer.ErrorComment or "no endoscopic" in answer.ErrorComment
+        assert jobs(node) == []
+        assert [one.Status for one in send(node.port, [good])] == [0]
+        stranger = image(np.full((64, 64, 3), 9, np.uint8), PatientID="another", StudyInstanceUID=good.StudyInstanceUID)
+        (answer,) = send(node.port, [stranger])
+        assert answer.Status == 0xC000 and "another patient" in answer.ErrorComment
+        (job,) = jobs(node)
+        assert (job["study"], job["objects"], job["state"]) == (good.StudyInstanceUID, 1, "waiting")
+        (file,) = (node.state / "received").rglob("*.dcm")
+        assert pydicom.dcmread(file).PixelData == good.PixelData
+        assert "Traceback" not in node.said()
+
+
+def test_a_pacs_is_polled_for_new_studies_and_each_is_fetched_once(
+    orthanc: Orthanc, checkpoint: Path, tmp_path: Path
+) -> None:
+    old, new = stills(1, 1), stills(2, 2)
+    for one in old:
+        one.StudyDate = "20200101"
+    orthanc.store_by_dimse([*old, *new[:1]])
+    address = orthanc.dicomweb
+    options = ["--poll", address, "--every", "0.5", "--since", "20210101", "--send", address]
+    options += ["--quiet", "1.5", "--model", str(checkpoint), "--reserve", "1"]
+    sources = ["1.2.3.2.1.1", "1.2.3.2.1.2"]
+    with listening(tmp_path / "state", *options) as node:
+        until(lambda: len(stored(orthanc)["1.2.3.2"]) == 3, node.said)
+        # What Orthanc got from us is no news to us.
+        orthanc.store_by_dimse(new[1:])
+        until(lambda: node.said().count("is analysed") == 2 and node.said().count("results are at") == 2, node.said)
+    results = [one for one in stored(orthanc)["1.2.3.2"] if one not in sources]
+    assert set(undisturbed(new, checkpoint, tmp_path / "calm")["1.2.3.2"]) < set(results)
+    assert len(results) == 4  # two maps, and a report of one image and of both
+    assert stored(orthanc)["1.2.3.1"] == ["1.2.3.1.1.1"]
+    with listening(tmp_path / "state", *options) as node:  # it remembers
+        assert [one["state"] for one in jobs(node)] == ["done", "done"]
+    assert node.said().count("is analysed") == 2
+
+
+def test_what_cannot_be_sent_is_given_up_with_a_reason_and_tried_again_when_a_person_says_so(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    port, dimse_port = free_port(), free_port()
+    to = f"ORTHANC@127.0.0.1:{dimse_port}"
+    options = ["--send", to, "--quiet", "0.5", "--model", checkpoint, "--attempts", "2", "--reserve", "1"]
+    with listening(tmp_path / "state", *options) as node:
+        send(node.port, [*stills(1, 1), *stills(2, 1)])
+        until(lambda: len(jobs(node, "--dead")) == 2, node.said)
+        dead = jobs(node, "--dead")[0]
+        assert (dead["study"], dead["task"], dead["objects"]) == ("1.2.3.1", to, 2)
+        assert "does not answer" in str(dead["reason"])
+        assert "1.2.3.1  ORTHANC" in command("jobs", "list", "--state", node.state).stdout
+        command("jobs", "drop", "1.2.3.2", "--state", node.state)
+        assert not list((node.state / "received" / "1.2.3.2").glob("*"))
+        again = command("jobs", "drop", "1.2.3.2", "--state", node.state)
+        assert again.exit_code == 1
+        with running_orthanc(tmp_path / "orthanc", port, dimse_port) as orthanc:
+            assert "1 jobs are tried again" in command("jobs", "retry", "--all", "--state", node.state).stdout
+            until(lambda: len(stored(orthanc).get("1.2.3.1", [])) == 2, node.said)
+            assert stored(orthanc) == undisturbed(stills(1, 1), checkpoint, tmp_path / "calm")
+        assert not list((node.state / "results").rglob("*.dcm")), "files of results go when all have them"
