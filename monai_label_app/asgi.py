@@ -46,7 +46,7 @@ from monai_label_app.jobs import Jobs
 from monai_label_app.library import PacsLibrary, beside, open_library
 from monai_label_app.observed.checks import Check, check_disk, check_kept, check_model, check_studies
 from monai_label_app.observed.health import Ready, live
-from monai_label_app.observed.logs import JSON_VARIABLE, Requests, write_json
+from monai_label_app.observed.logs import LOG_VARIABLE, Requests, write_json
 from monai_label_app.observed.metrics import metrics
 from monai_label_app.pacs import PacsError
 from monai_label_app.refusals import Refusals
@@ -69,7 +69,7 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
         ohif: a built OHIF, or None for the one that comes with MONAI Label.
         authentication: tells who asks.
     """
-    if os.environ.get(JSON_VARIABLE) == "json":
+    if os.environ.get(LOG_VARIABLE) == "json":
         write_json()
     library = open_library(studies)
     viewer = Viewer(ohif)

@@ -26,6 +26,7 @@ from monai_label_app.access.login import cookie_name, login_address
 from monai_label_app.access.roles import REFUSED, Need, Role, Roles
 from monai_label_app.access.trail import Trail
 from monai_label_app.endpoint import is_loopback
+from monai_label_app.observed.logs import request_id
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -84,7 +85,7 @@ class Guard:
                 action = REFUSED if status == 403 else need.action
                 if who is not NOBODY and action and status not in (401, 404):
                     place = f"{scope['path']}?{scope['query_string'].decode('latin-1')}"
-                    await run_in_threadpool(trail.tell, who, action, place, status)
+                    await run_in_threadpool(trail.tell, who, action, place, status, request_id.get())
             await send(message)
 
         return tell

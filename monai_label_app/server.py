@@ -15,6 +15,7 @@ import click
 from monai_label_app.access.identity import TOKEN_VARIABLE, Authentication, open_authentication
 from monai_label_app.endpoint import Endpoint
 from monai_label_app.library import Library, is_address, open_library
+from monai_label_app.observed.logs import LOG_VARIABLE
 from monai_label_app.viewers.ohif import Viewer
 from report.drafts import Drafts
 
@@ -34,7 +35,14 @@ REPORTS_VARIABLE = "ENDOLENS_REPORTS"
 """Environment variable: address of the database of reports under edit, in place of a file beside the datastore."""
 
 
-def run(studies: str, endpoint: Endpoint, model: str | None, ohif: Path | None, dataset: Path | None = None) -> None:
+def run(
+    studies: str,
+    endpoint: Endpoint,
+    model: str | None,
+    ohif: Path | None,
+    dataset: Path | None = None,
+    log: str = "text",
+) -> None:
     """Serve until interrupted.
 
     Args:
@@ -43,6 +51,7 @@ def run(studies: str, endpoint: Endpoint, model: str | None, ohif: Path | None, 
         model: as ``endolens analyze --model``.
         ohif: a built OHIF, or None for the bundled one.
         dataset: labelled pictures that are learned again with the doctors' corrections.
+        log: ``text`` or ``json``.
 
     Raises:
         ValueError: studies, model or OHIF are not what they should be, the database of reports cannot be opened, the
@@ -66,6 +75,7 @@ def run(studies: str, endpoint: Endpoint, model: str | None, ohif: Path | None, 
     os.environ.setdefault("PYTHONPATH", "")
     if ohif:
         os.environ[OHIF_VARIABLE] = str(ohif)
+    os.environ[LOG_VARIABLE] = log
     if endpoint.insecure:
         os.environ[INSECURE_VARIABLE] = "1"
     authentication = _authentication(endpoint)
@@ -126,6 +136,8 @@ def _run(app: ASGIApp, endpoint: Endpoint, listener: socket.socket) -> None:
             server_header=False,
             ssl_certfile=endpoint.tls_certificate,
             ssl_keyfile=endpoint.tls_key,
+            # As JSON, its lines go the way of all others.
+            log_config=None if os.environ.get(LOG_VARIABLE) == "json" else uvicorn.config.LOGGING_CONFIG,
         )
         uvicorn.Server(config).run(sockets=[listener])
 

@@ -186,8 +186,10 @@ def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
               help="A built OHIF to serve in place of the bundled one.")  # fmt: skip
 @click.option("--dataset", type=click.Path(path_type=Path, exists=True), metavar="DIR|CSV",
               help="Labelled pictures, learned again with the doctors' labels: nothing is forgotten.")  # fmt: skip
+@click.option("--log", type=click.Choice(["text", "json"]), default="text", show_default=True,
+              envvar="ENDOLENS_LOG", show_envvar=True, help="How to log; as JSON, also a line a request.")  # fmt: skip
 @model_option
-def serve(studies: str, ohif: Path | None, dataset: Path | None, model: str | None, **where: Any) -> None:
+def serve(studies: str, ohif: Path | None, dataset: Path | None, log: str, model: str | None, **where: Any) -> None:
     """Serve studies: MONAI Label's API, OHIF and the EndoLens page, in one process.
 
     With a folder of versions as --model, the server also trains on the labels that doctors save.
@@ -197,11 +199,12 @@ def serve(studies: str, ohif: Path | None, dataset: Path | None, model: str | No
       endolens serve --studies results
       endolens serve --studies results --model endolens-models --dataset kvasir-dataset-v2
       endolens serve --studies http://localhost:8042/dicom-web --port 8001
+      endolens serve --studies results --host 0.0.0.0 --token-file token --tls-certificate cert.pem --tls-key key.pem
     """
     from monai_label_app import server
 
     with explained(Path(studies)):
-        server.run(studies, endpoint(where), model, ohif, dataset)
+        server.run(studies, endpoint(where), model, ohif, dataset, log)
 
 
 @click.command()

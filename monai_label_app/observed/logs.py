@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from monai_label_app.access.identity import known
 from monai_label_app.observed.metrics import REQUEST_SECONDS, REQUESTS
 
-JSON_VARIABLE = "ENDOLENS_LOG"
+LOG_VARIABLE = "ENDOLENS_LOG"
 """Environment variable: ``json`` for a JSON object a line, and a line a request."""
 
 HEADER = "X-Request-ID"

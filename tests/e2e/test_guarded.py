@@ -196,7 +196,7 @@ def test_what_a_role_allows_is_answered_by_monai_label_too(server: Server) -> No
 def test_nobody_signs_in_the_name_of_another(server: Server) -> None:
     report, reviewer = f"/endolens/api/v1/studies/{UID}/report", server.issuer.token(REVIEWER)
     opened = server.ask("POST", report, reviewer, json={})
-    headers = {"Authorization": f"Bearer {reviewer}", "If-Match": opened.headers["ETag"]}
+    headers = {"Authorization": f"Bearer {reviewer}", "If-Match": opened.headers["ETag"], "X-Request-ID": "sign-1"}
     signature = {"name": "Someone^Else", "role": "Endoscopist", "organization": "Test", "incomplete": True}
 
     def sign(**changes: str) -> httpx.Response:
@@ -214,6 +214,7 @@ def test_nobody_signs_in_the_name_of_another(server: Server) -> None:
     ]
     (signed,) = [one for one in told if one["action"] == "signed"]
     assert (signed["user"], signed["role"], signed["status"], signed["objects"]) == ("jdoe", "signing", 200, [UID])
+    assert signed["request"] == "sign-1"
     assert ("jdoe", "was refused") in {(one["user"], one["action"]) for one in told}
     assert PATIENT not in str(told)
 
@@ -265,6 +266,18 @@ def test_a_browser_logs_in_at_the_issuer_and_out_again(server: Server, browser: 
     expect(page.get_by_role("heading", name="Log in")).to_be_visible()
     assert said == []
     page.context.close()
+
+
+def test_slicer_brings_a_token_and_says_what_it_is_refused_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "monai_label_app" / "viewers" / "slicer" / "EndoLens"))
+    from EndoLensLib.server import Server as Client
+    from EndoLensLib.server import ServerError
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", os.environ["SSL_CERT_FILE"])
+    with pytest.raises(ServerError, match="log in first"):
+        Client(server.url).studies()
+    monkeypatch.setenv("ENDOLENS_TOKEN", server.issuer.token(READER))
+    assert [one.uid for one in Client(server.url).studies()] == [UID]
 
 
 def test_what_watches_the_server_learns_how_it_is(server: Server) -> None:
