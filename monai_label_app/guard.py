@@ -128,13 +128,12 @@ class Guard:
 
     def _foreign(self, request: Request) -> str | None:
         """Why a request is one of another machine or site; None if it is not, or may be."""
-        if not self._insecure:
-            if not (self._authentication.required or _came_from_here(request.scope)):
-                # MONAI Label's own server listens on every address unless told otherwise.
+        if not (self._insecure or self._authentication.required):
+            # MONAI Label's own server listens on every address unless told otherwise.
+            if not _came_from_here(request.scope):
                 return "this server is for its own machine alone, for nothing asks who comes"
-            # On loopback, a foreign name means that another site's name was pointed at this machine. (An issuer knows
-            # by itself by which names its programs are called.)
-            if self._authentication.issuer is None and _came_from_here(request.scope) and not _called_local(request):
+            # On loopback, a foreign name means that another site's name was pointed at this machine.
+            if not _called_local(request):
                 return "this server does not go by that name"
         if request.method in _READING or self._same_site(request):
             return None
