@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -36,12 +36,18 @@ from monai_label_app.access.identity import Authentication, of, open_authenticat
 from monai_label_app.access.login import Login
 from monai_label_app.access.openid import ROLES
 from monai_label_app.access.roles import Roles
+from monai_label_app.access.trail import TRAIL, Trail
 from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.dicomweb import forward
 from monai_label_app.frames import UnreadableError
 from monai_label_app.guard import Guard, Patience
+from monai_label_app.headers import SafeHeaders
 from monai_label_app.jobs import Jobs
-from monai_label_app.library import PacsLibrary, open_library
+from monai_label_app.library import PacsLibrary, beside, open_library
+from monai_label_app.observed.checks import Check, check_disk, check_kept, check_model, check_studies
+from monai_label_app.observed.health import Ready, live
+from monai_label_app.observed.logs import LOG_VARIABLE, Requests, write_json
+from monai_label_app.observed.metrics import metrics
 from monai_label_app.pacs import PacsError
 from monai_label_app.refusals import Refusals
 from monai_label_app.server import INSECURE_VARIABLE, OHIF_VARIABLE, REPORTS_VARIABLE
@@ -63,6 +69,8 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
         ohif: a built OHIF, or None for the one that comes with MONAI Label.
         authentication: tells who asks.
     """
+    if os.environ.get(LOG_VARIABLE) == "json":
+        write_json()
     library = open_library(studies)
     viewer = Viewer(ohif)
     pacs = isinstance(library, PacsLibrary)
@@ -76,8 +84,10 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
 
     async def ohif_file(request: Request) -> Response:
         path = viewer.file(request.url.path.removeprefix(viewer.base))
-        text, media_type = mended(path), _MEDIA_TYPES.get(path.suffix)
-        return FileResponse(path, media_type=media_type) if text is None else Response(text, media_type=media_type)
+        text, kind = mended(path), _MEDIA_TYPES.get(path.suffix)
+        response = FileResponse(path, media_type=kind) if text is None else Response(text, media_type=kind)
+        response.headers["Content-Security-Policy"] = viewer.policy(path)
+        return response
 
     async def video(request: Request) -> Response:
         return await rendered(player, request.path_params["uid"], request)
@@ -96,11 +106,24 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
         (TypeError, 400),
     ):
         api.add_exception_handler(error, partial(_explain, status=status))
+    trail = Trail(beside(studies) / TRAIL)
     # MONAI Label asks once more, by its own roles; what it would find out itself was found out by then.
     api.dependency_overrides[get_current_user] = _user
     routes: list[Route | Mount] = [Route(f"{viewer.base}app-config.js", configuration)]
     if authentication.required:
         routes += Login(authentication, "/endolens/").routes()
+    checks: dict[str, Callable[[], Check]] = {
+        "model": partial(check_model, model),
+        "studies": partial(check_studies, studies),
+        "kept": partial(check_kept, studies),
+        "disk": partial(check_disk, studies),
+        "audit_trail": trail.check,
+    }
+    routes += [
+        Route("/health/live", live),
+        Route("/health/ready", Ready(checks).answer),
+        Route("/metrics", metrics(lambda: jobs.waiting)),
+    ]
     if viewer.base != "/":
         routes.append(Route("/", _home))
     if pacs:
@@ -120,7 +143,12 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
         CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["ETag"]
     )
     guard = Middleware(
-        Guard, authentication=authentication, roles=Roles(viewer.paths()), insecure=insecure, origins=origins
+        Guard,
+        authentication=authentication,
+        roles=Roles(viewer.paths()),
+        insecure=insecure,
+        origins=origins,
+        trail=trail,
     )
 
     @asynccontextmanager
@@ -133,7 +161,9 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
         uploads.close()
 
     all_routes = [*routes, Mount("/", Refusals(api, app_instance))]
-    app = Starlette(routes=all_routes, middleware=[cors, guard], lifespan=lifespan)
+    app = Starlette(
+        routes=all_routes, middleware=[Middleware(Requests), Middleware(SafeHeaders), cors, guard], lifespan=lifespan
+    )
     app.state.authentication = authentication
     return app
 

@@ -8,7 +8,7 @@ import warnings
 
 import click
 
-from monai_label_app.commands import learning, listening, models, pictures, studies
+from monai_label_app.commands import learning, listening, models, operation, pictures, studies
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,5 +47,7 @@ for command in (
     learning.crossval,
     learning.audit,
     models.models,
+    operation.doctor,
+    operation.accesses,
 ):
     main.add_command(command)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -21,7 +19,7 @@ from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelEr
 from monai_label_app.classifier.data import Example
 from monai_label_app.corrections import Correction, Corrections, parse
 from monai_label_app.folder import whole
-from monai_label_app.library import FolderLibrary, Library
+from monai_label_app.library import FolderLibrary, Library, beside
 from monai_label_app.study import Instance
 
 IMAGES = ".endolens/images"
@@ -173,7 +171,5 @@ class StudyDatastore(LocalDatastore):
 
 def open_datastore(library: Library, studies: str, classes: Callable[[], Sequence[str]]) -> StudyDatastore:
     """The datastore of a library: beside a folder's studies, or in the cache for a PACS."""
-    if isinstance(library, FolderLibrary):
-        return StudyDatastore(library, library.folder, classes)
-    cache = os.environ.get("MONAI_LABEL_DICOMWEB_CACHE_PATH") or Path.home() / ".cache" / "endolens"
-    return StudyDatastore(library, Path(cache) / hashlib.sha256(studies.encode()).hexdigest()[:16], classes)
+    folder = library.folder if isinstance(library, FolderLibrary) else beside(studies)
+    return StudyDatastore(library, folder, classes)

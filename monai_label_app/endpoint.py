@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,15 @@ class Endpoint:
         port: of TCP.
         token_file: holds the token that everybody is asked for; None if nobody is.
         insecure: others may reach it though nothing asks them who they are.
+        tls_certificate, tls_key: PEM files; it speaks TLS if they are given.
     """
 
     host: str
     port: int
     token_file: Path | None = None
     insecure: bool = False
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
 
     @property
     def loopback(self) -> bool:
@@ -33,7 +37,7 @@ class Endpoint:
     def url(self) -> str:
         """Its address for a browser on this machine, without a slash at the end."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{'https' if self.tls_certificate else 'http'}://{host}:{self.port}"
 
     def open(self, guarded: bool) -> socket.socket:
         """Listen.
@@ -42,9 +46,10 @@ class Endpoint:
             guarded: who comes is asked who they are.
 
         Raises:
-            ValueError: others could reach it and nothing would ask them, the port is taken, or the host is not this
-                machine's.
+            ValueError: others could reach it and nothing would ask them, the certificate cannot be used, the port is
+                taken, or the host is not this machine's.
         """
+        self._check_certificate()
         if not (self.loopback or guarded or self.insecure):
             raise ValueError(
                 f"{self.host} can be reached from other machines, and nothing would ask them who they are: "
@@ -58,6 +63,18 @@ class Endpoint:
         # Whoever is accepted inherits it. Without it an answer's end waits 40 ms for the receipt of its beginning.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
+
+    def _check_certificate(self) -> None:
+        if not (self.tls_certificate and self.tls_key):
+            return
+        try:
+            # A key with a password would be asked for at the terminal.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.tls_certificate, self.tls_key, password="")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise ValueError(
+                f"{self.tls_certificate} and {self.tls_key} are no certificate and its key: {reason}"
+            ) from None
 
 
 def is_loopback(host: str) -> bool:

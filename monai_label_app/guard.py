@@ -19,11 +19,14 @@ from monai_label_app.access.identity import (
     Identity,
     RefusedError,
     UnreachableError,
+    of,
     put,
 )
 from monai_label_app.access.login import cookie_name, login_address
-from monai_label_app.access.roles import Role, Roles
+from monai_label_app.access.roles import REFUSED, Need, Role, Roles
+from monai_label_app.access.trail import Trail
 from monai_label_app.endpoint import is_loopback
+from monai_label_app.observed.logs import request_id
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -44,29 +47,54 @@ class Guard:
         roles: which role a request needs.
         insecure: others may come, from other machines and by any name, though nothing asks them who they are.
         origins: other origins that may ask for changes, e.g. a hospital's own OHIF.
+        trail: is told who did what; None for none.
     """
 
     def __init__(
-        self, app: ASGIApp, authentication: Authentication, roles: Roles, insecure: bool, origins: frozenset[str]
+        self,
+        app: ASGIApp,
+        authentication: Authentication,
+        roles: Roles,
+        insecure: bool,
+        origins: frozenset[str] = frozenset(),
+        trail: Trail | None = None,
     ) -> None:
         self._app, self._authentication, self._roles = app, authentication, roles
-        self._insecure, self._origins = insecure, origins
+        self._insecure, self._origins, self._trail = insecure, origins, trail
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with 401, 403, or, where a browser shows the answer, the page to log in."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            answer = await self._refusal(Request(scope))
-            await (answer or self._app)(scope, receive, send)
+            need = self._roles.of(scope["method"], scope["path"])
+            answer = await self._refusal(Request(scope), need.role)
+            await (answer or self._app)(scope, receive, self._telling(need, scope, send))
         else:
             await send({"type": "websocket.close", "code": 1008})  # there is none here
 
-    async def _refusal(self, request: Request) -> Response | None:
+    def _telling(self, need: Need, scope: Scope, send: Send) -> Send:
+        """Send an answer, and tell the trail before it begins who gets it."""
+        trail = self._trail
+        if trail is None:
+            return send
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                who, status = of(scope), message["status"]
+                action = REFUSED if status == 403 else need.action
+                if who is not NOBODY and action and status not in (401, 404):
+                    place = f"{scope['path']}?{scope['query_string'].decode('latin-1')}"
+                    await run_in_threadpool(trail.tell, who, action, place, status, request_id.get())
+            await send(message)
+
+        return tell
+
+    async def _refusal(self, request: Request, needed: Role) -> Response | None:
         """Why a request is not passed on; None if it is."""
+        put(request.scope, NOBODY)
         if reason := self._foreign(request):
             return _problem(403, reason)
-        needed = self._roles.of(request.method, request.scope["path"])
         try:
             asking = await self._who(request)
         except UnreachableError as error:
@@ -74,11 +102,11 @@ class Guard:
         except RefusedError as error:
             # Whoever comes with something that has ended may still log in.
             asking, reason = None, f"{error}"
-        if asking is None and needed > Role.NOBODY:
-            return _log_in(request, reason or "log in first")
-        if asking is not None and asking.role < needed:
+        if asking is None:
+            return _log_in(request, reason or "log in first") if needed > Role.NOBODY else None
+        put(request.scope, asking)
+        if asking.role < needed:
             return _problem(403, f"your role does not allow this; it needs the one for {needed.name.lower()}")
-        put(request.scope, asking or NOBODY)
         return None
 
     async def _who(self, request: Request) -> Identity | None:
@@ -100,13 +128,12 @@ class Guard:
 
     def _foreign(self, request: Request) -> str | None:
         """Why a request is one of another machine or site; None if it is not, or may be."""
-        if not self._insecure:
-            if not (self._authentication.required or _came_from_here(request.scope)):
-                # MONAI Label's own server listens on every address unless told otherwise.
+        if not (self._insecure or self._authentication.required):
+            # MONAI Label's own server listens on every address unless told otherwise.
+            if not _came_from_here(request.scope):
                 return "this server is for its own machine alone, for nothing asks who comes"
-            # On loopback, a foreign name means that another site's name was pointed at this machine. (An issuer knows
-            # by itself by which names its programs are called.)
-            if self._authentication.issuer is None and _came_from_here(request.scope) and not _called_local(request):
+            # On loopback, a foreign name means that another site's name was pointed at this machine.
+            if not _called_local(request):
                 return "this server does not go by that name"
         if request.method in _READING or self._same_site(request):
             return None

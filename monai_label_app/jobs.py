@@ -18,6 +18,7 @@ from pydicom import dcmread
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.frames import in_one_line
 from monai_label_app.library import Library
+from monai_label_app.observed.logs import study_uid
 from monai_label_app.pacs import PacsError
 from monai_label_app.study import with_videos
 from monai_label_app.video.footage import analyze, expected
@@ -100,7 +101,7 @@ class Jobs:
         with self._lock:
             if known := self._open(study):
                 return known
-            if sum(one.state == QUEUED for one in self._jobs.values()) >= WAITING:
+            if self.waiting >= WAITING:
                 raise TooManyJobsError(f"{WAITING} studies wait to be analysed already; try again when one is done")
             job = Job(secrets.token_hex(16), study, known_study.images.frame_count)
             self._jobs[job.key] = job
@@ -112,6 +113,11 @@ class Jobs:
                 atexit.register(self.close)
         self._waiting.put(job.key)
         return job
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return sum(one.state == QUEUED for one in list(self._jobs.values()))
 
     def get(self, key: str) -> Job:
         """A job as it stands now; LookupError if there is none of this key."""
@@ -164,6 +170,7 @@ class Jobs:
 
     def _work(self) -> None:
         while (key := self._waiting.get()) is not None:
+            study_uid.set(self._jobs[key].study)
             try:
                 self._run(key)
             except _CancelledError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -192,6 +194,14 @@ def _found(known: Mapping[str, Found], uid: str) -> Found:
     if uid not in known:
         raise LookupError(uid)
     return known[uid]
+
+
+def beside(studies: str) -> Path:
+    """Folder for what is kept of studies: their own, or for those of a PACS one in the cache."""
+    if not is_address(studies):
+        return Path(studies)
+    cache = os.environ.get("MONAI_LABEL_DICOMWEB_CACHE_PATH") or Path.home() / ".cache" / "endolens"
+    return Path(cache) / hashlib.sha256(studies.encode()).hexdigest()[:16]
 
 
 def is_address(studies: str) -> bool:

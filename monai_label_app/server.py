@@ -15,6 +15,7 @@ import click
 from monai_label_app.access.identity import TOKEN_VARIABLE, Authentication, open_authentication
 from monai_label_app.endpoint import Endpoint
 from monai_label_app.library import Library, is_address, open_library
+from monai_label_app.observed.logs import LOG_VARIABLE
 from monai_label_app.viewers.ohif import Viewer
 from report.drafts import Drafts
 
@@ -34,7 +35,14 @@ REPORTS_VARIABLE = "ENDOLENS_REPORTS"
 """Environment variable: address of the database of reports under edit, in place of a file beside the datastore."""
 
 
-def run(studies: str, endpoint: Endpoint, model: str | None, ohif: Path | None, dataset: Path | None = None) -> None:
+def run(
+    studies: str,
+    endpoint: Endpoint,
+    model: str | None,
+    ohif: Path | None,
+    dataset: Path | None = None,
+    log: str = "text",
+) -> None:
     """Serve until interrupted.
 
     Args:
@@ -43,6 +51,7 @@ def run(studies: str, endpoint: Endpoint, model: str | None, ohif: Path | None, 
         model: as ``endolens analyze --model``.
         ohif: a built OHIF, or None for the bundled one.
         dataset: labelled pictures that are learned again with the doctors' corrections.
+        log: ``text`` or ``json``.
 
     Raises:
         ValueError: studies, model or OHIF are not what they should be, the database of reports cannot be opened, the
@@ -66,6 +75,7 @@ def run(studies: str, endpoint: Endpoint, model: str | None, ohif: Path | None, 
     os.environ.setdefault("PYTHONPATH", "")
     if ohif:
         os.environ[OHIF_VARIABLE] = str(ohif)
+    os.environ[LOG_VARIABLE] = log
     if endpoint.insecure:
         os.environ[INSECURE_VARIABLE] = "1"
     authentication = _authentication(endpoint)
@@ -81,7 +91,7 @@ def run(studies: str, endpoint: Endpoint, model: str | None, ohif: Path | None, 
     click.echo(f"OHIF:     {endpoint.url}{viewer.base if pacs else _first_study(library, viewer)}")
     click.echo(f"EndoLens: {endpoint.url}/endolens/")
     _say_how_to_log_in(endpoint, app.state.authentication, "/endolens/")
-    _run(app, listener)
+    _run(app, endpoint, listener)
 
 
 def watch(source: str, endpoint: Endpoint, model: str | None, folder: Path | None) -> None:
@@ -109,17 +119,26 @@ def watch(source: str, endpoint: Endpoint, model: str | None, folder: Path | Non
     _say_how_to_log_in(endpoint, authentication, "/")
     app = live_page(live, classifier.card, source, authentication, endpoint.insecure)
     try:
-        _run(app, listener)
+        _run(app, endpoint, listener)
     finally:
         live.close()
 
 
-def _run(app: ASGIApp, listener: socket.socket) -> None:
+def _run(app: ASGIApp, endpoint: Endpoint, listener: socket.socket) -> None:
     """Serve until interrupted."""
     import uvicorn
 
     with suppress(KeyboardInterrupt):  # the usual way to end it, which uvicorn passes on after a clean stop
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            server_header=False,
+            ssl_certfile=endpoint.tls_certificate,
+            ssl_keyfile=endpoint.tls_key,
+            # As JSON, its lines go the way of all others.
+            log_config=None if os.environ.get(LOG_VARIABLE) == "json" else uvicorn.config.LOGGING_CONFIG,
+        )
         uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -132,9 +151,12 @@ def _authentication(endpoint: Endpoint) -> Authentication:
 def _warn(endpoint: Endpoint, authentication: Authentication) -> None:
     if endpoint.loopback:
         return
-    who = "can be reached from other machines, and"
     if not authentication.required:
-        click.echo(f"Warning: {endpoint.host} {who} nothing asks them who they are.", err=True)
+        reach = "can be reached from other machines, and nothing asks them who they are"
+        click.echo(f"Warning: {endpoint.host} {reach}.", err=True)
+    elif not endpoint.tls_certificate:
+        todo = "give --tls-certificate and --tls-key, or let a proxy speak TLS for it"
+        click.echo(f"Warning: what is sent to {endpoint.host} can be read on its way; {todo}.", err=True)
 
 
 def _say_how_to_log_in(endpoint: Endpoint, authentication: Authentication, home: str) -> None:

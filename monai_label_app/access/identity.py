@@ -187,3 +187,9 @@ def of(scope: Mapping[str, Any]) -> Identity:
     """Who asks; KeyError where nobody found out."""
     found: Identity = scope[_KEY]
     return found
+
+
+def known(scope: Mapping[str, Any]) -> str:
+    """The user who asks; empty where nobody found out."""
+    found: Identity | None = scope.get(_KEY)
+    return found.user if found else ""

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from monai_label_app.access.identity import Authentication, Identity, RefusedError, UnreachableError, Verifier
+from monai_label_app.access.identity import Authentication, Identity, RefusedError, UnreachableError, Verifier, put
 
 LOGIN, LOGOUT, CALLBACK = "/endolens/login", "/endolens/logout", "/endolens/login/callback"
 
@@ -135,6 +135,7 @@ class Login:
             return self._page(503, target, problem=f"{error}.")
         except RefusedError as error:
             return self._page(401, target, problem=f"{error}.")
+        put(request.scope, identity)
         response = HTMLResponse(_PAGE.render(done=True, target=target))
         response.set_cookie(
             cookie_name(request.headers.get("host", "")),

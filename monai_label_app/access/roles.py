@@ -18,10 +18,27 @@ class Role(IntEnum):
     ADMINISTERING = 4
 
 
+SAW, EXPORTED, ANALYSED, CHANGED, SIGNED = "saw", "exported", "analysed", "changed", "signed"
+ADMINISTERED, LOGGED_IN, REFUSED = "administered", "logged in", "was refused"
+
+
+class Need(NamedTuple):
+    """What a request needs, and what is told of it.
+
+    Attributes:
+        role: that it needs.
+        action: what is done by it; empty where nothing of a patient is.
+    """
+
+    role: Role
+    action: str = ""
+
+
 class _Rule(NamedTuple):
     methods: str
     path: str
     role: Role
+    action: str = ""
 
 
 _UID = "[^/]+"
@@ -31,32 +48,41 @@ _REPORT = f"{_API}/studies/{_UID}/report"
 
 _TABLE = (
     # Of no patient: what is needed to log in, and what another server's OHIF loads before it asks for anything.
-    _Rule("GET POST", "/endolens/(login|login/callback|logout)", Role.NOBODY),
+    _Rule("GET POST", "/endolens/(login|login/callback)", Role.NOBODY, LOGGED_IN),
+    _Rule("POST", "/endolens/logout", Role.NOBODY),
     _Rule("GET", "/endolens/(static|ohif)/.+", Role.NOBODY),
+    _Rule("GET", "/health/(live|ready)", Role.NOBODY),
     _Rule("GET", "/auth/?", Role.NOBODY),
     _Rule("POST", "/auth/token", Role.NOBODY),
     # Pages, and what viewers ask for.
     _Rule("GET", "/(favicon.ico|openapi.json)?", Role.READING),
-    _Rule("GET", "/static/.*", Role.READING),
-    _Rule("GET", f"/endolens(/|/studies/{_UID}|/studies/{_UID}/(report|video)|/slicer.zip)?", Role.READING),
-    _Rule("GET", "/endolens/(dicomweb|dicomjson|instances)/.+", Role.READING),
+    _Rule("GET", "/(static/.*|metrics)", Role.READING),
+    _Rule("GET", "/endolens(/slicer.zip)?", Role.READING),
+    _Rule("GET", f"/endolens(/|/studies/{_UID}(/report|/video)?)", Role.READING, SAW),
+    _Rule("GET", "/endolens/(dicomweb|dicomjson|instances)/.+", Role.READING, SAW),
     # Our REST interface.
-    _Rule("GET", f"{_API}/(openapi.json|models|studies|studies/{_UID}|jobs/{_UID}|jobs/{_UID}/events)", Role.READING),
-    _Rule("GET", rf"{_API}/(studies/{_UID}/videos|images/{_UID}/(frames|video|video\.mp4))", Role.READING),
-    _Rule("GET", f"{_FRAME}(/(picture.jpg|prediction|evidence|labels|explanation.(png|npy|dcm)))?", Role.READING),
-    _Rule("POST", f"{_FRAME}/(labels|captures|still)", Role.ANALYSING),
-    _Rule("POST DELETE", f"{_API}/uploads(/.+)?", Role.ANALYSING),
-    _Rule("POST", f"{_API}/studies/{_UID}/analysis", Role.ANALYSING),
-    _Rule("DELETE", f"{_API}/jobs/{_UID}", Role.ANALYSING),
-    _Rule("GET", rf"{_REPORT}(/versions|\.html|\.pdf|\.dcm|/pictures/.+)?", Role.READING),
-    _Rule("POST PUT", f"{_REPORT}(/evidence|/addendum)?", Role.ANALYSING),
-    _Rule("POST", f"{_REPORT}/signature", Role.SIGNING),
+    _Rule("GET", f"{_API}/(openapi.json|models|jobs/{_UID}|jobs/{_UID}/events)", Role.READING),
+    _Rule("GET", f"{_API}/studies(/{_UID}(/videos)?)?", Role.READING, SAW),
+    _Rule("GET", rf"{_API}/images/{_UID}/(frames|video|video\.mp4)", Role.READING, SAW),
+    _Rule("GET", rf"{_FRAME}/explanation\.(npy|dcm)", Role.READING, EXPORTED),
+    _Rule("GET", f"{_FRAME}(/(picture.jpg|prediction|evidence|labels|explanation.png))?", Role.READING, SAW),
+    _Rule("POST", f"{_FRAME}/(labels|captures|still)", Role.ANALYSING, CHANGED),
+    _Rule("POST DELETE", f"{_API}/uploads(/{_UID}|/{_UID}/files)?", Role.ANALYSING),
+    _Rule("POST", f"{_API}/uploads/{_UID}/store", Role.ANALYSING, CHANGED),
+    _Rule("POST", f"{_API}/studies/{_UID}/analysis", Role.ANALYSING, ANALYSED),
+    _Rule("DELETE", f"{_API}/jobs/{_UID}", Role.ANALYSING, CHANGED),
+    _Rule("GET", rf"{_REPORT}\.(pdf|dcm)", Role.READING, EXPORTED),
+    _Rule("GET", rf"{_REPORT}(/versions|\.html|/pictures/.+)?", Role.READING, SAW),
+    _Rule("POST PUT", f"{_REPORT}(/evidence|/addendum)?", Role.ANALYSING, CHANGED),
+    _Rule("POST", f"{_REPORT}/signature", Role.SIGNING, SIGNED),
     # MONAI Label's routes, by the roles that it gives them itself.
     _Rule("GET", "/(info|batch/infer|train|scoring)/?", Role.READING),
     _Rule("GET", "/auth/token/valid", Role.READING),
-    _Rule("POST", "/(infer|activelearning)/[^/]+", Role.READING),
-    _Rule("GET", "/datastore/.*", Role.READING),
-    _Rule("PUT POST", "/datastore/.*", Role.ANALYSING),
+    _Rule("POST", "/infer/[^/]+", Role.READING, ANALYSED),
+    _Rule("POST", "/activelearning/[^/]+", Role.READING, SAW),
+    _Rule("GET", "/datastore/(image|label)", Role.READING, EXPORTED),
+    _Rule("GET", "/datastore/.*", Role.READING, SAW),
+    _Rule("PUT POST", "/datastore/.*", Role.ANALYSING, CHANGED),
     _Rule("GET", "/model/.+", Role.ANALYSING),
     _Rule("POST", "/scoring/.*", Role.ANALYSING),
 )
@@ -73,13 +99,15 @@ class Roles:
 
     def __init__(self, reading: Iterable[str] = ()) -> None:
         more = [_Rule("GET", re.escape(path).replace(r"\{path:path\}", ".*"), Role.READING) for path in reading]
-        self._rules = [(set(one.methods.split()), re.compile(one.path), one.role) for one in (*_TABLE, *more)]
+        self._rules = [
+            (set(one.methods.split()), re.compile(one.path), Need(one.role, one.action)) for one in (*_TABLE, *more)
+        ]
 
-    def of(self, method: str, path: str) -> Role:
-        """The role that a request needs."""
+    def of(self, method: str, path: str) -> Need:
+        """What a request needs."""
         # A path that leads elsewhere than it seems to is on no table.
         if "//" not in path and not {"..", "."} & set(path.split("/")):
-            for methods, pattern, role in self._rules:
+            for methods, pattern, need in self._rules:
                 if _READING_METHODS.get(method, method) in methods and pattern.fullmatch(path):
-                    return role
-        return Role.ADMINISTERING
+                    return need
+        return Need(Role.ADMINISTERING, "" if method in ("GET", *_READING_METHODS) else ADMINISTERED)

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from monai_label_app.endpoint import Endpoint
+
 
 class _Result(click.Path):
     """A path that is written to. An empty one, often a shell variable that is not set, is no name."""
@@ -81,5 +83,21 @@ def endpoint_options(port: int) -> Decorator:
             envvar="ENDOLENS_TOKEN_FILE",
             help="Ask everybody for the token in this file; made if it is not there.  [env: ENDOLENS_TOKEN_FILE]",
         ),
+        *(
+            click.option(
+                f"--tls-{part}",
+                type=click.Path(path_type=Path, dir_okay=False, exists=True),
+                metavar="FILE",
+                help=f"Speak TLS with this {part} (PEM).",
+            )
+            for part in ("certificate", "key")
+        ),
         click.option("--insecure", is_flag=True, help="Let other machines in though nothing asks them who they are."),
     )
+
+
+def endpoint(given: dict[str, Any]) -> Endpoint:
+    """What :func:`endpoint_options` say."""
+    if bool(given["tls_certificate"]) != bool(given["tls_key"]):
+        raise click.UsageError("give --tls-certificate and --tls-key, or neither")
+    return Endpoint(**given)

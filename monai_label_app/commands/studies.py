@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from monai_label_app.commands.options import (
+    endpoint,
     endpoint_options,
     model_option,
     result_folder,
@@ -18,7 +19,6 @@ from monai_label_app.commands.options import (
     weights_option,
 )
 from monai_label_app.console import explained, fail, name_problems, notice
-from monai_label_app.endpoint import Endpoint
 from report.endoscopic_image import Examination
 
 
@@ -188,8 +188,10 @@ def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
               help="A built OHIF to serve in place of the bundled one.")  # fmt: skip
 @click.option("--dataset", type=click.Path(path_type=Path, exists=True), metavar="DIR|CSV",
               help="Labelled pictures, learned again with the doctors' labels: nothing is forgotten.")  # fmt: skip
+@click.option("--log", type=click.Choice(["text", "json"]), default="text", show_default=True,
+              envvar="ENDOLENS_LOG", show_envvar=True, help="How to log; as JSON, also a line a request.")  # fmt: skip
 @model_option
-def serve(studies: str, ohif: Path | None, dataset: Path | None, model: str | None, **where: Any) -> None:
+def serve(studies: str, ohif: Path | None, dataset: Path | None, log: str, model: str | None, **where: Any) -> None:
     """Serve studies: MONAI Label's API, OHIF and the EndoLens page, in one process.
 
     With a folder of versions as --model, the server also trains on the labels that doctors save.
@@ -199,11 +201,12 @@ def serve(studies: str, ohif: Path | None, dataset: Path | None, model: str | No
       endolens serve --studies results
       endolens serve --studies results --model endolens-models --dataset kvasir-dataset-v2
       endolens serve --studies http://localhost:8042/dicom-web --port 8001
+      endolens serve --studies results --host 0.0.0.0 --token-file token --tls-certificate cert.pem --tls-key key.pem
     """
     from monai_label_app import server
 
     with explained(Path(studies)):
-        server.run(studies, Endpoint(**where), model, ohif, dataset)
+        server.run(studies, endpoint(where), model, ohif, dataset, log)
 
 
 @click.command()
@@ -224,7 +227,7 @@ def watch(source: str, out: Path | None, model: str | None, **where: Any) -> Non
     from monai_label_app import server
 
     with explained(Path(source)):
-        server.watch(source, Endpoint(**where), model, out)
+        server.watch(source, endpoint(where), model, out)
 
 
 @click.command()

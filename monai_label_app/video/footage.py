@@ -14,6 +14,7 @@ from pydicom import Dataset
 from monai_label_app import analysis
 from monai_label_app.analysis import StudyResult, Wanted
 from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.observed.metrics import counted
 from monai_label_app.study import TIMELINE, Instance, Problem, Study, read_dicom
 from monai_label_app.video.choice import Still, stills
 from monai_label_app.video.clips import Clip, cut
@@ -30,6 +31,7 @@ _CUT_OFF = 1.0
 """Seconds by which a video may end sooner than it announces: recorders round."""
 
 
+@counted()
 def analyze(
     study: Study,
     classifier: Classifier,

@@ -12,20 +12,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from monai_label_app.access.identity import Authentication
 from monai_label_app.access.login import Login
 from monai_label_app.access.roles import Roles
 from monai_label_app.classifier.checkpoint import Card
 from monai_label_app.guard import Guard
+from monai_label_app.headers import SafeHeaders
 from monai_label_app.video.live import Live
 
 
 def live_page(
     live: Live, card: Card, source: str, authentication: Authentication | None = None, insecure: bool = False
-) -> Guard:
+) -> ASGIApp:
     """The ASGI application: ``/``, and what it asks for again and again: ``frame.jpg``, ``map.jpg``, ``state``.
 
     Args:
@@ -64,10 +66,20 @@ def live_page(
             }
         )
 
-    pages = {"/": page, "/frame.jpg": frame, "/map.jpg": overlay, "/state": state}
+    def static(request: Request) -> Response:
+        return FileResponse(Path(__file__).with_name(request.url.path.removeprefix("/")))
+
+    pages = {
+        "/": page,
+        "/live.css": static,
+        "/live.js": static,
+        "/frame.jpg": frame,
+        "/map.jpg": overlay,
+        "/state": state,
+    }
     routes = [Route(path, answer) for path, answer in pages.items()]
     login = Login(asked, "/").routes() if asked.required else []
-    return Guard(Starlette(routes=[*routes, *login]), asked, Roles(pages), insecure, frozenset())
+    return SafeHeaders(Guard(Starlette(routes=[*routes, *login]), asked, Roles(pages), insecure))
 
 
 def _picture(pixels: NDArray[np.uint8] | None) -> Response:

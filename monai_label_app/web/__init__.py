@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 from monai_label_app.analysis import algorithm_of
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.datastore import StudyDatastore, open_datastore
+from monai_label_app.headers import POLICY
 from monai_label_app.jobs import Jobs
 from monai_label_app.library import Library
 from monai_label_app.pacs import PacsError
@@ -26,10 +27,6 @@ from monai_label_app.web.reader import author, reader
 from monai_label_app.web.reporting import Reporting
 from monai_label_app.web.services import Services
 from report.drafts import Drafts
-
-# No script and no style but our own files: what a name or a finding carries stays text.
-_POLICY = "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'self'"
-
 
 MOST_JSON = 1024 * 1024
 """Size of what a page sends, in bytes, at most; files have a limit of their own."""
@@ -110,6 +107,5 @@ def _refused(error: HTTPError | Exception) -> Response:
 
 def _protected(response: Response) -> Response:
     if response.mimetype == "text/html":
-        response.headers.setdefault("Content-Security-Policy", _POLICY)
-    response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.setdefault("Content-Security-Policy", POLICY)
     return response

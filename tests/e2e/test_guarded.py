@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import json
 import os
 import re
@@ -10,12 +12,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import jwt
 import pydicom
 import pytest
-from playwright.sync_api import Page, expect
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from playwright.sync_api import Browser, expect
 
 from monai_label_app.sample import STUDY
 from tests.e2e.conftest import REPOSITORY, free_port, running
@@ -26,9 +33,11 @@ pytestmark = pytest.mark.e2e
 STILL = pydicom.dcmread(min(STUDY.iterdir()), stop_before_pixels=True)
 PATIENT, UID, IMAGE = str(STILL.PatientName), str(STILL.StudyInstanceUID), str(STILL.SOPInstanceUID)
 
+PASSWORD = "pacs-password-4711"
+
 READER, ANNOTATOR, REVIEWER, ADMIN = (f"monailabel-{name}" for name in ("user", "annotator", "reviewer", "admin"))
 
-PUBLIC = re.compile("/endolens/(login|login/callback|logout|static/.+|ohif/.+)|/auth/(token)?")
+PUBLIC = re.compile("/endolens/(login|login/callback|logout|static/.+|ohif/.+)|/auth/(token)?|/health/(live|ready)")
 """What must be open, for nobody could log in otherwise; it is of no patient."""
 
 READ_BY_POST = re.compile("/(infer|activelearning|infer/wsi|infer/wsi_v2)/.+")
@@ -41,7 +50,11 @@ class Server:
     issuer: Issuer
     routes: list[tuple[str, str]]
     token: str
-    printed: str
+    folder: Path
+
+    @property
+    def printed(self) -> str:
+        return (self.folder / "log").read_text()
 
     def ask(self, method: str, path: str, token: str | None = None, **more: object) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
@@ -53,16 +66,32 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("guarded")
     shutil.copytree(STUDY, folder / "studies")
     port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    with issuing() as issuer:
+    url = f"https://127.0.0.1:{port}"
+    certificate, key = _certificate(folder)
+    with issuing() as issuer, pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         settings = {"MONAI_LABEL_AUTH_ENABLE": "true", "MONAI_LABEL_AUTH_REALM_URI": issuer.url}
+        settings |= {"MONAI_LABEL_DICOMWEB_USERNAME": "pacs", "MONAI_LABEL_DICOMWEB_PASSWORD": PASSWORD}
         environment = {**os.environ, **settings, "PYTHONPATH": str(REPOSITORY)}
         command = [sys.executable, "-m", "tests.e2e.walked", str(folder / "routes.json"), "serve", "--studies"]
         command += [str(folder / "studies"), "--port", str(port), "--token-file", str(folder / "token")]
+        command += ["--tls-certificate", str(certificate), "--tls-key", str(key)]
         with running(command, f"{url}/endolens/login", folder / "log", env=environment, cwd=REPOSITORY):
             routes = [(method, _filled(path)) for method, path in json.loads((folder / "routes.json").read_text())]
             token = (folder / "token").read_text().strip()
-            yield Server(url, issuer, routes, token, (folder / "log").read_text())
+            yield Server(url, issuer, routes, token, folder)
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    """For 127.0.0.1, signed by itself, and its key."""
+    key, name = new_key(), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "EndoLens test")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
+    signed = made.add_extension(here, critical=False).sign(key, SHA256())
+    (folder / "certificate.pem").write_bytes(signed.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(pem(key))
+    return folder / "certificate.pem", folder / "key.pem"
 
 
 def _filled(path: str) -> str:
@@ -93,7 +122,12 @@ def test_without_a_token_of_the_issuer_every_route_is_closed(server: Server) -> 
         "changed": f"{head}.{body[:-4]}AAAA.{signature}",
         "without an end": jwt.encode(endless, pem(issuer.key), "RS256", {"kid": KID}),
     }  # fmt: skip
-    assert len(server.routes) > 100
+    assert {
+        ("POST", f"/infer/{UID}"),
+        ("GET", "/endolens/"),
+        ("DELETE", "/datastore/"),
+        ("GET", f"/static/{UID}"),
+    } <= set(server.routes), "the walk forgets some"
     with httpx.Client(base_url=server.url, timeout=60) as client:
         for name, token in tokens.items():
             headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
@@ -121,6 +155,8 @@ def test_a_role_opens_its_own_routes_and_no_other(server: Server, role: str, may
         for method, path in server.routes:
             if not (PUBLIC.fullmatch(path) or may(method, path)):
                 assert client.request(method, path).status_code == 403, f"{role}: {method} {path}"
+            elif role == READER and method == "GET" and path.startswith("/endolens"):
+                assert client.get(path).status_code != 403, f"{path} is on no table"
 
 
 def _administered(method: str, path: str) -> bool:
@@ -160,7 +196,7 @@ def test_what_a_role_allows_is_answered_by_monai_label_too(server: Server) -> No
 def test_nobody_signs_in_the_name_of_another(server: Server) -> None:
     report, reviewer = f"/endolens/api/v1/studies/{UID}/report", server.issuer.token(REVIEWER)
     opened = server.ask("POST", report, reviewer, json={})
-    headers = {"Authorization": f"Bearer {reviewer}", "If-Match": opened.headers["ETag"]}
+    headers = {"Authorization": f"Bearer {reviewer}", "If-Match": opened.headers["ETag"], "X-Request-ID": "sign-1"}
     signature = {"name": "Someone^Else", "role": "Endoscopist", "organization": "Test", "incomplete": True}
 
     def sign(**changes: str) -> httpx.Response:
@@ -172,6 +208,15 @@ def test_nobody_signs_in_the_name_of_another(server: Server) -> None:
     assert sign(name="Doe^Jane").json()["signature"]["name"] == "Doe^Jane"
     added = server.ask("POST", f"{report}/addendum", reviewer).json()
     assert added["author"] == "Jane Doe"
+    told = [
+        json.loads(line)
+        for line in (server.folder / "studies" / ".endolens" / "accesses.jsonl").read_text().splitlines()
+    ]
+    (signed,) = [one for one in told if one["action"] == "signed"]
+    assert (signed["user"], signed["role"], signed["status"], signed["objects"]) == ("jdoe", "signing", 200, [UID])
+    assert signed["request"] == "sign-1"
+    assert ("jdoe", "was refused") in {(one["user"], one["action"]) for one in told}
+    assert PATIENT not in str(told)
 
 
 def test_a_cookie_changes_nothing_for_a_page_of_another_site(server: Server) -> None:
@@ -179,7 +224,7 @@ def test_a_cookie_changes_nothing_for_a_page_of_another_site(server: Server) -> 
     with httpx.Client(base_url=server.url, timeout=60) as client:
         entered = client.get(link)
         kept = entered.headers["Set-Cookie"]
-        assert "HttpOnly" in kept and "SameSite=strict" in kept and server.token not in kept
+        assert "Secure" in kept and "HttpOnly" in kept and "SameSite=strict" in kept and server.token not in kept
         assert client.get("/endolens/api/v1/studies").status_code == 200
         upload = "/endolens/api/v1/uploads"
         own, foreign = {"Origin": server.url}, {"Origin": "http://evil.example"}
@@ -202,7 +247,10 @@ def test_a_cookie_changes_nothing_for_a_page_of_another_site(server: Server) -> 
     assert "evil.example" not in away.text
 
 
-def test_a_browser_logs_in_at_the_issuer_and_out_again(server: Server, page: Page) -> None:
+def test_a_browser_logs_in_at_the_issuer_and_out_again(server: Server, browser: Browser) -> None:
+    page = browser.new_context(ignore_https_errors=True).new_page()
+    said: list[str] = []
+    page.on("console", lambda line: said.append(line.text) if "Content Security Policy" in line.text else None)
     server.issuer.who = {"realm_access": {"roles": [REVIEWER]}}
     page.goto(f"{server.url}/endolens/studies/{UID}/report")
     page.get_by_role("link", name="Log in with your account").click()
@@ -216,3 +264,45 @@ def test_a_browser_logs_in_at_the_issuer_and_out_again(server: Server, page: Pag
     expect(page.get_by_role("heading", name="Logged out")).to_be_visible()
     page.goto(f"{server.url}/endolens/")
     expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+    assert said == []
+    page.context.close()
+
+
+def test_slicer_brings_a_token_and_says_what_it_is_refused_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "monai_label_app" / "viewers" / "slicer" / "EndoLens"))
+    from EndoLensLib.server import Server as Client
+    from EndoLensLib.server import ServerError
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", os.environ["SSL_CERT_FILE"])
+    with pytest.raises(ServerError, match="log in first"):
+        Client(server.url).studies()
+    monkeypatch.setenv("ENDOLENS_TOKEN", server.issuer.token(READER))
+    assert [one.uid for one in Client(server.url).studies()] == [UID]
+
+
+def test_what_watches_the_server_learns_how_it_is(server: Server) -> None:
+    assert server.ask("GET", "/health/live").json() == {"status": "live"}
+    ready = server.ask("GET", "/health/ready")
+    assert ready.status_code == 200 and set(ready.json().values()) == {"ready", "ok"}
+    numbers = server.ask("GET", "/metrics", server.issuer.token(READER)).text
+    assert re.search(r'^endolens_requests_total\{method="GET",status="401"\} [0-9.]+$', numbers, re.MULTILINE)
+    assert "endolens_jobs_waiting 0.0" in numbers
+    assert PATIENT not in numbers and UID not in numbers
+
+
+def test_every_answer_says_what_a_browser_is_to_keep_to(server: Server) -> None:
+    for path in ("/endolens/", "/endolens/login", "/ohif/", "/info/", f"/endolens/instances/{IMAGE}.dcm", "/nothing"):
+        headers = server.ask("GET", path, server.token).headers
+        assert headers["X-Content-Type-Options"] == "nosniff" and headers["Referrer-Policy"] == "same-origin"
+        if headers["Content-Type"].startswith("text/html"):
+            policy = headers["Content-Security-Policy"]
+            assert "frame-ancestors 'self'" in policy
+            assert "'unsafe-inline'" not in policy.split("style-src")[0] and "'unsafe-eval'" not in policy
+            assert "http:" not in policy and "https:" not in policy and "*" not in policy
+
+
+def test_no_secret_is_in_the_log(server: Server) -> None:
+    printed = server.printed
+    assert "EndoLens:" in printed
+    assert PASSWORD not in printed and server.token not in printed
+    assert "eyJ" not in printed, "the beginning of any JSON Web Token"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ def walk(app: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from ((method, prefix + rule.rule) for method in rule.methods)
         return
     if not hasattr(app, "routes"):
-        inner = next((getattr(app, name) for name in ("app", "_app", "_api") if hasattr(app, name)), None)
+        inner = next((getattr(app, name) for name in ("_api", "_app", "app") if hasattr(app, name)), None)
         if callable(inner) and not hasattr(app, "directory"):
             yield from walk(inner, prefix)
         else:
@@ -39,9 +38,9 @@ if __name__ == "__main__":
     file, *arguments = sys.argv[1:]
     serve = server._run
 
-    def run(app: Any, listener: socket.socket, *more: Any) -> None:
+    def run(app: Any, *more: Any) -> None:
         Path(file).write_text(json.dumps(sorted(set(walk(app)))))
-        serve(app, listener, *more)
+        serve(app, *more)
 
     server._run = run
     main(arguments)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from monai_label_app.viewers.segmentations import as_assumed
 from monai_label_app.viewers.videos import as_played
 
 _FOREIGN = re.compile(r"""@import\s+url\(["']?https?:[^)]*\)[^;]*;|<link\b[^>]*href=["']?https?:[^>]*>""")
+
+_INLINE = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
 
 _TAMED = """
 // OHIF greets every new user with a tour of its buttons, laid over the study; count it as seen.
@@ -68,6 +72,29 @@ class Viewer:
             raise ValueError(f"{self.folder} is not a built OHIF: it has no index.html") from None
         match = re.search(r"""PUBLIC_URL\s*=\s*["']([^"']*)["']""", index)
         self.base = "/" + match.group(1).strip("/") + "/" if match and match.group(1).strip("/") else "/"
+
+    def policy(self, path: Path) -> str:
+        """Content-Security-Policy of a file: what OHIF cannot do without, and no other server.
+
+        Its libraries write styles into the page, decode pictures by WebAssembly, and make workers and pictures
+        themselves (``blob:``). Of scripts in the page those of the build run, named by what they say. A script has a
+        policy where it is a worker, which has no page to harm; there the decoders make code as they go.
+        """
+        if path.suffix == ".js":
+            return "default-src 'self' data: blob:; script-src 'self' 'unsafe-eval' blob:"
+        scripts = " ".join(f"'sha256-{one}'" for one in self._inline)
+        return (
+            f"default-src 'self'; script-src 'self' 'wasm-unsafe-eval' {scripts}; worker-src 'self' blob:; "
+            "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+            "connect-src 'self' data: blob:; media-src 'self' blob:; object-src 'self' blob:; frame-src 'self' blob:; "
+            "base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+        )
+
+    @cached_property
+    def _inline(self) -> list[str]:
+        """Hashes of the scripts in its page."""
+        found = dict.fromkeys(_INLINE.findall(mended(self.folder / "index.html") or ""))
+        return [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in found]
 
     def file(self, path: str) -> Path:
         """The file for a path under :attr:`base`; any other address is one of OHIF's pages, its index."""

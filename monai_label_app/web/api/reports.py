@@ -28,7 +28,7 @@ from report.record import as_dict
 _REPORT = "/studies/<uid>/report"
 
 # The report as a page brings its own style and pictures, and nothing else.
-_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 
 _CONFLICTS: dict[Any, Any] = {
     403: described("It is signed in the name of another than who is logged in."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -107,6 +108,8 @@ class Server:
             raise ServerError(f"{text} is no address of a server; it should look like {DEFAULT}")
         self.address = f"{parts.scheme}://{parts.netloc}"
         self._session = requests.Session()
+        if token := os.environ.get("ENDOLENS_TOKEN"):  # for a server that asks who comes
+            self._session.headers["Authorization"] = f"Bearer {token}"
 
     def model(self) -> Model:
         """The active network."""

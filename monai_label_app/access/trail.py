@@ -1,0 +1,108 @@
+"""Who saw, analysed, changed, signed and exported what, and when: lines that are only added to, and name no patient."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_label_app.access.identity import Identity
+from monai_label_app.access.roles import SAW
+from monai_label_app.journal import append_chained, read
+from monai_label_app.observed.checks import Check
+
+TRAIL = ".endolens/accesses.jsonl"
+"""Where it is kept, beside the labels of the studies."""
+
+SEEN_AGAIN_SECONDS = 15 * 60
+"""Who sees the same again within this time sees it still: it is told once."""
+
+_REMEMBERED = 10_000
+_MOST_OBJECTS = 100
+_UID = re.compile(r"(?<![\w.])[0-2](?:\.\d+){2,}(?![\w])")
+
+_log = logging.getLogger(__name__)
+
+
+class Trail:
+    """The trail in a file, which several servers of one machine may share. Safe for several threads.
+
+    Args:
+        path: made when something is told for the first time.
+
+    Attributes:
+        kept: False while the file cannot be written; what is told meanwhile waits in memory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.kept = path, True
+        self._lock, self._writing = threading.Lock(), threading.Lock()
+        self._waiting: list[dict[str, Any]] = []
+        self._seen: OrderedDict[tuple[str, ...], float] = OrderedDict()
+
+    def tell(self, who: Identity, action: str, place: str, status: int, request: str = "") -> None:
+        """Write down that something was done; it is on disk when this returns.
+
+        Args:
+            who: did it.
+            action: one of :mod:`monai_label_app.access.roles`.
+            place: path and query that it was asked for by; UIDs are taken from there, and nothing else.
+            status: of the answer.
+            request: names the request in the log.
+        """
+        objects = list(dict.fromkeys(one for one in _UID.findall(place) if len(one) <= 64))[:_MOST_OBJECTS]
+        if action == SAW and self._still((who.user, *objects, str(status // 100))):
+            return
+        told = {"user": who.user, "role": who.role.name.lower(), "action": action, "status": status}
+        with self._lock:
+            self._waiting.append({**told, "objects": objects, "request": request})
+        with self._writing:
+            # Those who waited for the disk meanwhile are written by one of them.
+            with self._lock:
+                batch, self._waiting = self._waiting, []
+            try:
+                if batch:
+                    append_chained(self._path, batch)
+                self.kept = True
+            except OSError as error:
+                self._keep_for_later(batch, error)
+
+    def check(self) -> Check:
+        """Whether it can be written."""
+        if self.kept:
+            return Check("audit trail", f"{self._path}")
+        return Check("audit trail", f"{self._path} cannot be written", "give its folder to the user of the server")
+
+    def _still(self, key: tuple[str, ...]) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            still = now - self._seen.get(key, float("-inf")) < SEEN_AGAIN_SECONDS
+            if not still:
+                self._seen[key] = now
+                self._seen.move_to_end(key)
+                while len(self._seen) > _REMEMBERED:
+                    self._seen.popitem(last=False)
+        return still
+
+    def _keep_for_later(self, batch: list[dict[str, Any]], error: OSError) -> None:
+        with self._lock:
+            self._waiting = [*batch, *self._waiting][-_REMEMBERED:]
+        self.kept = False
+        _log.error("the audit trail cannot be written: %s", error.strerror)
+
+
+def accesses(path: Path, user: str | None = None, uid: str | None = None) -> Iterator[dict[str, Any]]:
+    """What is in a trail, the oldest first; of a user, of an object, or all."""
+    for one in read(path):
+        if (user is None or one.get("user") == user) and (uid is None or uid in _objects(one)):
+            yield one
+
+
+def _objects(told: dict[str, Any]) -> Sequence[str]:
+    found = told.get("objects")
+    return found if isinstance(found, list) else []

@@ -1,0 +1,1 @@
+"""How a server is: ``checks.py`` looks, ``health.py`` tells, ``metrics.py`` counts, ``logs.py`` writes it down."""

@@ -1,0 +1,43 @@
+"""``/health/live`` and ``/health/ready``, for what starts a server and sends it requests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from monai_label_app.observed.checks import Check, look
+
+FRESH_SECONDS = 5.0
+"""How long a look counts: who asks without a token must not keep the PACS busy."""
+
+
+def live(request: Request) -> Response:
+    """The process answers."""
+    return JSONResponse({"status": "live"})
+
+
+class Ready:
+    """The answer to ``/health/ready``: 200 if all is well, 503 otherwise; which piece is not, but not why.
+
+    Args:
+        checks: name → check.
+    """
+
+    def __init__(self, checks: Mapping[str, Callable[[], Check]]) -> None:
+        self._checks, self._lock = checks, threading.Lock()
+        self._looked, self._found = float("-inf"), dict[str, bool]()
+
+    def answer(self, request: Request) -> Response:
+        """Look, unless somebody did just now. Runs in a thread."""
+        with self._lock:
+            if time.monotonic() - self._looked > FRESH_SECONDS:
+                self._found = {name: look(check, name).ok for name, check in self._checks.items()}
+                self._looked = time.monotonic()
+            found = self._found
+        ready = all(found.values())
+        said = {name: "ok" if ok else "failing" for name, ok in found.items()}
+        return JSONResponse({"status": "ready" if ready else "not ready", **said}, 200 if ready else 503)

@@ -1,0 +1,90 @@
+"""What a server writes down: lines of text or of JSON, each with the request and the study that it belongs to."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import sys
+import time
+from contextvars import ContextVar
+from datetime import datetime, timezone
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from monai_label_app.access.identity import known
+from monai_label_app.observed.metrics import REQUEST_SECONDS, REQUESTS
+
+LOG_VARIABLE = "ENDOLENS_LOG"
+"""Environment variable: ``json`` for a JSON object a line, and a line a request."""
+
+HEADER = "X-Request-ID"
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+study_uid: ContextVar[str] = ContextVar("study_uid", default="")
+
+_GIVEN = re.compile(r"[A-Za-z0-9-]{1,64}")
+_STUDY = re.compile(r"/(?:studies|dicomjson)/([0-9.]{3,64})(?:/|$|\?)")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+
+_log = logging.getLogger("endolens.requests")
+
+
+class JsonLines(logging.Formatter):
+    """A record as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        at = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+        told = {"at": at, "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        told |= {"request": request_id.get(), "study": study_uid.get(), **getattr(record, "told", {})}
+        if record.exc_info:
+            told["traceback"] = self.formatException(record.exc_info)
+        return json.dumps({name: value for name, value in told.items() if value != ""}, ensure_ascii=False)
+
+
+def write_json() -> None:
+    """Write all that is logged as JSON, and a line for every request."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    _log.setLevel(logging.INFO)
+
+
+class Requests:
+    """ASGI middleware: names every request, counts it, and logs it by method, status, time and user.
+
+    What was asked for is not logged but for the study, for paths and queries may name a patient.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; the answer says what it is named, as the request does if it has a name."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(HEADER, "")
+        name = given if _GIVEN.fullmatch(given) else secrets.token_hex(8)
+        request_id.set(name)
+        found = _STUDY.search(scope["path"])
+        study_uid.set(found[1] if found else "")
+        began = time.monotonic()
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[HEADER] = name
+                seconds, status = time.monotonic() - began, message["status"]
+                REQUESTS.labels(method, str(status)).inc()
+                REQUEST_SECONDS.labels(method).observe(seconds)
+                told = {"method": method, "status": status, "seconds": round(seconds, 4), "user": known(scope)}
+                _log.info("%s %s", method, status, extra={"told": told})
+            await send(message)
+
+        await self._app(scope, receive, answer)

@@ -1,0 +1,91 @@
+"""The audit trail: what is written stays, in one chain, whoever writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from monai_label_app.access.identity import Identity
+from monai_label_app.access.roles import CHANGED, SAW, Role
+from monai_label_app.access.trail import TRAIL, Trail
+from monai_label_app.cli import main
+from monai_label_app.journal import append_chained, broken, read
+
+JANE = Identity("jdoe", "Doe^Jane", Role.SIGNING)
+
+WRITER = """
+import sys; from pathlib import Path
+from monai_label_app.journal import append_chained
+for n in range(40): append_chained(Path(sys.argv[1]), [{"by": sys.argv[2], "n": n}])
+"""
+
+
+def run(studies: Path, *command: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["accesses", *command, "--studies", str(studies)])
+    return result.exit_code, result.output
+
+
+def test_what_is_told_can_be_listed_and_names_no_patient(tmp_path: Path) -> None:
+    trail = Trail(tmp_path / TRAIL)
+    for _ in range(3):
+        trail.tell(JANE, SAW, "/endolens/studies/1.2.3.4?PatientName=Roe", 200)
+    trail.tell(JANE, CHANGED, "/datastore/label?image=1.2.3.5&tag=final", 200, "r1")
+    trail.tell(JANE, CHANGED, "/datastore/label?image=1.2.3.5&tag=final", 200, "r2")
+    code, listed = run(tmp_path, "list")
+    assert code == 0 and [line.split()[2:5] for line in listed.splitlines()] == [
+        ["saw", "200", "1.2.3.4"], ["changed", "200", "1.2.3.5"], ["changed", "200", "1.2.3.5"]
+    ]  # fmt: skip
+    assert "Roe" not in (tmp_path / TRAIL).read_text()
+    _, exported = run(tmp_path, "export", "--uid", "1.2.3.5")
+    assert [json.loads(line)["request"] for line in exported.splitlines()] == ["r1", "r2"]
+    assert run(tmp_path, "list", "--user", "other") == (0, "")
+
+
+@pytest.mark.parametrize("harm", ["change", "remove", "move"])
+def test_harm_to_the_trail_is_seen(tmp_path: Path, harm: str) -> None:
+    path = tmp_path / TRAIL
+    append_chained(path, [{"n": n} for n in range(5)])
+    assert run(tmp_path, "verify")[0] == 0
+    lines = path.read_text().splitlines()
+    if harm == "change":
+        lines[2] = lines[2].replace('"n": 2', '"n": 9')
+    elif harm == "remove":
+        del lines[2]
+    else:
+        lines[1], lines[2] = lines[2], lines[1]
+    path.write_text("\n".join(lines) + "\n")
+    code, said = run(tmp_path, "verify")
+    assert code == 1 and "was changed" in said
+
+
+def test_several_servers_write_one_chain_and_a_line_cut_off_breaks_none(tmp_path: Path) -> None:
+    path = tmp_path / "trail.jsonl"
+    append_chained(path, [{"n": "first"}])
+    with path.open("a") as file:
+        file.write('{"n": "cut o')
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(number)]) for number in range(3)]
+    assert [one.wait(60) for one in writers] == [0, 0, 0]
+    assert broken(path) == []
+    told = [(one["by"], one["n"]) for one in read(path) if "by" in one]
+    assert sorted(told) == sorted((str(writer), n) for writer in range(3) for n in range(40))
+
+
+def test_a_trail_that_cannot_be_written_is_written_later(tmp_path: Path) -> None:
+    (tmp_path / ".endolens").write_text("in the way")
+    trail = Trail(tmp_path / TRAIL)
+    trail.tell(JANE, CHANGED, "/1.2.3.1", 200)
+    assert not trail.kept
+    (tmp_path / ".endolens").unlink()
+    trail.tell(JANE, CHANGED, "/1.2.3.2", 200)
+    assert trail.kept
+    assert [one["objects"] for one in read(tmp_path / TRAIL)] == [["1.2.3.1"], ["1.2.3.2"]]
+
+
+def test_a_folder_without_a_trail_is_named(tmp_path: Path) -> None:
+    code, said = run(tmp_path, "verify")
+    assert code == 1 and "there is no audit trail" in said
