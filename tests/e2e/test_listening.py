@@ -1,8 +1,10 @@
 """`endolens listen` between real senders and a real PACS."""
 
 import json
+import re
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pydicom
 import pytest
@@ -12,7 +14,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import BasicTextSRStorage
 
 from tests.dicom_files import CT, image
-from tests.e2e.conftest import Orthanc, free_port, running_orthanc
+from tests.e2e.conftest import REPOSITORY, Orthanc, free_port, running_orthanc
 from tests.e2e.listening import (
     Node,
     association,
@@ -146,3 +148,30 @@ def test_what_cannot_be_sent_is_given_up_with_a_reason_and_tried_again_when_a_pe
             until(lambda: len(stored(orthanc).get("1.2.3.1", [])) == 2, node.said)
             assert stored(orthanc) == undisturbed(stills(1, 1), checkpoint, tmp_path / "calm")
         assert not list((node.state / "results").rglob("*.dcm")), "files of results go when all have them"
+
+
+def test_orthanc_as_the_documentation_sets_it_up_sends_what_is_stable(checkpoint: Path, tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "pacs.md").read_text(encoding="utf-8")
+    printed = {kind: re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL)[1] for kind in ("json", "lua")}
+    port, dimse_port = free_port(), free_port()
+    options = ["--send", f"http://127.0.0.1:{port}/dicom-web", "--quiet", "1", "--model", checkpoint, "--reserve", "1"]
+    with listening(tmp_path / "state", *options) as node:
+        settings = json.loads(printed["json"].replace("11112", str(node.port)))
+        settings |= {"HttpPort": port, "DicomPort": dimse_port, "StableAge": 1}
+        store = tmp_path / "orthanc"
+        store.mkdir()
+        (store / "endolens.lua").write_text(printed["lua"])
+        with running_orthanc(store, port, dimse_port, **settings) as orthanc:
+            images = stills(1, 2)
+            orthanc.store_by_dimse(images)
+            results = undisturbed(images, checkpoint, tmp_path / "calm")["1.2.3.1"]
+            until(lambda: len(stored(orthanc)["1.2.3.1"]) == 2 + len(results), node.said)
+            # Our results made the study stable anew: it is sent again, without them, and nothing comes of it.
+            until(lambda: len(httpx.get(f"{orthanc.http}/jobs").json()) > 1, node.said)
+            until(
+                lambda: {one["State"] for one in httpx.get(f"{orthanc.http}/jobs?expand").json()} == {"Success"},
+                node.said,
+            )
+            assert stored(orthanc)["1.2.3.1"] == sorted([*results, *(one.SOPInstanceUID for one in images)])
+        assert not (node.state / "results" / "1.2.3.1").exists()
+        assert node.said().count("is analysed") == 1
