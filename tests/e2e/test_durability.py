@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import httpx
@@ -93,6 +93,23 @@ class Killer:
         return 0
 
 
+class Pacs(ExitStack):
+    """An Orthanc that goes down, and comes back with what it had."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder, self._up = folder, False
+        self.orthanc = Orthanc(f"http://127.0.0.1:{free_port()}", free_port(), None)  # type: ignore[arg-type]
+
+    def switch(self, up: bool) -> None:
+        if self._up and not up:
+            self.close()
+        elif up and not self._up:
+            port = int(self.orthanc.http.rpartition(":")[2])
+            self.enter_context(running_orthanc(self._folder, port, self.orthanc.dimse_port))
+        self._up = up
+
+
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_whatever_is_killed_when_each_study_has_its_results_once(
     database: str, checkpoint: Path, tmp_path: Path, request: pytest.FixtureRequest
@@ -109,32 +126,28 @@ def test_whatever_is_killed_when_each_study_has_its_results_once(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             folder.chmod(0o777)
             options += ["--database", stack.enter_context(postgresql(folder))]
-        port, dimse_port = free_port(), free_port()
-        orthanc = Orthanc(f"http://127.0.0.1:{port}", dimse_port, None)  # type: ignore[arg-type]
-        options += ["--send", orthanc.dicomweb, "--send", f"ORTHANC@127.0.0.1:{dimse_port}"]
+        pacs = stack.enter_context(Pacs(tmp_path / "orthanc"))
+        options += ["--send", pacs.orthanc.dicomweb, "--send", f"ORTHANC@127.0.0.1:{pacs.orthanc.dimse_port}"]
         node = Node(state, *options)
         stack.callback(lambda: node.process and node.kill())
         modality = Modality(node.port, studies, seed)
         modality.start()
-        killer = Killer(node, modality, orthanc, chance)
+        killer = Killer(node, modality, pacs.orthanc, chance)
         for number, doing in enumerate(doings(kills, chance)):
             modality.may_send = min(len(studies), 1 + number * len(studies) // kills + (doing == "refusing"))
-            with ExitStack() as life:
-                if doing == "sending" or chance.random() < 0.7:  # the PACS is down at times
-                    life.enter_context(running_orthanc(tmp_path / "orthanc", port, dimse_port))
-                if doing == "refusing":
-                    life.enter_context(filled(state.parent))
+            pacs.switch(doing == "sending" or chance.random() < 0.7)
+            with filled(state.parent) if doing == "refusing" else nullcontext():
                 killer.life(doing)
-        with running_orthanc(tmp_path / "orthanc", port, dimse_port):
-            modality.may_send = len(studies)
-            node.start()
-            until(lambda: not modality.is_alive(), node.said)
-            store = Store(state, None if database == "sqlite" else options[options.index("--database") + 1])
-            tasks = len(studies) * 3
-            until(lambda: [one.state for one in store.jobs()] == [DONE] * tasks, lambda: (store.jobs(), node.said()))
-            assert node.end() == 0
-            assert stored(orthanc) == calm
-            assert_the_same(orthanc, tmp_path)
+        pacs.switch(True)
+        modality.may_send = len(studies)
+        node.start()
+        until(lambda: not modality.is_alive(), node.said)
+        store = Store(state, None if database == "sqlite" else str(options[options.index("--database") + 1]))
+        done = [DONE] * len(studies) * 3
+        until(lambda: [one.state for one in store.jobs()] == done, lambda: (store.jobs(), node.said()))
+        assert node.end() == 0
+        assert stored(pacs.orthanc) == calm
+        assert_the_same(pacs.orthanc, tmp_path)
         print(f"\n{database}: {kills} kills, {dict(killer.hit)} at what was meant, {modality.refused} refusals")
         assert len(+killer.hit) > 1
         assert modality.refused or not state.parent.is_mount()
