@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -32,6 +32,7 @@ QUIET = 2.0
 IMAGES = 3
 PATIENCE = ["--attempts", "1000", "--backoff", "2", "--quiet", str(QUIET), "--reserve", "0"]
 FULL = 0xA700
+BALLAST = "ballast"
 
 
 class Modality(threading.Thread):
@@ -67,6 +68,7 @@ class Killer:
 
     def __init__(self, node: Node, modality: Modality, orthanc: Orthanc, chance: random.Random) -> None:
         self._node, self._modality, self._orthanc, self._chance = node, modality, orthanc, chance
+        self._disk = node.state.parent
         self.hit: Counter[str] = Counter()
 
     def life(self, doing: str) -> None:
@@ -75,7 +77,7 @@ class Killer:
         reached, later = {
             "starting": (lambda: True, 2.0),
             "receiving": (self._node.listens, 1.5),
-            "refusing": (lambda: self._modality.refused > refused, 1.0),
+            "refusing": (lambda: fill(self._disk) and self._modality.refused > refused + 2, 1.0),
             "analysing": (lambda: any((self._node.state / "results").glob(".analysis-*")), 0.5),
             "sending": (lambda: self._stored() > stored, 0.3),
         }[doing]
@@ -86,6 +88,7 @@ class Killer:
         self.hit[doing] += time.monotonic() < deadline
         time.sleep(self._chance.uniform(0, later))
         self._node.kill()
+        (self._disk / BALLAST).unlink(missing_ok=True)
 
     def _stored(self) -> int:
         with suppress(httpx.HTTPError):
@@ -136,8 +139,7 @@ def test_whatever_is_killed_when_each_study_has_its_results_once(
         for number, doing in enumerate(doings(kills, chance)):
             modality.may_send = min(len(studies), 1 + number * len(studies) // kills + (doing == "refusing"))
             pacs.switch(doing == "sending" or chance.random() < 0.7)
-            with filled(state.parent) if doing == "refusing" else nullcontext():
-                killer.life(doing)
+            killer.life(doing)
         pacs.switch(True)
         modality.may_send = len(studies)
         node.start()
@@ -190,15 +192,10 @@ def small_disk(place: Path) -> Iterator[Path]:
             subprocess.run(["umount", "-l", place], check=True)
 
 
-@contextmanager
-def filled(disk: Path) -> Iterator[None]:
-    """The disk has not a byte left, while this lasts."""
-    ballast = disk / "ballast"
+def fill(disk: Path) -> bool:
+    """Leave not a byte free on a small disk; whether there is one."""
     if disk.is_mount():
-        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        with suppress(OSError), (disk / BALLAST).open("ab", buffering=0) as file:
             while True:
                 file.write(bytes(65536))
-    try:
-        yield
-    finally:
-        ballast.unlink(missing_ok=True)
+    return disk.is_mount()
