@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from flask.testing import FlaskClient
 from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.uid import MPEG2MPML, MPEG4HP41
@@ -291,18 +292,24 @@ def test_a_video_of_a_scope_stays_in_its_patient_s_study(red_or_not, tmp_path, c
     assert reference.ReferencedFrameNumber == round(result.segments[1]["still_time"] * RATE) + 1
     coding = {"libx264": "copied", "mpeg2video": "coded anew"}[codec]
     assert {one["clip_coding"] for one in result.segments} == {coding}
-    said = served(tmp_path, red_or_not, source.SOPInstanceUID)
+    app = server(tmp_path, red_or_not)
+    said = app.get(f"/api/v1/images/{source.SOPInstanceUID}/video").get_json()["segments"]
     names = ("class", "start", "end", "peak", "mean", "still_time")
     assert [[one[name] for name in names] for one in said] == [[one[name] for name in names] for one in result.segments]
     assert [one["still"] for one in said] == [one["still"] and Path(one["still"]).stem for one in result.segments]
     stills = [(one["still_time"], one["still_frame"]) for one in said if one["still"]]
     assert [frame for _, frame in stills] == [round(time * RATE) + 1 for time, _ in stills]
 
+    # The page proposes what the command does: for the lesion, its still, and when it was seen.
+    report = app.post(f"/api/v1/studies/{source.StudyInstanceUID}/report", json={}).get_json()["report"]
+    (polyp,) = [one for one in report["observations"] if one["label"] == "polyps"]
+    assert polyp["evidence"][0]["sop_instance_uid"] == said[1]["still"]
+    assert f"{said[1]['start']:.1f} s to {said[1]['end']:.1f} s" in polyp["evidence"][0]["reason"]
 
-def served(folder: Path, classifier: Classifier, uid: str) -> list[dict[str, Any]]:
-    """The segments of a video as a server tells them that knows nothing but the folder."""
-    app = web.create_app(FolderLibrary(folder), lambda: classifier, Viewer(), pacs=False).test_client()
-    return app.get(f"/api/v1/images/{uid}/video").get_json()["segments"]
+
+def server(folder: Path, classifier: Classifier) -> FlaskClient:
+    """One that knows nothing but the folder, as after any restart."""
+    return web.create_app(FolderLibrary(folder), lambda: classifier, Viewer(), pacs=False).test_client()
 
 
 def test_what_a_still_shows_already_is_not_shown_again(red_or_not, polyp, tmp_path):
@@ -315,7 +322,8 @@ def test_what_a_still_shows_already_is_not_shown_again(red_or_not, polyp, tmp_pa
     assert third["class"] == first["class"]
     # The video is no DICOM, so each clip says in its own seconds what it shows.
     for one in (first, second, third):
-        (seen,) = served(tmp_path, red_or_not, Path(one["clip_dicom"]).stem)
+        clip = Path(one["clip_dicom"]).stem
+        (seen,) = server(tmp_path, red_or_not).get(f"/api/v1/images/{clip}/video").get_json()["segments"]
         assert (seen["class"], seen["peak"]) == (one["class"], one["peak"])
         assert seen["start"] == pytest.approx(one["start"] - one["clip_start"], abs=2e-3)
         assert seen["end"] == pytest.approx(min(one["end"], one["clip_end"]) - one["clip_start"], abs=2e-3)
