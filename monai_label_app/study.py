@@ -149,8 +149,12 @@ class Study:
 
     @property
     def videos(self) -> tuple[Instance, ...]:
-        """What plays: recordings, then the clips that were cut from them."""
-        return tuple(sorted((one for one in self.instances if one.plays), key=lambda one: not one.is_video))
+        """What plays: recordings, then the clips that were cut from them, in their order."""
+
+        def place(video: Instance) -> tuple[bool, int]:
+            return not video.is_video, int(video.header.get("InstanceNumber") or 0)
+
+        return tuple(sorted((one for one in self.instances if one.plays), key=place))
 
     @property
     def watchable(self) -> bool:

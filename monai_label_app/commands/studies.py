@@ -140,6 +140,8 @@ def analyze(
                 footage.forget(one, classifier, out, rate)
     seen = f"{segments} segments seen in {videos} videos, " if videos else ""
     click.echo(f"{seen}{frames} frames analysed; results in {pacs or out}, summary in {out / 'summary.json'}")
+    for page in dict.fromkeys(video["timeline"] for result in results for video in result.videos):
+        click.echo(f"what was seen when: {page}; with maps, it is played by: endolens serve --studies {pacs or out}")
     left_out = len(problems) + sum(len(result.problems) for result in results)
     if left_out:
         fail(f"{left_out} of the inputs could not be used")

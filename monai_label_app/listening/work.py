@@ -86,7 +86,8 @@ class Worker:
                     self._say(self._work(job))
             except _StoppedError:
                 assert job
-                self._store.put_back(job)
+                with suppress(SQLAlchemyError):
+                    self._store.put_back(job)
             except Exception as error:
                 self._failed(job, error, stop)
 

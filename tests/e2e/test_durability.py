@@ -32,6 +32,7 @@ QUIET = 2.0
 IMAGES = 3
 PATIENCE = ["--attempts", "1000", "--backoff", "2", "--quiet", str(QUIET), "--reserve", "0"]
 FULL = 0xA700
+BALLAST = "ballast"
 
 
 class Modality(threading.Thread):
@@ -67,6 +68,7 @@ class Killer:
 
     def __init__(self, node: Node, modality: Modality, orthanc: Orthanc, chance: random.Random) -> None:
         self._node, self._modality, self._orthanc, self._chance = node, modality, orthanc, chance
+        self._disk = node.state.parent
         self.hit: Counter[str] = Counter()
 
     def life(self, doing: str) -> None:
@@ -75,7 +77,7 @@ class Killer:
         reached, later = {
             "starting": (lambda: True, 2.0),
             "receiving": (self._node.listens, 1.5),
-            "refusing": (lambda: self._modality.refused > refused, 1.0),
+            "refusing": (lambda: fill(self._disk) and self._modality.refused > refused + 2, 1.0),
             "analysing": (lambda: any((self._node.state / "results").glob(".analysis-*")), 0.5),
             "sending": (lambda: self._stored() > stored, 0.3),
         }[doing]
@@ -86,11 +88,29 @@ class Killer:
         self.hit[doing] += time.monotonic() < deadline
         time.sleep(self._chance.uniform(0, later))
         self._node.kill()
+        (self._disk / BALLAST).unlink(missing_ok=True)
 
     def _stored(self) -> int:
         with suppress(httpx.HTTPError):
             return len(self._orthanc.instances())
         return 0
+
+
+class Pacs(ExitStack):
+    """An Orthanc that goes down, and comes back with what it had."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder, self._up = folder, False
+        self.orthanc = Orthanc(f"http://127.0.0.1:{free_port()}", free_port(), None)  # type: ignore[arg-type]
+
+    def switch(self, up: bool) -> None:
+        if self._up and not up:
+            self.close()
+        elif up and not self._up:
+            port = int(self.orthanc.http.rpartition(":")[2])
+            self.enter_context(running_orthanc(self._folder, port, self.orthanc.dimse_port))
+        self._up = up
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
@@ -109,32 +129,27 @@ def test_whatever_is_killed_when_each_study_has_its_results_once(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             folder.chmod(0o777)
             options += ["--database", stack.enter_context(postgresql(folder))]
-        port, dimse_port = free_port(), free_port()
-        orthanc = Orthanc(f"http://127.0.0.1:{port}", dimse_port, None)  # type: ignore[arg-type]
-        options += ["--send", orthanc.dicomweb, "--send", f"ORTHANC@127.0.0.1:{dimse_port}"]
+        pacs = stack.enter_context(Pacs(tmp_path / "orthanc"))
+        options += ["--send", pacs.orthanc.dicomweb, "--send", f"ORTHANC@127.0.0.1:{pacs.orthanc.dimse_port}"]
         node = Node(state, *options)
         stack.callback(lambda: node.process and node.kill())
         modality = Modality(node.port, studies, seed)
         modality.start()
-        killer = Killer(node, modality, orthanc, chance)
+        killer = Killer(node, modality, pacs.orthanc, chance)
         for number, doing in enumerate(doings(kills, chance)):
             modality.may_send = min(len(studies), 1 + number * len(studies) // kills + (doing == "refusing"))
-            with ExitStack() as life:
-                if doing == "sending" or chance.random() < 0.7:  # the PACS is down at times
-                    life.enter_context(running_orthanc(tmp_path / "orthanc", port, dimse_port))
-                if doing == "refusing":
-                    life.enter_context(filled(state.parent))
-                killer.life(doing)
-        with running_orthanc(tmp_path / "orthanc", port, dimse_port):
-            modality.may_send = len(studies)
-            node.start()
-            until(lambda: not modality.is_alive(), node.said)
-            store = Store(state, None if database == "sqlite" else options[options.index("--database") + 1])
-            tasks = len(studies) * 3
-            until(lambda: [one.state for one in store.jobs()] == [DONE] * tasks, lambda: (store.jobs(), node.said()))
-            assert node.end() == 0
-            assert stored(orthanc) == calm
-            assert_the_same(orthanc, tmp_path)
+            pacs.switch(doing == "sending" or chance.random() < 0.7)
+            killer.life(doing)
+        pacs.switch(True)
+        modality.may_send = len(studies)
+        node.start()
+        until(lambda: not modality.is_alive(), node.said)
+        store = Store(state, None if database == "sqlite" else str(options[options.index("--database") + 1]))
+        done = [DONE] * len(studies) * 3
+        until(lambda: [one.state for one in store.jobs()] == done, lambda: (store.jobs(), node.said()))
+        assert node.end() == 0
+        assert stored(pacs.orthanc) == calm
+        assert_the_same(pacs.orthanc, tmp_path)
         print(f"\n{database}: {kills} kills, {dict(killer.hit)} at what was meant, {modality.refused} refusals")
         assert len(+killer.hit) > 1
         assert modality.refused or not state.parent.is_mount()
@@ -177,15 +192,10 @@ def small_disk(place: Path) -> Iterator[Path]:
             subprocess.run(["umount", "-l", place], check=True)
 
 
-@contextmanager
-def filled(disk: Path) -> Iterator[None]:
-    """The disk has not a byte left, while this lasts."""
-    ballast = disk / "ballast"
+def fill(disk: Path) -> bool:
+    """Leave not a byte free on a small disk; whether there is one."""
     if disk.is_mount():
-        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        with suppress(OSError), (disk / BALLAST).open("ab", buffering=0) as file:
             while True:
                 file.write(bytes(65536))
-    try:
-        yield
-    finally:
-        ballast.unlink(missing_ok=True)
+    return disk.is_mount()

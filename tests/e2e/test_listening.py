@@ -1,8 +1,10 @@
 """`endolens listen` between real senders and a real PACS."""
 
 import json
+import re
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pydicom
 import pytest
@@ -12,7 +14,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import BasicTextSRStorage
 
 from tests.dicom_files import CT, image
-from tests.e2e.conftest import Orthanc, free_port, running_orthanc
+from tests.e2e.conftest import REPOSITORY, Orthanc, free_port, running_orthanc
 from tests.e2e.listening import (
     Node,
     association,
@@ -40,6 +42,21 @@ def encoded(dataset: Dataset) -> bytes:
     return stream.getvalue()
 
 
+def assert_refuses_what_is_no_image(node: Node) -> None:
+    good = image(np.full((64, 64, 3), 90, np.uint8))
+    whole = encoded(good)
+    anonymous = Dataset({element.tag: element for element in good if element.keyword != "SOPInstanceUID"})
+    for bad in (whole[: len(whole) // 2], whole[:300], b"\0" * 500, encoded(anonymous)):
+        assert send_bytes(node.port, good, bad) == 0xC000
+    document = image(np.zeros((64, 64, 3), np.uint8), BasicTextSRStorage)
+    scan = image(np.zeros((64, 64), np.uint16), CT)
+    for answer in send(node.port, [document, scan]):
+        assert answer.Status == 0xC000
+        assert "not an endoscopic image" in answer.ErrorComment
+    assert jobs(node) == []
+    assert not [file for file in (node.state / "received").rglob("*") if file.is_file()]
+
+
 def test_what_is_sent_is_analysed_and_the_results_are_in_the_pacs_once(
     orthanc: Orthanc, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -59,7 +76,10 @@ def test_what_is_sent_is_analysed_and_the_results_are_in_the_pacs_once(
         assert second.exit_code == 1
         assert second.stderr.count("\n") == 1 and "another process listens" in second.stderr
 
+        assert_refuses_what_is_no_image(node)
         assert [one.Status for one in send(node.port, images[:2])] == [0, 0]
+        kept = pydicom.dcmread(node.state / "received" / "1.2.3.1" / f"{images[0].SOPInstanceUID}.dcm")
+        assert kept.PixelData == images[0].PixelData
         until(lambda: all(one["state"] == "done" for one in jobs(node)) and len(jobs(node)) == 3, node.said)
         assert stored(orthanc) == {"1.2.3.1": first}
 
@@ -73,29 +93,6 @@ def test_what_is_sent_is_analysed_and_the_results_are_in_the_pacs_once(
         until(lambda: len(stored(orthanc)["1.2.3.1"]) == 5, node.said)
         assert stored(orthanc) == {"1.2.3.1": sorted({*first, *every})}
         assert node.said().count("is analysed") == 2
-
-
-def test_what_is_no_image_is_refused_by_a_status_and_the_node_goes_on(tmp_path: Path) -> None:
-    good = image(np.full((64, 64, 3), 90, np.uint8))
-    whole = encoded(good)
-    anonymous = Dataset({element.tag: element for element in good if element.keyword != "SOPInstanceUID"})
-    document = image(np.zeros((64, 64, 3), np.uint8), BasicTextSRStorage)
-    scan = image(np.zeros((64, 64), np.uint16), CT)
-    with listening(tmp_path / "state", "--send", "http://127.0.0.1:9", "--quiet", "600", "--reserve", "0") as node:
-        for bad in (whole[: len(whole) // 2], whole[:300], b"\0" * 500, encoded(anonymous)):
-            assert send_bytes(node.port, good, bad) == 0xC000
-        for answer in send(node.port, [document, scan]):
-            assert answer.Status == 0xC000
-            assert "not an endoscopic image" in answer.ErrorComment or "no endoscopic" in answer.ErrorComment
-        assert jobs(node) == []
-        assert [one.Status for one in send(node.port, [good])] == [0]
-        stranger = image(np.full((64, 64, 3), 9, np.uint8), PatientID="another", StudyInstanceUID=good.StudyInstanceUID)
-        (answer,) = send(node.port, [stranger])
-        assert answer.Status == 0xC000 and "another patient" in answer.ErrorComment
-        (job,) = jobs(node)
-        assert (job["study"], job["objects"], job["state"]) == (good.StudyInstanceUID, 1, "waiting")
-        (file,) = (node.state / "received").rglob("*.dcm")
-        assert pydicom.dcmread(file).PixelData == good.PixelData
         assert "Traceback" not in node.said()
 
 
@@ -146,3 +143,30 @@ def test_what_cannot_be_sent_is_given_up_with_a_reason_and_tried_again_when_a_pe
             until(lambda: len(stored(orthanc).get("1.2.3.1", [])) == 2, node.said)
             assert stored(orthanc) == undisturbed(stills(1, 1), checkpoint, tmp_path / "calm")
         assert not list((node.state / "results").rglob("*.dcm")), "files of results go when all have them"
+
+
+def test_orthanc_as_the_documentation_sets_it_up_sends_what_is_stable(checkpoint: Path, tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "pacs.md").read_text(encoding="utf-8")
+    printed = {kind: re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL)[1] for kind in ("json", "lua")}
+    port, dimse_port = free_port(), free_port()
+    options = ["--send", f"http://127.0.0.1:{port}/dicom-web", "--quiet", "1", "--model", checkpoint, "--reserve", "1"]
+    with listening(tmp_path / "state", *options) as node:
+        settings = json.loads(printed["json"].replace("11112", str(node.port)))
+        settings |= {"HttpPort": port, "DicomPort": dimse_port, "StableAge": 1}
+        store = tmp_path / "orthanc"
+        store.mkdir()
+        (store / "endolens.lua").write_text(printed["lua"])
+        with running_orthanc(store, port, dimse_port, **settings) as orthanc:
+            images = stills(1, 2)
+            orthanc.store_by_dimse(images)
+            results = undisturbed(images, checkpoint, tmp_path / "calm")["1.2.3.1"]
+            until(lambda: len(stored(orthanc)["1.2.3.1"]) == 2 + len(results), node.said)
+            # Our results made the study stable anew: it is sent again, without them, and nothing comes of it.
+            until(lambda: len(httpx.get(f"{orthanc.http}/jobs").json()) > 1, node.said)
+            until(
+                lambda: {one["State"] for one in httpx.get(f"{orthanc.http}/jobs?expand").json()} == {"Success"},
+                node.said,
+            )
+            assert stored(orthanc)["1.2.3.1"] == sorted([*results, *(one.SOPInstanceUID for one in images)])
+        assert not (node.state / "results" / "1.2.3.1").exists()
+        assert node.said().count("is analysed") == 1

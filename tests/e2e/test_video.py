@@ -13,13 +13,16 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from pydicom.uid import MPEG4HP41
 
 from explainers import heatmap
 from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.pictures import read_picture
 from tests.dicom_files import write
+from tests.e2e.conftest import REPOSITORY
+from tests.e2e.test_dissect import faults
+from tests.validators import missing
 from tests.video_files import encode, pan, wrapped
 
 pytestmark = pytest.mark.e2e
@@ -64,7 +67,7 @@ def decoded(recording: Path) -> list[np.ndarray]:
 
 
 def test_a_doctor_plays_a_video_jumps_to_a_finding_and_sees_the_map_of_the_paused_frame(
-    recording: Path, decoded: list[np.ndarray], serve: Callable[..., str], page: Page, tmp_path: Path
+    recording: Path, decoded: list[np.ndarray], serve: Callable[..., str], page: Page, browser: Browser, tmp_path: Path
 ) -> None:
     heard: list[str] = []
     page.on("pageerror", lambda error: heard.append(str(error)))
@@ -120,6 +123,21 @@ def test_a_doctor_plays_a_video_jumps_to_a_finding_and_sees_the_map_of_the_pause
     picture = httpx.get(f"{home}/api/v1/images/{still}/frames/1/picture.jpg").content
     assert closest(np.asarray(Image.open(io.BytesIO(picture))), decoded) == 31
     assert heard == []
+
+    # The clips that were cut can be chosen, in their order; and the page is for everyone.
+    builds = sorted((REPOSITORY / ".cache").glob("axe-core-*/axe.min.js"))
+    if not builds:
+        missing("npm's axe-core")
+    # The page's own policy would not let the test's script in.
+    context = browser.new_context(viewport={"width": 1280, "height": 720}, bypass_csp=True)
+    open_page = context.new_page()
+    open_page.goto(page.url)
+    settled(open_page)
+    assert assert_shown(open_page, decoded) == 31, "as the address says"
+    titles = open_page.locator("select[name=video] option").all_text_contents()
+    assert [title.rpartition(": ")[2] for title in titles] == ["Video", *SCENES]
+    assert faults(open_page, builds[-1]) == []
+    context.close()
 
 
 def settled(page: Page) -> None:

@@ -23,6 +23,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import MPEG2MPML, MPEG4HP41
 from torch import nn
 
+from monai_label_app import web
 from monai_label_app.classifier.checkpoint import Card, save
 from monai_label_app.classifier.classifier import Classifier, open_classifier
 from monai_label_app.classifier.duplicates import NEAR, fingerprint
@@ -37,6 +38,7 @@ from monai_label_app.study import read_studies
 from monai_label_app.video.decode import VideoFile
 from monai_label_app.video.footage import analyze
 from monai_label_app.video.sampling import BATCH
+from monai_label_app.viewers.ohif import Viewer
 from report.endoscopic_image import Examination
 from report.structured_report import read_findings
 from tests.dicom_files import write
@@ -109,6 +111,8 @@ def results(planted, tmp_path_factory) -> Path:
     result = endolens("analyze", planted[0], "--out", out, "--report")
     assert result.exit_code == 0, result.output
     assert "segments seen in 1 videos" in result.stdout
+    (page,) = out.rglob("timeline.html")
+    assert f"what was seen when: {page};" in result.stdout
     return out
 
 
@@ -287,6 +291,18 @@ def test_a_video_of_a_scope_stays_in_its_patient_s_study(red_or_not, tmp_path, c
     assert reference.ReferencedFrameNumber == round(result.segments[1]["still_time"] * RATE) + 1
     coding = {"libx264": "copied", "mpeg2video": "coded anew"}[codec]
     assert {one["clip_coding"] for one in result.segments} == {coding}
+    said = served(tmp_path, red_or_not, source.SOPInstanceUID)
+    names = ("class", "start", "end", "peak", "mean", "still_time")
+    assert [[one[name] for name in names] for one in said] == [[one[name] for name in names] for one in result.segments]
+    assert [one["still"] for one in said] == [one["still"] and Path(one["still"]).stem for one in result.segments]
+    stills = [(one["still_time"], one["still_frame"]) for one in said if one["still"]]
+    assert [frame for _, frame in stills] == [round(time * RATE) + 1 for time, _ in stills]
+
+
+def served(folder: Path, classifier: Classifier, uid: str) -> list[dict[str, Any]]:
+    """The segments of a video as a server tells them that knows nothing but the folder."""
+    app = web.create_app(FolderLibrary(folder), lambda: classifier, Viewer(), pacs=False).test_client()
+    return app.get(f"/api/v1/images/{uid}/video").get_json()["segments"]
 
 
 def test_what_a_still_shows_already_is_not_shown_again(red_or_not, polyp, tmp_path):
@@ -297,6 +313,13 @@ def test_what_a_still_shows_already_is_not_shown_again(red_or_not, polyp, tmp_pa
     first, second, third = analyze(study, red_or_not, tmp_path / "out", tmp_path).segments
     assert first["still"] and second["still"] and third["still"] is None
     assert third["class"] == first["class"]
+    # The video is no DICOM, so each clip says in its own seconds what it shows.
+    for one in (first, second, third):
+        (seen,) = served(tmp_path, red_or_not, Path(one["clip_dicom"]).stem)
+        assert (seen["class"], seen["peak"]) == (one["class"], one["peak"])
+        assert seen["start"] == pytest.approx(one["start"] - one["clip_start"], abs=2e-3)
+        assert seen["end"] == pytest.approx(min(one["end"], one["clip_end"]) - one["clip_start"], abs=2e-3)
+        assert (seen["still"] is None) == (one["still"] is None)
 
 
 @pytest.mark.slow

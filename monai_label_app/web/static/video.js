@@ -107,8 +107,8 @@ function finding(segment, classes) {
   const name = Object.assign(document.createElement("strong"), { textContent: segment.class });
   name.style.setProperty("--colour", colour(classes, segment.class));
   const words = `${seconds(segment.start)} to ${seconds(segment.end)}, up to ${percent(segment.peak)}`;
-  button.append(picture, name, Object.assign(document.createElement("span"), { textContent: words }));
-  button.setAttribute("aria-label", `jump to ${segment.class}, ${words}`);
+  button.append(picture, name, " ", Object.assign(document.createElement("span"), { textContent: words }));
+  button.setAttribute("aria-label", `jump to ${segment.class} ${words}`);
   item.append(button);
   return item;
 }
@@ -180,7 +180,7 @@ document.addEventListener("click", ({ target }) => {
 });
 player.querySelector("video").addEventListener("click", () => screen.toggle());
 player.querySelector("[name=speed]").addEventListener("change", ({ target }) => (screen.speed = Number(target.value)));
-choice.addEventListener("change", () => screen.open(choice.value));
+choice.addEventListener("change", () => open(choice.value));
 document.addEventListener("keydown", (event) => {
   const [target] = event.composedPath();
   if (event.ctrlKey || event.metaKey || event.altKey || help.open || isField(target)) return;
@@ -190,11 +190,16 @@ document.addEventListener("keydown", (event) => {
 const explained = customElements.get("endolens-explain").keys.filter(([keys]) => !OTHERS.some((key) => keys.split(" ").includes(key)));
 offer(help, of("#help-button"), [...KEYS, ...explained]);
 
+function open(uid, time) {
+  say("The video is being opened …");
+  screen.open(uid, time);
+}
+
 function addressed() {
   const [uid, time] = location.hash.slice(1).split("/");
   const known = [...choice.options].some(({ value }) => value === uid);
   choice.value = known ? uid : choice.options[0].value;
-  return screen.open(choice.value, known ? Number(time) || 0 : 0);
+  open(choice.value, known ? Number(time) || 0 : 0);
 }
 window.addEventListener("hashchange", addressed);
 addressed();

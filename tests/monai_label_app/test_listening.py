@@ -1,0 +1,177 @@
+"""What a node keeps and gives up, and how `endolens listen` says no; tests/e2e sends to a real one."""
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from pydicom import Dataset
+
+from monai_label_app.cli import main
+from monai_label_app.frames import UnreadableError
+from monai_label_app.listening.receiving import NoRoomError, Receiver
+from monai_label_app.listening.store import ANALYSIS, DEAD, DONE, WAITING, Store
+from tests.dicom_files import image
+
+TO = "PACS@localhost:104"
+
+
+def endolens(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "state")
+
+
+def as_bytes(dataset: Dataset) -> bytes:
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def received(store: Store, **attributes: object) -> Dataset:
+    """An image of a study that is complete at once."""
+    one = image(np.full((64, 64, 3), 90, np.uint8), **attributes)
+    assert Receiver(store, 0, 0).take(as_bytes(one), "it") == "stored"
+    return one
+
+
+def analysed(store: Store, *uids: str) -> bool:
+    job = store.begin(ANALYSIS, 60)
+    for uid in uids:
+        place = store.results / job.study / f"{uid}.dcm"
+        place.parent.mkdir(exist_ok=True)
+        place.touch()
+    return store.analysed(job, uids, "", [TO])
+
+
+def states(store: Store) -> dict[str, str]:
+    return {one.task: one.state for one in store.jobs()}
+
+
+def test_a_study_that_grows_while_it_is_analysed_is_analysed_again_and_nothing_is_sent_before(store: Store) -> None:
+    first = received(store)
+    begun = store.begin(ANALYSIS, 60)
+    received(store, StudyInstanceUID=first.StudyInstanceUID)
+    assert not store.analysed(begun, ["1.1", "1.2"], "", [TO])
+    assert states(store) == {ANALYSIS: WAITING}
+    assert analysed(store, "1.1", "1.2")
+    received(store, StudyInstanceUID=first.StudyInstanceUID)
+    assert store.begin(TO, 60) is None
+    assert analysed(store, "1.1", "1.3")
+    job = store.begin(TO, 60)
+    assert [file.stem for file in store.unsent(job)] == ["1.1", "1.3"], "a result that was replaced is not sent"
+    for file in store.unsent(job):
+        store.sent(job, file.stem)
+    store.delivered(job)
+    assert states(store) == {ANALYSIS: DONE, TO: DONE}
+    assert not (store.results / first.StudyInstanceUID).exists()
+    received(store, StudyInstanceUID=first.StudyInstanceUID)
+    assert analysed(store, "1.1", "1.4")
+    assert [file.stem for file in store.unsent(store.begin(TO, 60))] == ["1.4"], "what is there is not sent again"
+
+
+def test_an_attempt_counts_from_its_beginning_and_waits_grow(store: Store) -> None:
+    received(store)
+    waits = []
+    for attempts in range(4):
+        assert store.begin(ANALYSIS, 5).attempts == attempts  # and then the process is killed
+        (job,) = store.jobs()
+        waits.append(round(job.due - time.time()))
+        assert store.begin(ANALYSIS, 5) is None, "it is not due again at once"
+        store.put_back(replace(job, due=0))
+    assert waits == [1, 2, 4, 5]
+    last = store.begin(ANALYSIS, 5)
+    assert not store.fail(last, "no", 6)
+    assert store.fail(last, "no", 5)
+    assert [(one.state, one.reason) for one in store.jobs()] == [(DEAD, "no")]
+    assert (store.retry(), store.retry()) == (1, 0)
+    assert store.begin(ANALYSIS, 5).attempts == 0
+
+
+def test_what_the_database_does_not_speak_of_is_tidied_away_and_what_is_old_forgotten(store: Store) -> None:
+    kept = received(store)
+    stray = store.place(kept.StudyInstanceUID, "1.2.3")
+    stray.touch()
+    (store.received / ".half.partial").touch()
+    (store.results / ".analysis-x").mkdir()
+    (store.results / "1.9").mkdir()
+    (store.results / "1.9" / "1.2.dcm").touch()
+    store.tidy()
+    place = store.place(kept.StudyInstanceUID, kept.SOPInstanceUID)
+    assert [file for file in store.received.rglob("*") if file.is_file()] == [place]
+    assert list(store.results.iterdir()) == []
+    store.forget(0)
+    assert place.exists(), "it is not done"
+    assert analysed(store)
+    store.delivered(store.begin(TO, 60))
+    store.forget(1)
+    assert place.exists(), "it is not old"
+    store.forget(0)
+    assert not place.exists() and store.jobs() == []
+    received(store, StudyInstanceUID=kept.StudyInstanceUID)
+    assert states(store) == {ANALYSIS: WAITING}
+
+
+def test_an_object_is_kept_once_and_never_put_into_another_patient_s_study(store: Store) -> None:
+    receiver = Receiver(store, 60, 0)
+    first = received(store)
+    assert receiver.take(as_bytes(first), "it") == "present"
+    same = {"SOPInstanceUID": first.SOPInstanceUID, "StudyInstanceUID": first.StudyInstanceUID}
+    for changes in ({"PatientID": "another"}, {"StudyInstanceUID": "1.2.3.4"}):
+        other = image(np.zeros((64, 64, 3), np.uint8), **{**same, **changes})
+        with pytest.raises(UnreadableError, match="it has the SOP Instance UID of an image of another"):
+            receiver.take(as_bytes(other), "it")
+    own = image(np.zeros((64, 64, 3), np.uint8), Manufacturer="EndoLens")
+    assert receiver.take(as_bytes(own), "it") == "own"
+    with pytest.raises(NoRoomError, match="full"):
+        Receiver(store, 60, 2**60).take(as_bytes(image(np.zeros((64, 64, 3), np.uint8))), "it")
+    assert [file.stem for file in store.received.rglob("*.dcm")] == [first.SOPInstanceUID]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--send", "nowhere"], "neither a DICOMweb address"),
+        (["--send", "AET@host:99999"], "neither a DICOMweb address"),
+        (["--send", "http://user:secret@host/"], "a login does not belong"),
+        (["--database", "sqlite:////nowhere/at/all.sqlite"], "the database of jobs cannot be opened"),
+        (["--database", "postgresql+psycopg://u:secret@::x/db"], "the database of jobs cannot be opened"),
+        (["--port", "{taken}"], "cannot listen on 127.0.0.1:{taken}: Address already in use"),
+        (["--host", "0.0.0.0"], "name those that may send by --peer"),
+        (["--aet", "much too long a title"], "no AE title"),
+        (["--since", "yesterday"], "no date of the form YYYYMMDD"),
+        (["--state", "/dev/null/state"], "Not a directory"),
+    ],
+)
+def test_a_node_that_cannot_start_says_why_in_one_sentence(options: list[str], words: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = str(listener.getsockname()[1])
+        given = [option.format(taken=taken) for option in options]
+        result = endolens("listen", "--send", "http://127.0.0.1:9", "--state", tmp_path / "state", *given)
+    assert isinstance(result.exception, SystemExit) and result.exit_code in (1, 2)
+    (sentence,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert words.format(taken=taken) in " ".join(result.stderr.split())
+    assert "secret" not in sentence
+
+
+def test_a_database_belongs_to_one_folder(store: Store, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'state' / 'jobs.sqlite'}"
+    Store(tmp_path / "state", database)
+    with pytest.raises(ValueError, match="speaks of another folder"):
+        Store(tmp_path / "other", database)
+
+
+def test_jobs_of_a_folder_that_is_none_are_one_sentence(tmp_path: Path) -> None:
+    for command in (["list"], ["retry", "--all"], ["drop", "1.2"]):
+        result = endolens("jobs", *command, "--state", tmp_path / "nothing")
+        assert result.exit_code == 1 and "is no state folder of endolens listen" in result.stderr
+    assert not (tmp_path / "nothing").exists()
