@@ -140,7 +140,12 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
     origins = frozenset(str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS)
     # A hospital's own OHIF asks from another origin; the ETag says which version of a report it has.
     cors = Middleware(
-        CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["ETag"]
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        allow_credentials=True,
+        expose_headers=["ETag"],
     )
     guard = Middleware(
         Guard,

@@ -49,5 +49,6 @@ for command in (
     models.models,
     operation.doctor,
     operation.accesses,
+    operation.erase,
 ):
     main.add_command(command)

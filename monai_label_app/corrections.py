@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from pydicom import Dataset
 
 from monai_label_app import journal
+from monai_label_app.folder import whole
 
 MAX_BYTES = 100_000
 """Size of a correction as JSON, at most."""
@@ -112,6 +113,15 @@ class Corrections:
     def withdraw(self, image: str) -> None:
         """What was said of an image counts no more; it stays in the file."""
         journal.append(self._file, {"image": image, "withdrawn": True})
+
+    def erase(self, images: Collection[str]) -> int:
+        """Take what was said of images out of the file; returns how many lines those were."""
+        lines = list(journal.read(self._file))
+        kept = [line for line in lines if line["image"] not in images]
+        if len(kept) < len(lines):
+            with whole(self._file) as partial:
+                partial.write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in kept), "utf-8")
+        return len(lines) - len(kept)
 
     def all(self) -> list[Correction]:
         """Every one that counts or counted, the oldest first."""

@@ -36,7 +36,7 @@ def append_chained(path: Path, contents: Sequence[Mapping[str, Any]]) -> None:
         for content in contents:
             told = {"at": _now(), **content}
             before = _hash(before, told)
-            lines += json.dumps({**told, "hash": before}, ensure_ascii=False) + "\n"
+            lines += json.dumps({**told, "hash": before}) + "\n"
         _add(file, lines)
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    delete,
     insert,
     select,
     update,
@@ -238,6 +239,19 @@ class Drafts:
                 return _current(connection, study)
             signed = _current(connection, study)
             return _next(connection, study, signed.number, signed.report, author)
+
+    def erase(self, study: str) -> int:
+        """Take a study's report with all its versions out of the database, and of SQLite's file; returns how many."""
+        sqlite = self._engine.dialect.name == "sqlite"
+        with self._engine.connect() as connection:
+            if sqlite:
+                connection.exec_driver_sql("PRAGMA secure_delete=ON")
+            erased = connection.execute(delete(_VERSIONS).where(_VERSIONS.c.study == study)).rowcount
+            connection.execute(delete(_REPORTS).where(_REPORTS.c.study == study))
+            connection.commit()
+            if sqlite:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        return int(erased)
 
 
 def _current(connection: Connection, study: str) -> Version:

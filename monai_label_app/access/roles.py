@@ -19,7 +19,7 @@ class Role(IntEnum):
 
 
 SAW, EXPORTED, ANALYSED, CHANGED, SIGNED = "saw", "exported", "analysed", "changed", "signed"
-ADMINISTERED, LOGGED_IN, REFUSED = "administered", "logged in", "was refused"
+ADMINISTERED, LOGGED_IN, REFUSED, ERASED = "administered", "logged in", "was refused", "erased"
 
 
 class Need(NamedTuple):

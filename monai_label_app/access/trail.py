@@ -41,7 +41,8 @@ class Trail:
 
     def __init__(self, path: Path) -> None:
         self._path, self.kept = path, True
-        self._lock, self._writing = threading.Lock(), threading.Lock()
+        self._changed, self._busy = threading.Condition(), False
+        self._told = self._written = 0
         self._waiting: list[dict[str, Any]] = []
         self._seen: OrderedDict[tuple[str, ...], float] = OrderedDict()
 
@@ -59,18 +60,35 @@ class Trail:
         if action == SAW and self._still((who.user, *objects, str(status // 100))):
             return
         told = {"user": who.user, "role": who.role.name.lower(), "action": action, "status": status}
-        with self._lock:
+        with self._changed:
+            self._told += 1
+            mine = self._told
             self._waiting.append({**told, "objects": objects, "request": request})
-        with self._writing:
-            # Those who waited for the disk meanwhile are written by one of them.
-            with self._lock:
-                batch, self._waiting = self._waiting, []
-            try:
-                if batch:
-                    append_chained(self._path, batch)
-                self.kept = True
-            except OSError as error:
-                self._keep_for_later(batch, error)
+            # Those who come while the disk is busy are written together, by one of them.
+            self._changed.wait_for(lambda: self._written >= mine or not self._busy)
+            if self._written >= mine:
+                return
+            self._busy, last = True, self._told
+            batch, self._waiting = self._waiting, []
+        later = batch
+        try:
+            later = self._write(batch)
+        finally:
+            with self._changed:
+                self._waiting = [*later, *self._waiting][-_REMEMBERED:]
+                self._busy, self._written = False, last
+                self._changed.notify_all()
+
+    def _write(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Write lines; returns those that are to be written later."""
+        try:
+            append_chained(self._path, batch)
+        except OSError as error:
+            self.kept = False
+            _log.error("the audit trail cannot be written: %s", error.strerror)
+            return batch
+        self.kept = True
+        return []
 
     def check(self) -> Check:
         """Whether it can be written."""
@@ -80,7 +98,7 @@ class Trail:
 
     def _still(self, key: tuple[str, ...]) -> bool:
         now = time.monotonic()
-        with self._lock:
+        with self._changed:
             still = now - self._seen.get(key, float("-inf")) < SEEN_AGAIN_SECONDS
             if not still:
                 self._seen[key] = now
@@ -88,12 +106,6 @@ class Trail:
                 while len(self._seen) > _REMEMBERED:
                     self._seen.popitem(last=False)
         return still
-
-    def _keep_for_later(self, batch: list[dict[str, Any]], error: OSError) -> None:
-        with self._lock:
-            self._waiting = [*batch, *self._waiting][-_REMEMBERED:]
-        self.kept = False
-        _log.error("the audit trail cannot be written: %s", error.strerror)
 
 
 def accesses(path: Path, user: str | None = None, uid: str | None = None) -> Iterator[dict[str, Any]]:

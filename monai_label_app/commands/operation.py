@@ -1,4 +1,4 @@
-"""``endolens doctor | accesses``: for whoever runs a server."""
+"""``endolens doctor | accesses | erase``: for whoever runs a server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from monai_label_app.commands.options import model_option
-from monai_label_app.console import fail
+from monai_label_app.console import explained, fail
 
 
 @click.command()
@@ -126,3 +126,33 @@ def _trail(studies: str) -> Path:
     if not path.is_file():
         fail(f"there is no audit trail at {path}; endolens serve --studies {studies} writes one")
     return path
+
+
+@click.command()
+@_studies
+@click.argument("study")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def erase(studies: str, study: str, yes: bool) -> None:
+    """Erase what is kept of a STUDY (its UID) beside it: report, labels, corrections, copies of images.
+
+    Its images and results stay; remove them afterwards where they are kept. No server may run meanwhile. The audit
+    trail stays, and gets a line.
+
+    \b
+    Example:
+      endolens erase --studies http://localhost:8042/dicom-web 1.2.840.113619.2.1
+    """
+    from monai_label_app import erasure
+    from monai_label_app.server import REPORTS_VARIABLE
+
+    if not yes:
+        click.confirm(f"Erase report, labels and corrections of {study}, for ever?", abort=True)
+    with explained(Path(studies)):
+        try:
+            erased = erasure.erase(studies, study, os.environ.get(REPORTS_VARIABLE))
+        except LookupError:
+            fail(f"there is no study {study} in {studies}")
+    click.echo(
+        f"erased: {erased.versions} versions of its report, {erased.corrections} corrections, {erased.labels} label "
+        f"files, {erased.copies} copies of images"
+    )

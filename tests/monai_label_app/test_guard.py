@@ -1,11 +1,22 @@
-"""Who is let in: this machine alone, until something asks who comes."""
+"""Who is let in: this machine alone, until something asks who comes; then who has the token."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
+from monai_label_app.access.identity import Authentication, of, read_token
+from monai_label_app.access.login import Login
+from monai_label_app.access.roles import Roles
 from monai_label_app.cli import main
+from monai_label_app.guard import Guard
 from monai_label_app.sample import STUDY
 
 
@@ -16,3 +27,56 @@ def test_an_address_that_others_reach_is_refused_in_a_sentence(command: list[str
     assert result.exit_code == 1
     assert "nothing would ask them who they are" in result.output
     assert "--insecure" in result.output
+
+
+TOKEN = "a-token-of-many-letters"
+
+
+def client(address: str, authentication: Authentication, insecure: bool = False) -> TestClient:
+    """Of a guarded page that says who it takes its reader for; the server listens on the address that is asked."""
+
+    def page(request: Request) -> Response:
+        return PlainTextResponse(of(request.scope).user)
+
+    app = Starlette(routes=[Route("/", page), *Login(authentication, "/").routes()])
+    return TestClient(Guard(app, authentication, Roles(["/"]), insecure), base_url=address)
+
+
+def test_where_nobody_is_asked_only_this_machine_is_answered_under_its_own_names() -> None:
+    for address in ("http://127.0.0.1:8000", "http://localhost", "http://[::1]:8000"):
+        assert client(address, Authentication()).get("/").text == "local", address
+    assert client("http://192.0.2.1", Authentication()).get("/").status_code == 403
+    here = client("http://127.0.0.1", Authentication())
+    for name in ("evil.example", "127.0.0.1.evil.example", "[", "", "127.0.0.1@evil.example"):
+        assert here.get("/", headers={"Host": name}).status_code == 403, name
+    assert client("http://192.0.2.1", Authentication(), insecure=True).get("/").text == "local"
+
+
+def test_a_token_lets_in_from_everywhere_and_nothing_else_does() -> None:
+    asked = client("http://endolens.example.org", Authentication(TOKEN))
+    assert asked.get("/").status_code == 401
+    assert asked.get("/", headers={"Authorization": f"Bearer {TOKEN}"}).text == "token"
+    for wrong in (f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer", "Bearer ü"):
+        assert asked.get("/", headers={"Authorization": wrong.encode()}).status_code == 401, wrong
+    shown = asked.get("/?a=b", headers={"Accept": "text/html"}, follow_redirects=False)
+    assert (shown.status_code, shown.headers["Location"]) == (303, "/endolens/login?next=%2F%3Fa%3Db")
+    entered = asked.post("/endolens/login", data={"token": TOKEN, "next": "/?a=b"})
+    assert 'content="0;url=/?a=b"' in entered.text
+    assert asked.get("/").text == "token"
+    other = client("http://endolens.example.org", Authentication("another-token-of-many"))
+    other.cookies.update(asked.cookies)
+    assert other.get("/").status_code == 401, "a session of another server's token"
+    assert asked.post("/endolens/login", data={"token": "x" * 10_000}).status_code in (403, 413)
+
+
+def test_a_token_file_is_made_for_its_owner_alone_and_refused_where_others_read_it(tmp_path: Path) -> None:
+    token = read_token(tmp_path / "new" / "token")
+    assert len(token) >= 40 and read_token(tmp_path / "new" / "token") == token
+    assert (tmp_path / "new" / "token").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "new" / "token").chmod(0o640)
+    with pytest.raises(ValueError, match="can be read by others"):
+        read_token(tmp_path / "new" / "token")
+    (tmp_path / "short").write_text("short")
+    (tmp_path / "short").chmod(0o600)
+    with pytest.raises(ValueError, match="holds no token"):
+        read_token(tmp_path / "short")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,14 @@ def test_several_servers_write_one_chain_and_a_line_cut_off_breaks_none(tmp_path
     assert broken(path) == []
     told = [(one["by"], one["n"]) for one in read(path) if "by" in one]
     assert sorted(told) == sorted((str(writer), n) for writer in range(3) for n in range(40))
+
+
+def test_what_many_do_at_once_is_told_of_each_once(tmp_path: Path) -> None:
+    trail, odd = Trail(tmp_path / TRAIL), Identity("\ud800 ж", "", Role.READING)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda n: trail.tell(odd, CHANGED, f"/1.2.3.{n}", 200), range(200)))
+    assert sorted(one["objects"][0] for one in read(tmp_path / TRAIL)) == sorted(f"1.2.3.{n}" for n in range(200))
+    assert broken(tmp_path / TRAIL) == []
 
 
 def test_a_trail_that_cannot_be_written_is_written_later(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 // Requests to the server. An error is one sentence for the reader; "passing" says that it may be over soon.
 
 export async function request(address, options) {
-  const response = await fetch(address, options).catch(() => {
+  // Of another server of the house, as in its own OHIF, the browser's log-in there counts too.
+  const response = await fetch(address, { credentials: "include", ...options }).catch(() => {
     throw Object.assign(new Error("the server does not answer"), { passing: true });
   });
   if (response.ok) return response;

@@ -56,7 +56,7 @@ class EndolensAnalysis extends HTMLElement {
   // The server ends a stream now and then; the browser asks again by itself, and closes it for good on an error answer.
   #watch(key) {
     this.#events?.close();
-    this.#events = new EventSource(`${this.getAttribute("api")}/jobs/${key}/events`);
+    this.#events = new EventSource(`${this.getAttribute("api")}/jobs/${key}/events`, { withCredentials: true });
     this.#events.addEventListener("message", ({ data }) => this.#show(JSON.parse(data)));
     this.#events.addEventListener("error", () => {
       if (this.#events.readyState !== EventSource.CLOSED || !this.running) return;
