@@ -57,12 +57,13 @@ class Coding:
 
 @dataclass(frozen=True)
 class Stream:
-    """An H.264 stream in an MP4 file that becomes a Video Endoscopic Image.
+    """A stream in an MP4 file, of MPEG-2 in a transport stream, that becomes a Video Endoscopic Image.
 
     Attributes:
         content: the file, of an even number of bytes.
         frames, rate, width, height: number of frames, frames a second, and their size in pixels.
         level: of H.264, ten times: 41 for level 4.1.
+        syntax: transfer syntax of another stream than H.264.
     """
 
     content: bytes
@@ -71,6 +72,7 @@ class Stream:
     width: int
     height: int
     level: int
+    syntax: UID | None = None
 
 
 def video_header(examination: Examination, fingerprint: str) -> Dataset:
@@ -172,6 +174,8 @@ def endoscopic_video(video: Dataset, stream: Stream, coding: Coding, instance_nu
 
 
 def _syntax(stream: Stream) -> UID:
+    if stream.syntax is not None:
+        return stream.syntax
     return MPEG4HP41 if stream.level <= 41 else MPEG4HP422D
 
 

@@ -47,6 +47,7 @@ def encode(
     milliseconds: Sequence[int] | None = None,
     container: str | None = None,
     sound: bool = False,
+    pixels: str = "yuv420p",
 ) -> Path:
     """Write a video; with ``milliseconds`` the time of each frame, else at a constant rate."""
     frames = iter(frames)
@@ -54,12 +55,12 @@ def encode(
     with av.open(str(path), "w", format=container) as output:
         stream = output.add_stream(codec, rate=1000 if milliseconds else rate)
         stream.height, stream.width = first.shape[:2]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pixels
         stream.options = {"x265-params": "log-level=none", **(options or {})} if codec == "libx265" else options or {}
         if sound:
             _hiss(output)
-        for index, pixels in enumerate([first, *frames] if milliseconds else _with(first, frames)):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24")
+        for index, picture in enumerate([first, *frames] if milliseconds else _with(first, frames)):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
             if milliseconds:
                 frame.pts, frame.time_base = milliseconds[index], Fraction(1, 1000)
             output.mux(stream.encode(frame))

@@ -10,9 +10,9 @@ import click
 
 from monai_label_app.commands.options import model_option, result_folder, result_options, weights_option
 from monai_label_app.console import explained, fail
+from monai_label_app.endpoint import is_loopback
 
 _MEBIBYTE = 1024 * 1024
-_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 _state = click.option(
     "--state", "folder", type=result_folder, default=Path("endolens-listen"), show_default=True,
@@ -82,7 +82,7 @@ def listen(
     from monai_label_app.listening import service
     from monai_label_app.listening.work import Patience
 
-    if host not in _THIS_MACHINE and not peers:
+    if not (is_loopback(host) or peers):
         raise click.UsageError(f"{host} can be reached from other machines: name those that may send by --peer")
     if since and not re.fullmatch(r"\d{8}", since):
         raise click.UsageError(f"--since {since} is no date of the form YYYYMMDD")

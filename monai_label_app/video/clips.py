@@ -104,11 +104,11 @@ def can_be_copied(movie: VideoFile) -> bool:
 
 
 def copy_whole(movie: VideoFile, path: Path, progress: Callable[[float], None] = lambda seconds: None) -> Clip:
-    """Copy all of a plain H.264 stream into an MP4 file, without sound, its first frame at 0.
+    """Copy all of a stream into a file, without sound, its first frame at 0.
 
     Args:
-        movie: the video.
-        path: the file, which is replaced.
+        movie: the video, of plain H.264 or one that DICOM takes as it is.
+        path: the file, which is replaced: ``.mp4``, or ``.ts`` for MPEG-2.
         progress: called with the time of each frame; what it raises ends the work.
     """
     with movie.packets(0) as (stream, packets):
@@ -178,6 +178,8 @@ def _closed(movie: VideoFile, packets: Iterator[Packet], start: float, end: floa
 
 
 def _output(path: Path, own: bool = True) -> OutputContainer:
+    if path.suffix == ".ts":
+        return av.open(str(path), "w", format="mpegts")
     output = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
     if own:
         output.metadata.update(OWN)
@@ -240,7 +242,7 @@ def _encoded(
 
 
 def _fill_up(path: Path) -> None:
-    """An even number of bytes, as DICOM wants: by an empty box, which players pass over (ISO 14496-12, 8.1.2)."""
+    """An even number of bytes, as DICOM wants: of MP4 by an empty box that players pass over (ISO 14496-12, 8.1.2)."""
     if path.stat().st_size % 2:
         with path.open("ab") as file:
             file.write((9).to_bytes(4, "big") + b"free\0")

@@ -154,6 +154,21 @@ class VideoFile:
         _, mark, sequence = self._extra.partition(b"\0\0\1\x67")
         return (sequence[0], sequence[2]) if mark and len(sequence) > 2 else None
 
+    @property
+    def mpeg2(self) -> tuple[int, int] | None:
+        """Profile and level of an MPEG-2 stream, as its sequence extension numbers them; None of another."""
+        _, _, extension = self._extra.partition(b"\0\0\1\xb5")
+        if self.codec != "mpeg2video" or len(extension) < 2 or extension[0] >> 4 != 1:
+            return None
+        return extension[0] & 7, extension[1] >> 4
+
+    @property
+    def hevc(self) -> tuple[int, int] | None:
+        """Profile and level of an HEVC stream in MP4 or Matroska (ISO 14496-15, 8.3.3.1); None of another."""
+        if self.codec != "hevc" or self._extra[:1] != b"\1" or len(self._extra) < 13:
+            return None
+        return self._extra[1] & 31, self._extra[12]
+
     @contextmanager
     def packets(self, start: float) -> Iterator[tuple[av.VideoStream, Iterator[Packet]]]:
         """The stream, and its coded frames from a key frame before ``start`` seconds on, in the order of decoding."""

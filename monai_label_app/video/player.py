@@ -159,7 +159,7 @@ class Player:
 
         def progress(seconds: float) -> None:
             if self._closed.is_set():
-                raise UnreadableError(f"{instance.origin} is not shown: the server ends")
+                raise UnreadableError(f"{movie.origin} is not shown: the server ends")
             preparation.done = min(1.0, seconds / movie.duration) if movie.duration else 0.0
 
         try:
@@ -167,10 +167,12 @@ class Player:
         except (OSError, av.FFmpegError) as error:
             preparation.path.unlink(missing_ok=True)
             reason = in_one_line(error)
-            raise UnreadableError(f"{instance.origin} cannot be made ready for a browser: {reason}") from error
+            raise UnreadableError(f"{movie.origin} cannot be made ready for a browser: {reason}") from error
         return Screening(playable, opened)
 
 
 def _open(instance: Instance, place: Path) -> Recording:
-    movie = open_dicom(instance.origin, instance.header, place, instance.streamed)
+    # Where a file lies on the server is nobody's business.
+    uid = str(instance.header.SOPInstanceUID)
+    movie = open_dicom(uid, instance.header, place, instance.streamed)
     return Recording(movie, instance.header, stored=True, size=place.stat().st_size)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import Dataset
+from pydicom.uid import HEVCMP51, MPEG2MPHL, MPEG2MPML, UID
 
 from monai_label_app.frames import UnreadableError
 from monai_label_app.video.clips import can_be_copied, copy_whole
@@ -18,6 +19,15 @@ from report.endoscopic_video import Coding, Stream, endoscopic_video, video_head
 
 OWN_CLIP = "is a clip made by EndoLens, no recording of a patient"
 """Why a file is refused, as the end of a sentence."""
+
+_MPEG2_MAIN, _MPEG2 = 4, {8: MPEG2MPML, 4: MPEG2MPHL}
+"""Main profile of MPEG-2, and the transfer syntax of its levels Main and High (ISO 13818-2, 8)."""
+
+_HEVC_MAIN, _HEVC_LEVEL = 1, 153
+"""Profile Main of HEVC, whose eight bits a Video Endoscopic Image has, and its level 5.1 (ISO 23008-2, A.3, A.4)."""
+
+_FASTEST = 60.0
+"""Frames a second of MPEG-2 at its level High."""
 
 _CHUNK = 1 << 20
 
@@ -80,10 +90,10 @@ def require_storable(path: Path, name: str) -> None:
     movie = VideoFile(path, name)
     if movie.own:
         raise UnreadableError(f"{name} {OWN_CLIP}")
-    if not can_be_copied(movie):
+    if not (can_be_copied(movie) or _other_syntax(movie)):
         raise UnreadableError(
-            f"{name} is coded as {movie.codec}, and only plain H.264 video of up to 1920 x 1080 pixels can be stored; "
-            "endolens analyze takes it as it is"
+            f"{name} is coded as {movie.codec}, and only H.264, HEVC and MPEG-2 of the sizes, profiles and levels that "
+            "DICOM knows can be stored; endolens analyze takes it as it is"
         )
 
 
@@ -98,11 +108,24 @@ def as_dicom(path: Path, examination: Examination, print_of: str, number: int) -
     """
     movie = VideoFile(path, str(path))
     recording = Recording(movie, video_header(examination, print_of), stored=False, size=path.stat().st_size)
+    syntax = _other_syntax(movie)
     with tempfile.TemporaryDirectory(prefix="endolens-video-") as folder:
-        copy = copy_whole(movie, Path(folder) / "video.mp4")
+        copy = copy_whole(movie, Path(folder) / ("video.ts" if syntax in _MPEG2.values() else "video.mp4"))
         content = copy.path.read_bytes()
-    stream = Stream(content, copy.frames, float(copy.rate), copy.width, copy.height, copy.level)
+    stream = Stream(content, copy.frames, float(copy.rate), copy.width, copy.height, copy.level, syntax)
     return endoscopic_video(recording.header, stream, recording.coding, number)
+
+
+def _other_syntax(movie: VideoFile) -> UID | None:
+    """The transfer syntax of MPEG-2 or HEVC that DICOM takes as it is; None of another stream."""
+    if movie.rotation or not movie.timed:
+        return None
+    fits = movie.width <= 1920 and movie.height <= 1080 and movie.rate <= _FASTEST
+    profile, level = movie.mpeg2 or (0, 0)
+    if profile == _MPEG2_MAIN and fits:
+        return _MPEG2.get(level)
+    profile, level = movie.hevc or (0, 0)
+    return HEVCMP51 if movie.plain and profile == _HEVC_MAIN and level <= _HEVC_LEVEL else None
 
 
 def fingerprint(path: Path) -> str:

@@ -28,13 +28,14 @@ from report.completeness import missing
 from report.drafts import Drafts, SignedError, StaleError, Version
 from report.examination import Evidence, ExaminationReport, Observation, Signature
 from report.examination_report import examination_report, report_series
-from report.findings import Algorithm, Explanation, Finding
+from report.findings import Algorithm, Explanation, Finding, Segment
 from report.language import ENGLISH, LANGUAGES, Language
 from report.record import checked
 from report.render import page, pdf
 from report.signed_report import reference, signed_documents
 from report.structured_report import read_algorithm, read_findings
 from report.suggest import draft, examined, suggest
+from report.video_segments import read_segments
 
 LOOKED_AT = 32
 """Frames that are classified for the draft of a study without analysis; of a longer one, so many spread evenly."""
@@ -305,10 +306,14 @@ class Reporting:
             for number in range(1, image.frame_count + 1)
         ]
         reported = findings_report(study)
+        segments: list[Segment] = []
         if reported is not None:
             there = {str(one.header.SOPInstanceUID) for one in study.instances}
             findings = [_still_shown(one, there) for one in read_findings(reported) if one.sop_instance_uid in there]
             algorithm = read_algorithm(reported)
+            # Of a clip the times are its own, which would mislead who reads them.
+            recordings = {str(one.header.SOPInstanceUID) for one in study.instances if one.is_video}
+            segments = [one for one in read_segments(reported) if one.video in recordings]
             looked_at = len({(one.sop_instance_uid, one.frame_number) for one in findings})
         else:
             count = min(LOOKED_AT, len(places))
@@ -316,7 +321,7 @@ class Reporting:
             algorithm, looked_at = self._algorithm(), len(findings)
         if not findings:
             return about, algorithm
-        return draft(suggest(findings, language), algorithm, about, looked_at, len(places)), algorithm
+        return draft(suggest(findings, language, segments), algorithm, about, looked_at, len(places)), algorithm
 
     def _seen(self, places: Iterable[tuple[str, int]]) -> Iterable[Finding]:
         """What frames are taken for, without a map; those that cannot be read are passed over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -18,9 +19,11 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from flask.testing import FlaskClient
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.uid import MPEG2MPML, MPEG4HP41
+from pydicom.encaps import generate_frames
+from pydicom.uid import HEVCMP51, MPEG2MPML, MPEG4HP41
 from torch import nn
 
 from monai_label_app import web
@@ -43,7 +46,7 @@ from report.endoscopic_image import Examination
 from report.structured_report import read_findings
 from tests.dicom_files import write
 from tests.validators import dciodvfy
-from tests.video_files import blurred, encode, faded, only_sound, pan, wrapped
+from tests.video_files import blurred, encode, faded, number_of, numbered, only_sound, pan, wrapped
 
 SIZE = (320, 240)
 RATE = 25
@@ -291,18 +294,24 @@ def test_a_video_of_a_scope_stays_in_its_patient_s_study(red_or_not, tmp_path, c
     assert reference.ReferencedFrameNumber == round(result.segments[1]["still_time"] * RATE) + 1
     coding = {"libx264": "copied", "mpeg2video": "coded anew"}[codec]
     assert {one["clip_coding"] for one in result.segments} == {coding}
-    said = served(tmp_path, red_or_not, source.SOPInstanceUID)
+    app = server(tmp_path, red_or_not)
+    said = app.get(f"/api/v1/images/{source.SOPInstanceUID}/video").get_json()["segments"]
     names = ("class", "start", "end", "peak", "mean", "still_time")
     assert [[one[name] for name in names] for one in said] == [[one[name] for name in names] for one in result.segments]
     assert [one["still"] for one in said] == [one["still"] and Path(one["still"]).stem for one in result.segments]
     stills = [(one["still_time"], one["still_frame"]) for one in said if one["still"]]
     assert [frame for _, frame in stills] == [round(time * RATE) + 1 for time, _ in stills]
 
+    # The page proposes what the command does: for the lesion, its still, and when it was seen.
+    report = app.post(f"/api/v1/studies/{source.StudyInstanceUID}/report", json={}).get_json()["report"]
+    (polyp,) = [one for one in report["observations"] if one["label"] == "polyps"]
+    assert polyp["evidence"][0]["sop_instance_uid"] == said[1]["still"]
+    assert f"{said[1]['start']:.1f} s to {said[1]['end']:.1f} s" in polyp["evidence"][0]["reason"]
 
-def served(folder: Path, classifier: Classifier, uid: str) -> list[dict[str, Any]]:
-    """The segments of a video as a server tells them that knows nothing but the folder."""
-    app = web.create_app(FolderLibrary(folder), lambda: classifier, Viewer(), pacs=False).test_client()
-    return app.get(f"/api/v1/images/{uid}/video").get_json()["segments"]
+
+def server(folder: Path, classifier: Classifier) -> FlaskClient:
+    """One that knows nothing but the folder, as after any restart."""
+    return web.create_app(FolderLibrary(folder), lambda: classifier, Viewer(), pacs=False).test_client()
 
 
 def test_what_a_still_shows_already_is_not_shown_again(red_or_not, polyp, tmp_path):
@@ -315,7 +324,8 @@ def test_what_a_still_shows_already_is_not_shown_again(red_or_not, polyp, tmp_pa
     assert third["class"] == first["class"]
     # The video is no DICOM, so each clip says in its own seconds what it shows.
     for one in (first, second, third):
-        (seen,) = served(tmp_path, red_or_not, Path(one["clip_dicom"]).stem)
+        clip = Path(one["clip_dicom"]).stem
+        (seen,) = server(tmp_path, red_or_not).get(f"/api/v1/images/{clip}/video").get_json()["segments"]
         assert (seen["class"], seen["peak"]) == (one["class"], one["peak"])
         assert seen["start"] == pytest.approx(one["start"] - one["clip_start"], abs=2e-3)
         assert seen["end"] == pytest.approx(min(one["end"], one["clip_end"]) - one["clip_start"], abs=2e-3)
@@ -349,10 +359,39 @@ def test_a_video_sent_to_the_page_becomes_a_study_with_stills_and_clips(red_or_n
     jobs.close()
 
 
+@pytest.mark.parametrize(
+    ("codec", "container", "syntax"),
+    [("mpeg2video", "mpeg", MPEG2MPML), ("mpeg2video", "matroska", MPEG2MPML), ("libx265", "mp4", HEVCMP51)],
+)
+def test_a_video_is_stored_as_it_was_coded(codec, container, syntax, tmp_path):
+    sent = [numbered(number) for number in range(40)]
+    file = encode(tmp_path / "sent", sent, codec, container=container, sound=container == "matroska")
+    library = FolderLibrary(tmp_path / "studies")
+    (stored,) = store([look(file, "a.mpg")], Examination(patient_id="4711"), library)
+    (path,) = (tmp_path / "studies").rglob("*.dcm")
+    # dciodvfy does not know HEVC.
+    assert syntax == HEVCMP51 or dciodvfy(path) == []
+    video = dcmread(path)
+    assert (stored.state, video.file_meta.TransferSyntaxUID, video.NumberOfFrames) == ("stored", syntax, 40)
+    assert (video.FrameTime, video.PatientID) == (40, "4711")
+    (content,) = generate_frames(video.PixelData, number_of_frames=1)
+    coded, kept = (_pictures(one) for one in (io.BytesIO(file.read_bytes()), io.BytesIO(content)))
+    assert np.array_equal(coded, kept), "not bit by bit the same"
+    assert [number_of(picture) for picture in kept] == list(range(40))
+
+
+def _pictures(content):
+    with av.open(content) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
 def test_a_video_that_cannot_be_stored_as_it_is_is_refused(tmp_path):
     file = encode(tmp_path / "sent", textured(RED, 5, 2), codec="mpeg4", container="avi")
-    with pytest.raises(UnreadableError, match=r"^a\.avi is coded as mpeg4, and only plain H\.264"):
+    with pytest.raises(UnreadableError, match=r"^a\.avi is coded as mpeg4, and only H\.264, HEVC and MPEG-2"):
         look(file, "a.avi")
+    file = encode(tmp_path / "sent", textured(RED, 5, 2), codec="mpeg2video", container="mpeg", pixels="yuv422p")
+    with pytest.raises(UnreadableError, match=r"^a\.mpg is coded as mpeg2video, and only H\.264, HEVC and MPEG-2"):
+        look(file, "a.mpg")
 
 
 def test_of_a_video_that_is_cut_off_what_is_there_is_analysed_and_that_is_said(red_or_not, tmp_path):

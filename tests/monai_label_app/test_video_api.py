@@ -211,7 +211,7 @@ def test_files_of_videos_that_nobody_looks_at_any_more_go_and_a_damaged_one_is_t
     assert (first.exists(), second.exists()) == (False, True)
     content = (tmp_path / "studies" / "video.dcm").read_bytes()
     (tmp_path / "studies" / "video.dcm").write_bytes(content[:3000])
-    with pytest.raises(UnreadableError, match=r"no video that can be read|no pixels that are"):
+    with pytest.raises(UnreadableError, match=rf"^{video.SOPInstanceUID} (is no video|has no pixels)"):
         player.open(video.SOPInstanceUID)
     (tmp_path / "studies" / "video.dcm").write_bytes(content)
     assert number_of(player.open(video.SOPInstanceUID).frame(42)) == 41

@@ -17,7 +17,7 @@ from pydicom.uid import EncapsulatedPDFStorage
 
 from monai_label_app.study import Instance, Study
 from monai_label_app.viewers.segmentations import as_assumed
-from monai_label_app.viewers.videos import as_played
+from monai_label_app.viewers.videos import as_played, is_played
 
 _FOREIGN = re.compile(r"""@import\s+url\(["']?https?:[^)]*\)[^;]*;|<link\b[^>]*href=["']?https?:[^>]*>""")
 
@@ -193,7 +193,7 @@ def manifest(study: Study, address: str) -> dict[str, Any]:
     for instance in study.instances:
         place = f"{address}/endolens/instances/{instance.header.SOPInstanceUID}"
         metadata = naturalised(as_assumed(instance.header) or as_played(instance.header) or instance.header)
-        url = f"{place}.mp4" if instance.plays else f"dicomweb:{place}.dcm"
+        url = f"{place}.mp4" if is_played(instance) else f"dicomweb:{place}.dcm"
         entry: dict[str, Any] = {"metadata": metadata, "url": url}
         if instance.header.SOPClassUID == EncapsulatedPDFStorage:
             entry["metadata"]["EncapsulatedDocument"] = {"DirectRetrieveURL": f"{place}.pdf"}
@@ -223,7 +223,7 @@ def manifest(study: Study, address: str) -> dict[str, Any]:
 
 def _of_frames(instance: Instance, entry: dict[str, Any]) -> list[dict[str, Any]]:
     """The entry of an instance, or one for each of its frames by number, without which OHIF shows the first alone."""
-    if instance.refusal is not None or instance.plays or instance.frame_count == 1:
+    if instance.refusal is not None or is_played(instance) or instance.frame_count == 1:
         return [entry]
     # All are of one object, of which OHIF reads the first.
     named = {keyword: str(instance.header[keyword].value) for keyword in _IDENTITY}

@@ -54,22 +54,37 @@ export class ActiveViewport extends EventTarget {
     return this.viewport?.element;
   }
 
-  // { study, image, number }: UIDs, and the number of the frame, from 1; undefined while there is none.
+  // { study, image, number }: UIDs, and the number of the frame, from 1, of a video also their count; undefined while
+  // there is none.
   get frame() {
-    const { viewport } = this;
-    if (viewport?.type === this.#cornerstone.Enums.ViewportType.VIDEO) return this.#frameOfVideo(viewport);
-    return this.frameOf(viewport?.getCurrentImageId?.());
+    return this.#isVideo ? this.#frameOfVideo() : this.frameOf(this.viewport?.getCurrentImageId?.());
+  }
+
+  get #isVideo() {
+    return this.viewport?.type === this.#cornerstone.Enums.ViewportType.VIDEO;
   }
 
   // Cornerstone rounds to the nearest frame; the one that is seen is the last that began.
-  #frameOfVideo(viewport) {
-    const { currentTime, duration } = viewport.videoElement;
-    const imageId = viewport.getCurrentImageId(0);
+  #frameOfVideo() {
+    const { currentTime, duration } = this.viewport.videoElement;
+    const imageId = this.viewport.getCurrentImageId(0);
     const frame = this.frameOf(imageId);
     if (!frame || !duration) return undefined;
     const { NumberOfFrames: count } = this.#cornerstone.metaData.get("instance", imageId);
     const begun = Math.floor((currentTime * count) / duration + TOLERANCE);
-    return { ...frame, number: Math.min(begun + 1, Number(count)) };
+    return { ...frame, number: Math.min(begun + 1, Number(count)), count };
+  }
+
+  get playing() {
+    return this.#isVideo && !this.viewport.videoElement.paused;
+  }
+
+  // A browser that is stopped in between may have drawn a later frame of the video than its time tells.
+  settle() {
+    if (!this.#isVideo) return;
+    const { duration } = this.viewport.videoElement;
+    const { number, count } = this.frame;
+    this.viewport.setTime(((number - 0.5) * duration) / count);
   }
 
   frameOf(imageId) {
@@ -84,8 +99,9 @@ export class ActiveViewport extends EventTarget {
     const { imageData } = this.viewport?.getImageData() ?? {};
     if (!imageData) return undefined;
     const [width, height] = imageData.getDimensions();
-    // Indices name the middle of a pixel.
-    const at = (x, y) => this.viewport.worldToCanvas(imageData.indexToWorld([x - 0.5, y - 0.5, 0]));
+    // Indices name the middle of a pixel, of a video its corner.
+    const half = this.#isVideo ? 0 : 0.5;
+    const at = (x, y) => this.viewport.worldToCanvas(imageData.indexToWorld([x - half, y - half, 0]));
     const [[left, top], across, down] = [at(0, 0), at(width, 0), at(0, height)];
     const matrix = [
       ...[across[0] - left, across[1] - top].map((length) => length / width),

@@ -147,6 +147,8 @@ class EndolensPanel extends HTMLElement {
   }
 
   #look({ image, number }) {
+    if (this.#viewport.playing) return;
+    this.#viewport.settle();
     this.#explorer.setAttribute("image", image);
     this.#explorer.setAttribute("frame", number);
   }
