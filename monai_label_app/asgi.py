@@ -18,6 +18,7 @@ from monai_label_app import compatibility  # noqa: F401  (before monailabel)
 
 # isort: split
 import monailabel.app
+import requests
 from a2wsgi import WSGIMiddleware
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import User, get_current_user
@@ -106,6 +107,7 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
         (TypeError, 400),
     ):
         api.add_exception_handler(error, partial(_explain, status=status))
+    api.add_exception_handler(requests.RequestException, _no_token)
     trail = Trail(beside(studies) / TRAIL)
     # MONAI Label asks once more, by its own roles; what it would find out itself was found out by then.
     api.dependency_overrides[get_current_user] = _user
@@ -187,6 +189,14 @@ async def _user(request: Request) -> User:
 async def _explain(request: Request, error: Exception, status: int) -> Response:
     text = getattr(error, "msg", None) or str(error)
     return JSONResponse({"detail": text}, status_code=status)
+
+
+async def _no_token(request: Request, error: Exception) -> Response:
+    """MONAI Label asked the issuer for a token, in somebody's name."""
+    answer = getattr(error, "response", None)
+    if answer is not None and answer.status_code < 500:
+        return JSONResponse({"detail": "the issuer of log-ins refuses this name and password"}, 401)
+    return JSONResponse({"detail": "the issuer of log-ins does not answer"}, 503)
 
 
 app = create_app(

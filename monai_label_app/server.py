@@ -160,9 +160,11 @@ def _warn(endpoint: Endpoint, authentication: Authentication) -> None:
 
 
 def _say_how_to_log_in(endpoint: Endpoint, authentication: Authentication, home: str) -> None:
+    from monai_label_app.access.login import LOGIN
+
     if authentication.by_token:
         query = urlencode({"once": authentication.once(), "next": home})
-        click.echo(f"Log in:   {endpoint.url}/endolens/login?{query}")
+        click.echo(f"Log in:   {endpoint.url}{LOGIN}?{query}")
         click.echo("This link lets one browser in, once; all others ask for the token in the file.")
 
 

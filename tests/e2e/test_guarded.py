@@ -247,6 +247,14 @@ def test_a_cookie_changes_nothing_for_a_page_of_another_site(server: Server) -> 
     assert "evil.example" not in away.text
 
 
+def test_a_wrong_password_is_a_sentence(server: Server) -> None:
+    answer = httpx.post(f"{server.url}/auth/token", data={"username": "jdoe", "password": "wrong"}, timeout=60)
+    assert (answer.status_code, answer.json()) == (
+        401,
+        {"detail": "the issuer of log-ins refuses this name and password"},
+    )
+
+
 def test_a_browser_logs_in_at_the_issuer_and_out_again(server: Server, browser: Browser) -> None:
     page = browser.new_context(ignore_https_errors=True).new_page()
     said: list[str] = []
