@@ -82,7 +82,7 @@ class Killer:
             "sending": (lambda: self._stored() > stored, 0.3),
         }[doing]
         self._node.start()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 30
         while not reached() and time.monotonic() < deadline:
             time.sleep(0.005)
         self.hit[doing] += time.monotonic() < deadline
@@ -137,7 +137,9 @@ def test_whatever_is_killed_when_each_study_has_its_results_once(
         modality.start()
         killer = Killer(node, modality, pacs.orthanc, chance)
         for number, doing in enumerate(doings(kills, chance)):
-            modality.may_send = min(len(studies), 1 + number * len(studies) // kills + (doing == "refusing"))
+            # They come over the whole time, and where one is needed for what the node is to do.
+            wanted = max(1 + number * len(studies) // kills, modality.may_send + (doing in ("sending", "refusing")))
+            modality.may_send = min(len(studies), wanted)
             pacs.switch(doing == "sending" or chance.random() < 0.7)
             killer.life(doing)
         pacs.switch(True)
