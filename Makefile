@@ -3,6 +3,7 @@
 # make quick  the tests that take no time
 # make lint   ruff and mypy
 # make screenshots   the pictures of docs/, drawn anew by the tests
+# make constraints   the newest versions of everything that is installed, to be tested
 #
 # Options: PYTHON=python3.11   the interpreter for .venv (3.10 to 3.12)
 #          TORCH_INDEX=URL     where to take torch from, for its CPU build (see README)
@@ -19,7 +20,7 @@ OHIF := .cache/ohif-$(OHIF_VERSION)
 AXE_VERSION := 4.14.1
 AXE := .cache/axe-core-$(AXE_VERSION)
 
-.PHONY: demo test quick lint system screenshots clean
+.PHONY: demo test quick lint system screenshots constraints clean
 
 demo: .venv/installed
 	$(BIN)/endolens demo --port $(PORT)
@@ -38,17 +39,17 @@ lint: .venv/tested
 screenshots: system
 	$(BIN)/pytest -q tests/e2e/test_demo.py --screenshots docs
 
-.venv/installed: setup.py
+.venv/installed: setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "EndoLens needs Python 3.10, 3.11 or 3.12; name one by PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	@echo "Installing; this takes some minutes."
 	$(if $(TORCH_INDEX),$(BIN)/pip install --progress-bar off torch torchvision --index-url $(TORCH_INDEX))
-	$(BIN)/pip install --progress-bar off --quiet --editable .
+	$(BIN)/pip install --progress-bar off --quiet --constraint constraints.txt --editable .
 	@touch $@
 
 .venv/tested: .venv/installed
-	$(BIN)/pip install --progress-bar off --quiet --editable ".[test]"
+	$(BIN)/pip install --progress-bar off --quiet --constraint constraints.txt --editable ".[test]"
 	@touch $@
 
 # The real servers, viewers and validators of the tests: Orthanc, PostgreSQL, Chromium, dcmtk, poppler and PixelMed from
@@ -77,6 +78,13 @@ system: .venv/tested
 	@test -e $(AXE)/axe.min.js || { mkdir -p $(AXE) && cd .cache && npm pack --silent axe-core@$(AXE_VERSION) >/dev/null && \
 		tar xzf axe-core-$(AXE_VERSION).tgz -C axe-core-$(AXE_VERSION) --strip-components 1 package/axe.min.js && \
 		rm axe-core-$(AXE_VERSION).tgz; } || echo "could not fetch axe-core $(AXE_VERSION)"
+
+# For every Python at once.
+constraints: .venv/tested
+	$(BIN)/pip install --quiet uv
+	head -1 constraints.txt >constraints.new
+	$(BIN)/uv pip compile --quiet --all-extras --universal --python-version 3.10 --no-header --no-annotate setup.py | \
+		grep -vE '^(torch|torchvision|triton|nvidia|cuda)' >>constraints.new && mv constraints.new constraints.txt
 
 clean:
 	rm -rf .venv .cache demo
