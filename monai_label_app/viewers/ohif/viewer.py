@@ -77,8 +77,8 @@ class Viewer:
         """Content-Security-Policy of a file: what OHIF cannot do without, and no other server.
 
         Its libraries write styles into the page, decode pictures by WebAssembly, make code as they go (without which no
-        Segmentation is shown), and make workers and pictures themselves (``blob:``). Of scripts in the page those of the
-        build run, named by what they say. A script has a policy of its own where it is a worker.
+        Segmentation is shown), and make workers and pictures themselves (``blob:``). Of scripts in the page those of
+        the build run, named by what they say. A script has a policy of its own where it is a worker.
         """
         if path.suffix == ".js":
             return "default-src 'self' data: blob:; script-src 'self' 'unsafe-eval' blob:"
