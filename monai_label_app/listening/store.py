@@ -9,6 +9,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -285,6 +286,9 @@ class Store:
         # After the database, which must not speak of files that are gone.
         for file in files:
             file.unlink(missing_ok=True)
+        for place in (self.received, self.results):
+            with suppress(OSError):  # it is not there, or has something new
+                (place / study).rmdir()
         return True
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import av
@@ -33,6 +35,9 @@ _SHORT_SIDE = 480
 
 _PATIENCE = 10.0
 """Seconds after which an address or a device that sends nothing is given up."""
+
+_AGAIN = 2.0
+"""Seconds after which one that was lost is tried again."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,9 @@ class Seen:
 class Live:
     """A source that is shown and analysed as it comes, until it ends or :meth:`close`.
 
+    An examination goes on when its cable or network does: a device, or an address that is not of a file (HTTP), is
+    tried again whenever it is lost.
+
     Args:
         source: a file, which is played at its own speed, an address (RTSP and others), or a capture device.
         classifier: the network.
@@ -73,7 +81,7 @@ class Live:
     Attributes:
         newest: the last frame that came.
         seen: the last that was analysed.
-        problem: why the source ended, in a sentence; empty if it did not, or came to its end.
+        problem: why no frames come, in a sentence; empty if they do, or the source came to its end.
 
     Raises:
         UnreadableError: the source cannot be opened.
@@ -81,8 +89,9 @@ class Live:
 
     def __init__(self, source: str, classifier: Classifier, folder: Path | None = None) -> None:
         self._classifier, self._folder = classifier, folder
-        self._container = _opened(source)
+        self._source, self._container = source, _opened(source)
         self._paced = Path(source).is_file()
+        self._lasting = not (self._paced or source.startswith(("http:", "https:")))
         self.newest: Shown | None = None
         self.seen: Seen | None = None
         self.problem = ""
@@ -111,12 +120,10 @@ class Live:
             for number, frame in enumerate(self._frames(), start=1):
                 pixels = Decoded(frame).pixels(_SHORT_SIDE)
                 with self._came:
-                    self.newest = Shown(number, time.monotonic(), pixels)
+                    self.newest, self.problem = Shown(number, time.monotonic(), pixels), ""
                     self._came.notify_all()
                 if self._ended.is_set():
                     break
-        except (av.FFmpegError, OSError, ValueError) as error:
-            self.problem = f"the source ended: {in_one_line(error)}"
         finally:
             self._ended.set()
             with self._came:
@@ -124,6 +131,30 @@ class Live:
             self._container.close()
 
     def _frames(self) -> Iterator[av.VideoFrame]:
+        """Every frame, also of a source that was lost and is there again."""
+        while True:
+            reason = ""
+            try:
+                yield from self._frames_when_due()
+            except (av.FFmpegError, OSError, ValueError) as error:
+                reason = in_one_line(error)
+            if not self._lasting:
+                self.problem = f"the source ended: {reason}" if reason else ""
+                return
+            self.problem = f"the source was lost{reason and f': {reason}'}; it is tried again"
+            if not self._opened_again():
+                return
+
+    def _opened_again(self) -> bool:
+        """Wait for a source that was lost; False where the end came first."""
+        self._container.close()
+        while not self._ended.wait(_AGAIN):
+            with suppress(UnreadableError):
+                self._container = _opened(self._source)
+                return True
+        return False
+
+    def _frames_when_due(self) -> Iterator[av.VideoFrame]:
         """Every frame, when it is due; of a file those for which it is too late are passed over."""
         start: float | None = None
         for frame in self._container.decode(video=0):
@@ -168,7 +199,9 @@ class Live:
         if self._folder is None or not seen.label or not begins:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        names = {kind: f"{seen.of.number:08d}-{kind}.png" for kind in ("frame", "map")}
+        # The same folder may hold what was found before.
+        moment = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{seen.of.number:08d}"
+        names = {kind: f"{moment}-{kind}.png" for kind in ("frame", "map")}
         for kind, pixels in (("frame", seen.of.pixels), ("map", seen.overlay)):
             write_own(pixels, self._folder / names[kind])
         journal.append(

@@ -62,7 +62,7 @@ def live_page(
                 "probability": round(seen.probability, 4) if seen else 0.0,
                 "delay": round(time.monotonic() - seen.of.arrived, 3) if seen else None,
                 "ended": live.ended,
-                "problem": (seen.problem if seen else "") or live.problem,
+                "problem": live.problem or (seen.problem if seen else ""),
             }
         )
 

@@ -5,10 +5,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -18,6 +20,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from pydicom import Dataset
 from pynetdicom import AE
 
+from monai_label_app.viewers.ohif import Viewer, mended
 from tests.validators import missing
 
 ENDOLENS = str(Path(sys.executable).with_name("endolens"))
@@ -213,6 +216,47 @@ def ohif_options(request: pytest.FixtureRequest) -> list[str]:
     if not builds:
         missing("npm's @ohif/app")
     return ["--ohif", str(builds[-1])]
+
+
+class _Hospital(SimpleHTTPRequestHandler):
+    """OHIF's build as any web server has it, with an app-config that names our extension."""
+
+    viewer: Viewer
+    configuration: str
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0].lstrip("/")
+        file = self.viewer.file(path)
+        text = self.configuration if path == "app-config.js" else mended(file)
+        content = file.read_bytes() if text is None else text.encode()
+        self.send_response(200)
+        self.send_header("Content-Type", self.guess_type(file))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hospital(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bool], str]]:
+    """Serve npm's OHIF from an origin of its own, for a server of ours that lets it; returns its address."""
+    builds = sorted((REPOSITORY / ".cache").glob("ohif-*"))
+    if not builds:
+        missing("npm's @ohif/app")
+    viewer, port = Viewer(builds[-1]), free_port()
+    monkeypatch.setenv("MONAI_LABEL_CORS_ORIGINS", f'["http://127.0.0.1:{port}"]')
+    handler = type("Handler", (_Hospital,), {"viewer": viewer})
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def start(ours: str, pacs: bool) -> str:
+        handler.configuration = viewer.configuration(pacs).replace('"/endolens/', f'"{ours}/endolens/')
+        return f"http://127.0.0.1:{port}"
+
+    yield start
+    server.shutdown()
+    server.server_close()
 
 
 def endolens(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -1,8 +1,10 @@
 """What OHIF shows, read from its screen."""
 
+import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
@@ -71,6 +73,52 @@ class Ohif:
             self.page.wait_for_timeout(500)
         raise AssertionError(f"the thumbnail of {description!r} shows none of the pictures (correlation {best:.2f})")
 
+    def open_video(self, description: str) -> None:
+        """Open a video by the beginning of its series' description, and wait until it is there, paused."""
+        self.page.locator("[data-cy^=study-browser-thumbnail]").filter(has_text=description).first.dblclick()
+        there = f"() => {{ const it = ({VIDEO})(); return it && it.width && it.paused && !it.seeking }}"
+        self.page.wait_for_function(there, timeout=60_000)
+        self.page.wait_for_timeout(500)
+
+    def video(self) -> dict[str, Any]:
+        """The video in the viewport: ``width``, ``height``, ``time`` and ``duration`` in seconds, ``paused``."""
+        state: dict[str, Any] = self.page.evaluate(VIDEO)
+        return state
+
+    def seek(self, seconds: float) -> None:
+        """Go to a moment of the video in the viewport."""
+        self.page.evaluate(
+            """(seconds) => new Promise((done) => {
+                const [engine] = window.cornerstone.getRenderingEngines();
+                const [viewport] = engine.getViewports();
+                viewport.setTime(seconds);
+                viewport.videoElement.addEventListener("seeked", () => requestAnimationFrame(done), { once: true });
+            })""",
+            seconds,
+        )
+
+    def video_pixels(self, width: int, height: int) -> NDArray[np.uint8]:
+        """What is drawn of the video in the viewport, at the video's own size."""
+        address, (left, top), (right, bottom) = self.page.evaluate(
+            """(size) => {
+                const [engine] = window.cornerstone.getRenderingEngines();
+                const [viewport] = engine.getViewports();
+                return [viewport.canvas.toDataURL(), ...[[0, 0], size].map((corner) => viewport.worldToCanvas(corner))];
+            }""",
+            [width, height],
+        )
+        with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
+            shown = image.convert("RGB").crop((round(left), round(top), round(right), round(bottom)))
+            return np.array(shown.resize((width, height), Image.Resampling.BOX))
+
+    def toggle_playing(self) -> None:
+        """Press OHIF's button that plays and pauses, which its key C shows."""
+        icons = "*[local-name()='svg']"
+        bar = self.page.locator(f"xpath=(//*[normalize-space()='FPS']/ancestor::div[count(.//{icons})>3])[last()]")
+        if not bar.is_visible():
+            self.page.keyboard.press("c")
+        bar.locator("svg").first.click()
+
     def open_findings(self) -> None:
         self.page.get_by_text("EndoLens findings").first.dblclick()
         expect(self.page.get_by_text("SR", exact=True).last).to_be_visible(timeout=60_000)
@@ -105,6 +153,14 @@ class Ohif:
     def screen(self) -> NDArray[np.uint8]:
         return _pixels(self.page.screenshot())
 
+
+VIDEO = """() => {
+    const [engine] = window.cornerstone.getRenderingEngines();
+    const element = engine.getViewports()[0].videoElement;
+    if (!element) return undefined;
+    const { videoWidth: width, videoHeight: height, currentTime: time, duration, paused, seeking } = element;
+    return { width, height, time, duration, paused, seeking };
+}"""
 
 CONTENT = "async (address) => Array.from(new Uint8Array(await (await fetch(address)).arrayBuffer()))"
 """What lies at an address that the page knows."""

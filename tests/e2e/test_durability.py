@@ -117,7 +117,7 @@ class Pacs(ExitStack):
 def test_whatever_is_killed_when_each_study_has_its_results_once(
     database: str, checkpoint: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    kills = request.config.getoption("--kills") or {"sqlite": 8, "postgresql": 4}[database]
+    kills = request.config.getoption("--kills") or {"sqlite": 6, "postgresql": 3}[database]
     seed = request.config.getoption("--seed")
     studies = [stills(number, IMAGES) for number in range(1, max(5, kills * 3 // 10) + 1)]
     calm = undisturbed([one for study in studies for one in study], checkpoint, tmp_path / "calm")

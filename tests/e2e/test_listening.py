@@ -121,30 +121,6 @@ def test_a_pacs_is_polled_for_new_studies_and_each_is_fetched_once(
     assert node.said().count("is analysed") == 2
 
 
-def test_what_cannot_be_sent_is_given_up_with_a_reason_and_tried_again_when_a_person_says_so(
-    checkpoint: Path, tmp_path: Path
-) -> None:
-    port, dimse_port = free_port(), free_port()
-    to = f"ORTHANC@127.0.0.1:{dimse_port}"
-    options = ["--send", to, "--quiet", "0.5", "--model", checkpoint, "--attempts", "2", "--reserve", "1"]
-    with listening(tmp_path / "state", *options) as node:
-        send(node.port, [*stills(1, 1), *stills(2, 1)])
-        until(lambda: len(jobs(node, "--dead")) == 2, node.said)
-        dead = jobs(node, "--dead")[0]
-        assert (dead["study"], dead["task"], dead["objects"]) == ("1.2.3.1", to, 2)
-        assert "does not answer" in str(dead["reason"])
-        assert "1.2.3.1  ORTHANC" in command("jobs", "list", "--state", node.state).stdout
-        command("jobs", "drop", "1.2.3.2", "--state", node.state)
-        assert not list((node.state / "received" / "1.2.3.2").glob("*"))
-        again = command("jobs", "drop", "1.2.3.2", "--state", node.state)
-        assert again.exit_code == 1
-        with running_orthanc(tmp_path / "orthanc", port, dimse_port) as orthanc:
-            assert "1 jobs are tried again" in command("jobs", "retry", "--all", "--state", node.state).stdout
-            until(lambda: len(stored(orthanc).get("1.2.3.1", [])) == 2, node.said)
-            assert stored(orthanc) == undisturbed(stills(1, 1), checkpoint, tmp_path / "calm")
-        assert not list((node.state / "results").rglob("*.dcm")), "files of results go when all have them"
-
-
 def test_orthanc_as_the_documentation_sets_it_up_sends_what_is_stable(checkpoint: Path, tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "pacs.md").read_text(encoding="utf-8")
     printed = {kind: re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL)[1] for kind in ("json", "lua")}

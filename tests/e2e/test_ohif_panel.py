@@ -1,9 +1,7 @@
 """The EndoLens panel in OHIF: in the one that comes with MONAI Label, and in a hospital's own from another origin."""
 
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -18,10 +16,8 @@ from scipy.ndimage import center_of_mass
 
 from monai_label_app.classifier.checkpoint import Card, save
 from monai_label_app.classifier.network import KVASIR_CLASSES, build
-from monai_label_app.viewers.ohif import Viewer, mended
-from tests.e2e.conftest import REPOSITORY, Orthanc, endolens, free_port, largest
+from tests.e2e.conftest import Orthanc, endolens, largest
 from tests.e2e.ohif import Ohif
-from tests.validators import missing
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -62,47 +58,6 @@ def blue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "blue.safetensors"
     save(path, network, card)
     return path
-
-
-class _Hospital(SimpleHTTPRequestHandler):
-    """OHIF's build as any web server has it, with an app-config that names our extension."""
-
-    viewer: Viewer
-    configuration: str
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0].lstrip("/")
-        file = self.viewer.file(path)
-        text = self.configuration if path == "app-config.js" else mended(file)
-        content = file.read_bytes() if text is None else text.encode()
-        self.send_response(200)
-        self.send_header("Content-Type", self.guess_type(file))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def hospital(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bool], str]]:
-    """Serve npm's OHIF from an origin of its own, for a server of ours that lets it; returns its address."""
-    builds = sorted((REPOSITORY / ".cache").glob("ohif-*"))
-    if not builds:
-        missing("npm's @ohif/app")
-    viewer, port = Viewer(builds[-1]), free_port()
-    monkeypatch.setenv("MONAI_LABEL_CORS_ORIGINS", f'["http://127.0.0.1:{port}"]')
-    handler = type("Handler", (_Hospital,), {"viewer": viewer})
-    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-
-    def start(ours: str, pacs: bool) -> str:
-        handler.configuration = viewer.configuration(pacs).replace('"/endolens/', f'"{ours}/endolens/')
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{port}"
-
-    yield start
-    server.shutdown()
-    server.server_close()
 
 
 def test_the_map_lies_on_what_it_explains_and_a_region_drawn_in_the_viewer_is_a_correction(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +16,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from pydicom import Dataset
+from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 from monai_label_app.cli import main
 from monai_label_app.frames import UnreadableError
+from monai_label_app.listening.destinations import open_destination
 from monai_label_app.listening.receiving import NoRoomError, Receiver
 from monai_label_app.listening.store import ANALYSIS, DEAD, DONE, WAITING, Store
+from monai_label_app.listening.work import Patience, Sending, Worker
 from tests.dicom_files import image
 
 TO = "PACS@localhost:104"
@@ -135,6 +142,65 @@ def test_an_object_is_kept_once_and_never_put_into_another_patient_s_study(store
     with pytest.raises(NoRoomError, match="full"):
         Receiver(store, 60, 2**60).take(as_bytes(image(np.zeros((64, 64, 3), np.uint8))), "it")
     assert [file.stem for file in store.received.rglob("*.dcm")] == [first.SOPInstanceUID]
+
+
+@contextmanager
+def pacs(port: int, status: int, kept: list[str]) -> Iterator[None]:
+    """An application entity that answers every C-STORE by a status."""
+    entity = AE("PACS")
+    entity.supported_contexts = AllStoragePresentationContexts
+
+    def store(received: evt.Event) -> int:
+        kept.append(received.dataset.SOPInstanceUID)
+        return status
+
+    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+    yield
+    server.shutdown()
+
+
+def test_what_cannot_be_sent_is_given_up_with_a_reason_and_tried_again_when_a_person_says_so(
+    store: Store, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    to, state, stop, kept = f"PACS@127.0.0.1:{port}", ["--state", tmp_path / "state"], threading.Event(), []
+    for _ in range(2):
+        result = received(store)
+        place = store.results / result.StudyInstanceUID / f"{result.SOPInstanceUID}.dcm"
+        place.parent.mkdir()
+        result.save_as(place, enforce_file_format=True)
+        assert store.analysed(store.begin(ANALYSIS, 60), [result.SOPInstanceUID], "", [to])
+    sending = Sending(store, open_destination(to, "ENDOLENS"), stop)
+    worker = Worker(to, sending, store, Patience(attempts=2, longest=0), print)
+
+    def work(state: str) -> None:
+        thread = threading.Thread(target=worker.run, args=[stop])
+        thread.start()
+        while any(one.state == WAITING for one in store.jobs()):
+            time.sleep(0.05)
+        stop.set()
+        thread.join()
+        stop.clear()
+        assert {one.state for one in store.jobs() if one.task == to} == {state}
+
+    work(DEAD)
+    first, second = json.loads(endolens("jobs", "list", "--dead", "--json", *state).stdout)
+    assert (first["task"], first["objects"], first["reason"]) == (to, 1, f"{to} does not answer")
+    assert endolens("jobs", "retry", first["study"], *state).stdout == "1 jobs are tried again\n"
+    with pacs(port, 0xA700, kept):
+        work(DEAD)
+    assert "(status A700H)" in endolens("jobs", "list", *state).stdout
+    assert endolens("jobs", "drop", second["study"], *state).exit_code == 0
+    assert endolens("jobs", "drop", second["study"], *state).exit_code == 1
+    assert endolens("jobs", "retry", "--all", *state).stdout == "1 jobs are tried again\n"
+    kept.clear()
+    with pacs(port, 0x0000, kept):
+        work(DONE)
+    assert len(kept) == 1
+    assert list(store.results.iterdir()) == [], "files of results go when all have them"
+    assert [one.study for one in store.jobs()] == [first["study"]] * 2
+    assert len(list(store.received.rglob("*.dcm"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import socket
+import threading
 import time
 from dataclasses import replace
 from typing import Any
@@ -79,6 +81,33 @@ def test_a_slow_network_delays_no_picture_and_frames_are_dropped(spotlight, poly
     live = finished(Live(str(source), slow))
     assert live.newest is not None and live.newest.number > len(looked_at)
     assert live.seen is not None and live.seen.of.number == live.newest.number, "the newest, not the next"
+
+
+@pytest.mark.slow
+def test_an_address_that_is_lost_is_tried_again(spotlight, polyp_files, tmp_path):
+    sent = encode(tmp_path / "a.ts", pan(polyp_files[0], 20, (320, 240), 1), container="mpegts").read_bytes()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.sendall(sent)
+
+        first = threading.Thread(target=serve)
+        first.start()
+        live = Live(f"tcp://127.0.0.1:{server.getsockname()[1]}", spotlight)
+        first.join()
+        while not live.problem:
+            time.sleep(0.02)
+        assert live.problem.startswith("the source was lost")
+        state = TestClient(live_page(live, spotlight.card, ""), base_url="http://127.0.0.1").get("/state").json()
+        assert (state["ended"], state["problem"]) == (False, live.problem)
+        assert live.newest is not None
+        before = live.newest.number
+        serve()
+        while live.newest.number <= before:
+            time.sleep(0.02)
+        live.close()
 
 
 def test_a_source_that_is_none_is_refused_in_a_sentence(spotlight, tmp_path):

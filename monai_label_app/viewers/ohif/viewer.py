@@ -206,6 +206,8 @@ def manifest(study: Study, address: str) -> dict[str, Any]:
                 "StudyInstanceUID": study.uid,
                 # OHIF gives them to every instance, so that empty means the same in both.
                 **{keyword: str(first.get(keyword, "")) or None for keyword in described},
+                "NumInstances": len(study.instances),
+                "Modalities": "\\".join(sorted({str(one.header.get("Modality") or "OT") for one in study.instances})),
                 "series": [
                     {
                         "SeriesInstanceUID": uid,

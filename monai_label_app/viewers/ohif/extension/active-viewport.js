@@ -54,8 +54,8 @@ export class ActiveViewport extends EventTarget {
     return this.viewport?.element;
   }
 
-  // { study, image, number }: UIDs, and the number of the frame, from 1, of a video also their count; undefined while
-  // there is none.
+  // { study, image, number }: UIDs, and the number of the frame, from 1, of a video also their count and its time in
+  // seconds; undefined while there is none.
   get frame() {
     return this.#isVideo ? this.#frameOfVideo() : this.frameOf(this.viewport?.getCurrentImageId?.());
   }
@@ -72,19 +72,20 @@ export class ActiveViewport extends EventTarget {
     if (!frame || !duration) return undefined;
     const { NumberOfFrames: count } = this.#cornerstone.metaData.get("instance", imageId);
     const begun = Math.floor((currentTime * count) / duration + TOLERANCE);
-    return { ...frame, number: Math.min(begun + 1, Number(count)), count };
+    return { ...frame, number: Math.min(begun + 1, Number(count)), count, time: currentTime };
   }
 
   get playing() {
     return this.#isVideo && !this.viewport.videoElement.paused;
   }
 
-  // A browser that is stopped in between may have drawn a later frame of the video than its time tells.
+  // A browser that is stopped in between may have drawn a later frame of the video than its time tells. It is put to its
+  // frame's first half, for which Cornerstone counts the same frame.
   settle() {
-    if (!this.#isVideo) return;
-    const { duration } = this.viewport.videoElement;
-    const { number, count } = this.frame;
-    this.viewport.setTime(((number - 0.5) * duration) / count);
+    const { number, count, time } = this.frame ?? {};
+    if (!count) return;
+    const place = ((number - 0.75) * this.viewport.videoElement.duration) / count;
+    if (Math.abs(time - place) > 0.001) this.viewport.setTime(place);
   }
 
   frameOf(imageId) {
@@ -128,7 +129,7 @@ export class ActiveViewport extends EventTarget {
 
   #look() {
     const frame = this.frame;
-    const shown = frame ? `${frame.image} ${frame.number}` : "";
+    const shown = frame ? `${frame.image} ${frame.number} ${frame.time}` : "";
     if (shown !== this.#shown) {
       this.#shown = shown;
       this.dispatchEvent(new Event("frame"));

@@ -171,6 +171,8 @@ class EndolensPanel extends HTMLElement {
     this.#overlay.hidden = !current || !this.#of("[name=overlay]").checked;
     this.#of("[name=open]").disabled = !current;
     for (const name of ["save-view", "add"]) this.#of(`[name=${name}]`).disabled = !current || this.#asked;
+    // A view is a capture of an image, and names no frame of a video.
+    if (this.#viewport?.frame?.count) this.#of("[name=save-view]").disabled = true;
   }
 
   // Another study: which of its images EndoLens knows, and how far it has come.
@@ -228,9 +230,9 @@ class EndolensPanel extends HTMLElement {
 
   // With the map where it is seen.
   async #add() {
-    const { image, number } = this.#viewport.frame;
+    const { image, number, count } = this.#viewport.frame;
     const { label } = this.#shown;
-    const seen = this.#of("[name=overlay]").checked;
+    const seen = this.#of("[name=overlay]").checked && !count;
     const { sop_instance_uid: capture = "", stored = false } = seen ? await this.#store() : {};
     const author = localStorage.getItem(READER) ?? "";
     const [language] = navigator.language.split("-");
