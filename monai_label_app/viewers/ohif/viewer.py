@@ -76,15 +76,15 @@ class Viewer:
     def policy(self, path: Path) -> str:
         """Content-Security-Policy of a file: what OHIF cannot do without, and no other server.
 
-        Its libraries write styles into the page, decode pictures by WebAssembly, and make workers and pictures
-        themselves (``blob:``). Of scripts in the page those of the build run, named by what they say. A script has a
-        policy where it is a worker, which has no page to harm; there the decoders make code as they go.
+        Its libraries write styles into the page, decode pictures by WebAssembly, make code as they go (without which no
+        Segmentation is shown), and make workers and pictures themselves (``blob:``). Of scripts in the page those of
+        the build run, named by what they say. A script has a policy of its own where it is a worker.
         """
         if path.suffix == ".js":
             return "default-src 'self' data: blob:; script-src 'self' 'unsafe-eval' blob:"
         scripts = " ".join(f"'sha256-{one}'" for one in self._inline)
         return (
-            f"default-src 'self'; script-src 'self' 'wasm-unsafe-eval' {scripts}; worker-src 'self' blob:; "
+            f"default-src 'self'; script-src 'self' 'unsafe-eval' {scripts}; worker-src 'self' blob:; "
             "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
             "connect-src 'self' data: blob:; media-src 'self' blob:; object-src 'self' blob:; frame-src 'self' blob:; "
             "base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
