@@ -38,6 +38,9 @@ _UNSEEKABLE = frozenset({"mpeg", "mpegvideo"})
 _BACK = (0.0, 5.0, 30.0, math.inf)
 """Seconds before a wanted moment at which decoding starts, tried in turn: not every container finds a key frame."""
 
+_PLAUSIBLE = 120.0
+"""Frames a second above which the frames are counted: a file that has no one rate announces 1000."""
+
 TICK = 1e-4
 """Seconds within which two times are the same."""
 
@@ -183,7 +186,7 @@ class VideoFile:
         return self.seekable and not self.interlaced and not self.rotation and self.pixel_format == "yuv420p"
 
     def frame_times(self) -> NDArray[np.float64]:
-        """When each frame of a plain video is shown, in seconds after the first: (N,), rising. None is decoded."""
+        """When each frame of a video with times is shown, in seconds after the first: (N,), rising. None is decoded."""
         with self.packets(0) as (_, packets):
             times = np.array(sorted(map(self.time_of, packets)))
         return times[times > -TICK]
@@ -227,6 +230,9 @@ class VideoFile:
         if self.timed and stream.start_time is not None and stream.time_base:
             # What was recorded in the middle of a stream has coded frames that nothing can be made of before the first.
             self.duration = max(0.0, self.duration - max(0.0, float(self.first - stream.start_time * stream.time_base)))
+        if self.timed and not frame_time and self.rate > _PLAUSIBLE:
+            times = self.frame_times()
+            self.rate = (len(times) - 1) / float(times[-1]) if len(times) > 1 else 25.0
 
     def _decode(self, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
         with self._open() as container:

@@ -74,10 +74,12 @@ def test_a_long_multi_frame_image_is_a_video_and_a_short_one_is_images(tmp_path)
     assert [one.frame_count for study in studies for one in study.instances] == [5]
 
 
-def test_frames_of_any_rate_keep_their_times(tmp_path):
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])  # the latter announces 1000 frames a second
+def test_frames_of_any_rate_keep_their_times(name, tmp_path):
     times = np.cumsum(np.random.default_rng(1).integers(8, 150, COUNT)).tolist()
-    movie = VideoFile(encode(tmp_path / "a.mp4", FRAMES, options={"g": "30"}, milliseconds=times), "a.mp4")
+    movie = VideoFile(encode(tmp_path / name, FRAMES, options={"g": "30"}, milliseconds=times), name)
     assert_every_frame(movie, [(time - times[0]) / 1000 for time in times])
+    assert movie.rate == pytest.approx(1000 * (COUNT - 1) / (times[-1] - times[0]), rel=0.02)
 
 
 def test_a_recording_that_begins_between_key_frames_is_as_long_as_what_it_shows(tmp_path):
