@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,9 @@ from pydicom import Dataset
 
 if TYPE_CHECKING:  # torch comes with it
     from monai_label_app.analysis import StudyResult
+
+
+_STAGED = ".partial-"
 
 
 @contextmanager
@@ -38,15 +43,44 @@ def settle(path: Path) -> None:
 
 @contextmanager
 def staging(out: Path) -> Iterator[Path]:
-    """A hidden folder inside ``out`` to work in; whatever is left there goes when the work ends or fails."""
+    """A hidden folder inside ``out`` to work in; whatever is left there goes when the work ends or fails.
+
+    What a process left that was killed goes too: it may hold pictures of a patient.
+    """
     existed = out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=out) as name:
+        with ExitStack() as stack:
+            with _held(out):  # nobody takes the folder for one that was left before it is held
+                _sweep(out)
+                name = stack.enter_context(tempfile.TemporaryDirectory(prefix=_STAGED, dir=out))
+                stack.enter_context(_held(Path(name)))
             yield Path(name)
     finally:
         if not existed and not any(out.iterdir()):
             out.rmdir()
+
+
+def _sweep(out: Path) -> None:
+    for left in out.glob(f"{_STAGED}*"):
+        with suppress(OSError), _held(left, wait=False) as alone:
+            if alone:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold a folder for one process, until it ends however it ends; False where it is held by another or cannot be."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        held = True
+    except OSError:  # another has it, or it lies on a file system without locks
+        held = False
+    try:
+        yield held
+    finally:
+        os.close(handle)
 
 
 def add_objects(datasets: Iterable[Dataset], folder: Path) -> None:

@@ -89,6 +89,18 @@ def only_sound(path: Path) -> Path:
     return path
 
 
+def copied(source: Path, path: Path, options: dict[str, str]) -> Path:
+    """The picture of a video in another file, as it is coded, with these options of its container."""
+    with av.open(str(source)) as container, av.open(str(path), "w", options=options) as output:
+        stream = container.streams.video[0]
+        target = output.add_stream_from_template(stream)
+        for packet in container.demux(stream):
+            if packet.dts is not None:
+                packet.stream = target
+                output.mux(packet)
+    return path
+
+
 def wrapped(path: Path, syntax: str, frames: int, rate: float, parts: int = 1) -> Dataset:
     """A video file as the Video Endoscopic Image of a scope, its stream in so many fragments."""
     with av.open(str(path)) as container:

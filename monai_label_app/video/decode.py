@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -37,6 +37,9 @@ _UNSEEKABLE = frozenset({"mpeg", "mpegvideo"})
 
 _BACK = (0.0, 5.0, 30.0, math.inf)
 """Seconds before a wanted moment at which decoding starts, tried in turn: not every container finds a key frame."""
+
+_PLAUSIBLE = 120.0
+"""Frames a second above which the frames are counted: a file that has no one rate announces 1000."""
 
 TICK = 1e-4
 """Seconds within which two times are the same."""
@@ -183,7 +186,7 @@ class VideoFile:
         return self.seekable and not self.interlaced and not self.rotation and self.pixel_format == "yuv420p"
 
     def frame_times(self) -> NDArray[np.float64]:
-        """When each frame of a plain video is shown, in seconds after the first: (N,), rising. None is decoded."""
+        """When each frame of a video with times is shown, in seconds after the first: (N,), rising. None is decoded."""
         with self.packets(0) as (_, packets):
             times = np.array(sorted(map(self.time_of, packets)))
         return times[times > -TICK]
@@ -203,8 +206,9 @@ class VideoFile:
         stream = container.streams.video[0]
         if stream.codec_context is None:
             raise UnreadableError("is coded in a way that cannot be decoded here")
-        if stream.codec_context.codec_tag.startswith("enc"):
-            raise UnreadableError("is encrypted")
+        with self._open() as unread:  # what is encrypted in part could be decoded, to noise
+            if any(packet.has_sidedata("encryption_info") for packet in islice(unread.demux(video=0), 1)):
+                raise UnreadableError("is encrypted")
         context = stream.codec_context
         if context.width * context.height > MAX_PIXELS:
             raise UnreadableError(f"has frames of {context.width} x {context.height} pixels, more than can be read")
@@ -223,6 +227,12 @@ class VideoFile:
         self.timed = first.pts is not None
         self.seekable = self.timed and container.format.name not in _UNSEEKABLE
         self.first = first.pts * first.time_base if first.pts is not None and first.time_base else Fraction(0)
+        if self.timed and stream.start_time is not None and stream.time_base:
+            # What was recorded in the middle of a stream has coded frames that nothing can be made of before the first.
+            self.duration = max(0.0, self.duration - max(0.0, float(self.first - stream.start_time * stream.time_base)))
+        if self.timed and not frame_time and self.rate > _PLAUSIBLE:
+            times = self.frame_times()
+            self.rate = (len(times) - 1) / float(times[-1]) if len(times) > 1 else 25.0
 
     def _decode(self, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
         with self._open() as container:

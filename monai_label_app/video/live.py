@@ -157,7 +157,7 @@ class Live:
     def _frames_when_due(self) -> Iterator[av.VideoFrame]:
         """Every frame, when it is due; of a file those for which it is too late are passed over."""
         start: float | None = None
-        for frame in self._container.decode(video=0):
+        for frame in self._whole_frames():
             if self._paced and frame.time is not None:
                 start = time.monotonic() - frame.time if start is None else start
                 ahead = start + frame.time - time.monotonic()
@@ -165,6 +165,14 @@ class Live:
                     continue
                 self._ended.wait(max(0.0, ahead))
             yield frame
+
+    def _whole_frames(self) -> Iterator[av.VideoFrame]:
+        """Every frame but those that are damaged, which a cable or a network makes of some."""
+        for packet in self._container.demux(video=0):
+            try:
+                yield from packet.decode()
+            except av.FFmpegError as error:
+                self.problem = f"a frame cannot be shown: {in_one_line(error)}"
 
     def _analyse(self) -> None:
         shown: Shown | None = None

@@ -57,9 +57,11 @@ def spans(samples: Samples, classes: tuple[str, ...], step: float) -> list[Span]
         step: seconds for which the last sample is shown.
     """
     labels = _labels(samples.probabilities)
-    ends = np.append(samples.times[1:], samples.times[-1:] + step)
+    # A segment begins and ends with a frame, not with the moment at which that was looked at: its still lies in it.
+    starts = samples.frame_times
+    ends = np.append(starts[1:], samples.times[-1:] + step)
     found: list[Span] = []
-    for label, first, last in _runs(labels, samples.times, ends):
+    for label, first, last in _runs(labels, starts, ends):
         if (labels[first : last + 1] == label).sum() < LEAST:
             continue
         own = samples.probabilities[first : last + 1, label]
@@ -68,7 +70,7 @@ def spans(samples: Samples, classes: tuple[str, ...], step: float) -> list[Span]
                 classes[label],
                 first,
                 last,
-                *(float(samples.times[first]), float(ends[last])),
+                *(float(starts[first]), float(ends[last])),
                 *(float(np.nanmax(own)), float(np.nanmean(own))),
             )
         )
@@ -95,13 +97,13 @@ def _labels(probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def _runs(
-    labels: NDArray[np.int64], times: NDArray[np.float64], ends: NDArray[np.float64]
+    labels: NDArray[np.int64], starts: NDArray[np.float64], ends: NDArray[np.float64]
 ) -> list[tuple[int, int, int]]:
     """(class, first, last) of consecutive samples of a class, across short gaps in which no class is seen."""
     runs: list[tuple[int, int, int]] = []
     for place in np.flatnonzero(labels >= 0).tolist():
         label = int(labels[place])
-        if runs and runs[-1][0] == label and times[place] - ends[runs[-1][2]] <= BRIDGED:
+        if runs and runs[-1][0] == label and starts[place] - ends[runs[-1][2]] <= BRIDGED:
             runs[-1] = label, runs[-1][1], place
         else:
             runs.append((label, place, place))

@@ -14,7 +14,7 @@ from monai_label_app.frames import UnreadableError
 from monai_label_app.study import read_studies
 from monai_label_app.video.decode import Movie, VideoFile
 from tests.dicom_files import image, write
-from tests.video_files import encode, number_of, numbered, only_sound, wrapped
+from tests.video_files import copied, encode, number_of, numbered, only_sound, wrapped
 
 COUNT = 120
 FRAMES = [numbered(number) for number in range(COUNT)]
@@ -74,10 +74,21 @@ def test_a_long_multi_frame_image_is_a_video_and_a_short_one_is_images(tmp_path)
     assert [one.frame_count for study in studies for one in study.instances] == [5]
 
 
-def test_frames_of_any_rate_keep_their_times(tmp_path):
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])  # the latter announces 1000 frames a second
+def test_frames_of_any_rate_keep_their_times(name, tmp_path):
     times = np.cumsum(np.random.default_rng(1).integers(8, 150, COUNT)).tolist()
-    movie = VideoFile(encode(tmp_path / "a.mp4", FRAMES, options={"g": "30"}, milliseconds=times), "a.mp4")
+    movie = VideoFile(encode(tmp_path / name, FRAMES, options={"g": "30"}, milliseconds=times), name)
     assert_every_frame(movie, [(time - times[0]) / 1000 for time in times])
+    assert movie.rate == pytest.approx(1000 * (COUNT - 1) / (times[-1] - times[0]), rel=0.02)
+
+
+def test_a_recording_that_begins_between_key_frames_is_as_long_as_what_it_shows(tmp_path):
+    content = encode(tmp_path / "a.ts", FRAMES, options={"g": "40"}, container="mpegts").read_bytes()
+    (tmp_path / "b.ts").write_bytes(content[len(content) // 188 // 8 * 188 :])
+    movie = VideoFile(tmp_path / "b.ts", "b.ts")
+    shown = [number_of(shot.picture.pixels()) for shot in movie.shots()]
+    assert shown[0] > 0 and shown == list(range(shown[0], COUNT))
+    assert movie.duration == pytest.approx(len(shown) / 25, abs=0.1)
 
 
 def test_a_turned_video_is_shown_upright(tmp_path):
@@ -119,6 +130,7 @@ def test_of_interlaced_frames_both_halves_are_of_one_moment(tmp_path):
         ("sound.mp4", "has sound and no picture"),
         ("no_index.mp4", "is cut off before its index"),
         ("unknown.mp4", "is coded in a way that cannot be decoded here"),
+        ("encrypted.mp4", "is encrypted"),
         ("noise.mp4", "has no frame that can be decoded"),
         ("list.mp4", "is no video that can be read"),
     ],
@@ -131,6 +143,8 @@ def test_what_is_no_video_is_refused_in_a_sentence(videos, tmp_path, name, reaso
     only_sound(tmp_path / "sound.mp4")
     (tmp_path / "no_index.mp4").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "unknown.mp4").write_bytes(whole.replace(b"avc1", b"zzz9"))
+    locks = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "0" * 32, "encryption_kid": "1" * 32}
+    copied(videos / "h264.mp4", tmp_path / "encrypted.mp4", locks)
     data = whole.index(b"mdat") + 4
     end = whole.index(b"moov") - 4
     noise = np.random.default_rng(3).bytes(end - data)

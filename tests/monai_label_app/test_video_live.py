@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import socket
 import threading
 import time
@@ -64,6 +65,17 @@ def test_when_the_analysis_fails_the_picture_goes_on_unchanged(spotlight, tmp_pa
     state = answer.json()
     assert (state["frame"], state["ended"], state["problem"]) == (20, True, "the analysis failed: no network today")
     assert foreign.status_code == 403
+
+
+def test_a_damaged_frame_ends_no_examination(spotlight, tmp_path):
+    source = encode(tmp_path / "a.mkv", map(numbered, range(20)), "mjpeg", pixels="yuvj420p")
+    content = source.read_bytes()
+    starts = [found.start() for found in re.finditer(b"\xff\xd8\xff", content)]
+    assert len(starts) == 20
+    source.write_bytes(content[: starts[9]] + bytes(starts[10] - starts[9] - 40) + content[starts[10] - 40 :])
+    live = finished(Live(str(source), spotlight))
+    assert live.newest is not None
+    assert (live.newest.number, number_of(live.newest.pixels), live.problem) == (19, 19, "")
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,6 +72,13 @@ def test_edges_are_those_of_the_class():
         ("polyps", 2.0, 2.4),
         ("normal-cecum", 2.4, 4.4),
     ]
+
+
+def test_a_segment_begins_with_its_first_frame_and_ends_with_the_next_one():
+    late = samples([CECUM] * 20 + [POLYP] * 4 + [CECUM] * 20)
+    late = replace(late, frame_times=np.maximum(0, late.times - 0.03))  # shown already when they are looked at
+    edges = [(round(one.start, 6), round(one.end, 6)) for one in spans(late, CLASSES, STEP)]
+    assert edges == [(0.0, 1.97), (1.97, 2.37), (2.37, 4.4)]
 
 
 def test_what_flashes_up_is_no_segment_and_divides_none():
