@@ -65,6 +65,8 @@ def refusal(error: Exception) -> Refusal:
         return Refusal(503, str(error), (("Retry-After", "2"),))
     if isinstance(error, LookupError):
         return Refusal(404, _NOWHERE)
+    if isinstance(error, RecursionError):
+        return Refusal(422, "It is nested too deeply.")
     return Refusal(422, str(error))
 
 
@@ -112,4 +114,5 @@ def document(spec: dict[str, Any]) -> dict[str, Any]:
                 operation["responses"].setdefault(status, described(text))
             if method == "get":
                 operation["responses"].setdefault("304", {"description": "It is as the client knows it."})
+                operation["responses"].setdefault("412", described("It is not as the client has it."))
     return spec
