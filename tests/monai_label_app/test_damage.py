@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import gdcm
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,33 +17,16 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
-    RLELossless,
 )
 
 from monai_label_app.frames import UnreadableError, frames
 from monai_label_app.pictures import read_picture
 from monai_label_app.study import read_dicom, read_studies
-from tests.dicom_files import CT, by_gdcm, by_pillow, encapsulated, image, write
+from tests.dicom_files import CT, ENCAPSULATED, NATIVE, by_pillow, encapsulated, image, of_every_syntax, write
 
-NATIVE = {
-    "implicit": ImplicitVRLittleEndian,
-    "explicit": ExplicitVRLittleEndian,
-    "deflated": DeflatedExplicitVRLittleEndian,
-}
-BY_GDCM = {
-    "sv1": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
-    "jls": gdcm.TransferSyntax.JPEGLSLossless,
-    "j2k": gdcm.TransferSyntax.JPEG2000Lossless,
-    "j2k-lossy": gdcm.TransferSyntax.JPEG2000,
-}
 # pydicom warns of what it reads on from; the refusal is what counts here.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
-
-ENCAPSULATED = ["jpeg", "rle", *BY_GDCM]
 
 
 def read(path: Path) -> list[NDArray[np.uint8]]:
@@ -65,22 +47,7 @@ def refusal(action: Callable[[], object]) -> str:
 @pytest.fixture(scope="module")
 def files(polyp: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One whole file of every kind, each of the same real frame."""
-    folder = tmp_path_factory.mktemp("whole")
-    pixels = np.ascontiguousarray(polyp[:64, :64])
-    made = {}
-    for name, syntax in NATIVE.items():
-        dataset = image(pixels)
-        dataset.file_meta.TransferSyntaxUID = syntax
-        made[name] = write(dataset, folder / f"{name}.dcm")
-    stream = by_pillow(pixels, "JPEG", quality=92)
-    dataset = encapsulated(pixels, JPEGBaseline8Bit, [stream], PhotometricInterpretation="YBR_FULL_422")
-    made["jpeg"] = write(dataset, folder / "jpeg.dcm")
-    dataset = image(pixels)
-    dataset.compress(RLELossless)
-    made["rle"] = write(dataset, folder / "rle.dcm")
-    for name, number in BY_GDCM.items():
-        made[name] = by_gdcm(made["explicit"], folder / f"{name}.dcm", number)
-    return made
+    return of_every_syntax(np.ascontiguousarray(polyp[:64, :64]), tmp_path_factory.mktemp("whole"))
 
 
 @pytest.mark.parametrize("kind", [*NATIVE, *ENCAPSULATED])
