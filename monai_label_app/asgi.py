@@ -109,6 +109,8 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
     ):
         api.add_exception_handler(error, partial(_explain, status=status))
     api.add_exception_handler(RequestValidationError, _unfit)
+    for error in (RecursionError, UnicodeEncodeError):
+        api.add_exception_handler(error, _strange)
     api.add_exception_handler(requests.RequestException, _no_token)
     trail = Trail(beside(studies) / TRAIL)
     # MONAI Label asks once more, by its own roles; what it would find out itself was found out by then.
@@ -198,6 +200,12 @@ async def _unfit(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     said = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
     return JSONResponse({"detail": "; ".join(said)}, 422)
+
+
+async def _strange(request: Request, error: Exception) -> Response:
+    """JSON that can be read, or nearly, and not be answered."""
+    wrong = "is nested too deeply" if isinstance(error, RecursionError) else "has characters that stand for nothing"
+    return JSONResponse({"detail": f"what was sent {wrong}"}, 400)
 
 
 async def _no_token(request: Request, error: Exception) -> Response:
