@@ -24,6 +24,7 @@ from monai_label_app.frames import UnreadableError, frames
 from monai_label_app.pictures import read_picture
 from monai_label_app.study import read_dicom, read_studies
 from tests.dicom_files import CT, ENCAPSULATED, NATIVE, by_pillow, encapsulated, image, of_every_syntax, write
+from tests.fuzz.damage import examples
 
 # pydicom warns of what it reads on from; the refusal is what counts here.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -154,7 +155,7 @@ mutations = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0,
 
 @pytest.mark.parametrize("kind", [*NATIVE, *ENCAPSULATED])
 @given(changes=mutations, kept=st.one_of(st.just(1.0), st.floats(0, 1)))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore")
 def test_no_damage_brings_the_reader_down(files, tmp_path, kind, changes, kept):
     content = bytearray(files[kind].read_bytes())
@@ -174,7 +175,7 @@ def test_no_damage_brings_the_reader_down(files, tmp_path, kind, changes, kept):
 @given(
     damage=st.lists(st.tuples(st.integers(0, 79), st.integers(0, 255)), min_size=1, max_size=6),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @pytest.mark.filterwarnings("ignore")
 def test_no_damaged_header_of_a_lossless_jpeg_ends_the_process(files, damage):
     # A decoder of these streams that aborts would take pytest with it.
@@ -231,7 +232,7 @@ def test_a_real_jpeg_that_is_cut_off_is_refused(polyp_files, tmp_path):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @given(changes=mutations, kept=st.one_of(st.just(1.0), st.floats(0, 1)))
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore")
 def test_no_damaged_picture_brings_the_reader_down(polyp, tmp_path, kind, changes, kept):
     exif = Image.Exif()
