@@ -33,8 +33,8 @@ class UnreadableError(ValueError):
 
 def in_one_line(error: Exception) -> str:
     """The message of an error by another library, for the end of a sentence; the error's name where it has none."""
-    # Pillow names what it reads by its address in memory.
-    text = re.sub(r"<[\w.]+ object at 0x\w+>", "", str(error))
+    # pydicom adds where in its source it happened, and Pillow names what it reads by its address in memory.
+    text = re.sub(r"<[\w.]+ object at 0x\w+>", "", str(error).partition("Traceback (most recent")[0])
     return " ".join(text.split()) or type(error).__name__
 
 

@@ -20,7 +20,7 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
 )
 
-from monai_label_app.frames import UnreadableError, frames
+from monai_label_app.frames import UnreadableError, frames, in_one_line
 from monai_label_app.pictures import read_picture
 from monai_label_app.study import read_dicom, read_studies
 from tests.dicom_files import CT, ENCAPSULATED, NATIVE, by_pillow, encapsulated, image, of_every_syntax, write
@@ -189,6 +189,18 @@ def test_no_damaged_header_of_a_lossless_jpeg_ends_the_process(files, damage):
         list(frames(dataset, "it"))
     except UnreadableError as error:
         assert str(error).startswith("it has")
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("got exception: no len()\nTraceback (most recent call last):\n  File x", "got exception: no len()"),
+        (f"cannot identify {io.BytesIO()}", "cannot identify"),
+        ("", "ValueError"),
+    ],
+)
+def test_what_libraries_say_of_their_inside_is_left_out(said, kept):
+    assert in_one_line(ValueError(said)) == kept
 
 
 def huge_png(width: int, height: int) -> bytes:
