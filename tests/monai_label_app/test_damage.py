@@ -195,7 +195,7 @@ def test_no_damaged_header_of_a_lossless_jpeg_ends_the_process(files, damage):
     ("said", "kept"),
     [
         ("got exception: no len()\nTraceback (most recent call last):\n  File x", "got exception: no len()"),
-        (f"cannot identify {io.BytesIO()}", "cannot identify"),
+        ("cannot identify <_io.BytesIO object at 0x7f9d0ab2f830>", "cannot identify"),
         ("", "ValueError"),
     ],
 )
