@@ -1,6 +1,7 @@
 # make demo   analyse the sample study and serve it
 # make test   every check and every test
 # make quick  the tests that take no time
+# make fuzz   ten thousand malformed inputs at every door
 # make lint   ruff and mypy
 # make screenshots   the pictures of docs/, drawn anew by the tests
 # make constraints   the newest versions of everything that is installed, to be tested
@@ -8,8 +9,10 @@
 # Options: PYTHON=python3.11   the interpreter for .venv (3.10 to 3.12)
 #          TORCH_INDEX=URL     where to take torch from, for its CPU build (see README)
 #          PORT=8000           where `make demo` serves
+#          SEED=1              of what `make fuzz` sends
 
 PORT ?= 8000
+SEED ?= 1
 TORCH_INDEX ?=
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
@@ -20,7 +23,7 @@ OHIF := .cache/ohif-$(OHIF_VERSION)
 AXE_VERSION := 4.14.1
 AXE := .cache/axe-core-$(AXE_VERSION)
 
-.PHONY: demo test quick lint system screenshots constraints clean
+.PHONY: demo test quick fuzz lint system screenshots constraints clean
 
 demo: .venv/installed
 	$(BIN)/endolens demo --port $(PORT)
@@ -30,6 +33,11 @@ test: lint system
 
 quick: .venv/tested
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow and not e2e"
+
+# Each input that finds a fault is kept in .cache/fuzz, and named with its seed and number.
+fuzz: .venv/tested
+	$(BIN)/pytest -q -n 2 --dist loadfile --hypothesis-profile=fuzz --seed $(SEED) \
+		tests/fuzz tests/monai_label_app/test_damage.py tests/monai_label_app/test_uploads.py
 
 lint: .venv/tested
 	$(BIN)/ruff check .

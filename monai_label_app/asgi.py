@@ -20,6 +20,7 @@ from monai_label_app import compatibility  # noqa: F401  (before monailabel)
 import monailabel.app
 import requests
 from a2wsgi import WSGIMiddleware
+from fastapi.exceptions import RequestValidationError
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import User, get_current_user
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
@@ -107,6 +108,9 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
         (TypeError, 400),
     ):
         api.add_exception_handler(error, partial(_explain, status=status))
+    api.add_exception_handler(RequestValidationError, _unfit)
+    for error in (RecursionError, UnicodeEncodeError):
+        api.add_exception_handler(error, _strange)
     api.add_exception_handler(requests.RequestException, _no_token)
     trail = Trail(beside(studies) / TRAIL)
     # MONAI Label asks once more, by its own roles; what it would find out itself was found out by then.
@@ -189,6 +193,19 @@ async def _user(request: Request) -> User:
 async def _explain(request: Request, error: Exception, status: int) -> Response:
     text = getattr(error, "msg", None) or str(error)
     return JSONResponse({"detail": text}, status_code=status)
+
+
+async def _unfit(request: Request, error: Exception) -> Response:
+    """A request that is not as MONAI Label's description says."""
+    assert isinstance(error, RequestValidationError)
+    said = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    return JSONResponse({"detail": "; ".join(said)}, 422)
+
+
+async def _strange(request: Request, error: Exception) -> Response:
+    """JSON that can be read, or nearly, and not be answered."""
+    wrong = "is nested too deeply" if isinstance(error, RecursionError) else "has characters that stand for nothing"
+    return JSONResponse({"detail": f"what was sent {wrong}"}, 400)
 
 
 async def _no_token(request: Request, error: Exception) -> Response:

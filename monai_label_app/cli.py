@@ -27,7 +27,7 @@ def main() -> None:
         # As Ctrl-C does, so that what is half done is taken away.
         signal.signal(ending, lambda number, _: sys.exit(128 + number))
     # They warn of oddities that they read all the same; what we cannot use gets a sentence of our own.
-    for library in ("pydicom", "highdicom"):
+    for library in ("pydicom", "highdicom", "PIL"):
         warnings.filterwarnings("ignore", category=UserWarning, module=library)
 
 

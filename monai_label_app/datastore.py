@@ -14,7 +14,12 @@ from monai_label_app import compatibility  # noqa: F401  (before monailabel)
 # isort: split
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
-from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException
+from monailabel.interfaces.exception import (
+    ImageNotFoundException,
+    LabelNotFoundException,
+    MONAILabelError,
+    MONAILabelException,
+)
 
 from monai_label_app.classifier.data import Example
 from monai_label_app.corrections import Correction, Corrections, parse
@@ -121,6 +126,13 @@ class StudyDatastore(LocalDatastore):
     def remove_image(self, image_id: str) -> None:
         """Refuse, as :meth:`add_image`."""
         raise ImageNotFoundException("images are removed from the studies folder or the PACS itself")
+
+    def get_dataset_archive(self, limit_cases: int | None) -> str:
+        """Path of a ZIP of the labelled images; LabelNotFoundException if there is none."""
+        if not self.datalist():
+            raise LabelNotFoundException("there is no labelled image yet")
+        archive: str = super().get_dataset_archive(limit_cases)
+        return archive
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Keep a label of an image. A final one that is JSON is a correction, which is added to those before it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -32,7 +33,9 @@ class UnreadableError(ValueError):
 
 def in_one_line(error: Exception) -> str:
     """The message of an error by another library, for the end of a sentence; the error's name where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    # pydicom adds where in its source it happened, and Pillow names what it reads by its address in memory.
+    text = re.sub(r"<[\w.]+ object at 0x\w+>", "", str(error).partition("Traceback (most recent")[0])
+    return " ".join(text.split()) or type(error).__name__
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ _ROUTES = (
     (re.compile(r"/logs/.*"), _CLOSED),  # shows the server's paths
     (re.compile(r"/docs"), _CLOSED),  # asks other servers
     (re.compile(r"/session/.*"), _NO_UPLOAD),  # keeps patients' images in a cache
+    (re.compile(r"/scoring/.*"), "there is nothing here by which images are scored"),
     (re.compile(r"/infer/wsi(_v2)?/.*"), "there are no whole-slide images here; ask /infer/ about a frame"),
 )
 _NO_LOG_IN = "there is no log-in here"
@@ -58,11 +59,13 @@ class Refusals:
         if path.startswith("/auth/") and not settings.MONAI_LABEL_AUTH_ENABLE:
             return _Refusal(404, _NO_LOG_IN)
         if request.method == "POST" and (found := re.fullmatch(r"/(infer|train)/([^/]+)", path)):
-            return self._no_file(found[2], request) if found[1] == "infer" else self._no_trainer(found[2])
+            return self._no_answer(found[2], request) if found[1] == "infer" else self._no_trainer(found[2])
         return None
 
-    def _no_file(self, model: str, request: Request) -> _Refusal | None:
-        """A file that the model does not make."""
+    def _no_answer(self, model: str, request: Request) -> _Refusal | None:
+        """No image to look at, or a file that the model does not make."""
+        if not request.query_params.get("image"):
+            return _Refusal(404, f"name an image by ?image=; {_NO_UPLOAD}")
         task, output = self._app()._infers.get(model), request.query_params.get("output")
         if task is None or output in (None, "json", "all", *task.files):
             return None

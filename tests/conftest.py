@@ -30,6 +30,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None)
+settings.register_profile("fuzz", deadline=None, max_examples=3300)
 settings.load_profile("unhurried")
 
 REAL_IMAGES = Path(__file__).parents[2] / "shared" / "data"
@@ -42,7 +43,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--screenshots", type=Path, help="draw the pictures of docs/ anew, into this folder")
     parser.addoption("--kills", type=int, help="how often a node is killed in each test of test_durability.py")
-    parser.addoption("--seed", type=int, default=1, help="of the moments at which it is killed")
+    parser.addoption("--seed", type=int, default=1, help="of these moments, and of the inputs of tests/fuzz")
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,13 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
+    RLELossless,
     SecondaryCaptureImageStorage,
     VLEndoscopicImageStorage,
     generate_uid,
@@ -28,6 +32,19 @@ ENDOSCOPIC = VLEndoscopicImageStorage
 CAPTURE = SecondaryCaptureImageStorage
 MULTI_FRAME = MultiFrameTrueColorSecondaryCaptureImageStorage
 MULTI_FRAME_GREY = MultiFrameGrayscaleByteSecondaryCaptureImageStorage
+
+NATIVE = {
+    "implicit": ImplicitVRLittleEndian,
+    "explicit": ExplicitVRLittleEndian,
+    "deflated": DeflatedExplicitVRLittleEndian,
+}
+BY_GDCM = {
+    "sv1": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+    "jls": gdcm.TransferSyntax.JPEGLSLossless,
+    "j2k": gdcm.TransferSyntax.JPEG2000Lossless,
+    "j2k-lossy": gdcm.TransferSyntax.JPEG2000,
+}
+ENCAPSULATED = ["jpeg", "rle", *BY_GDCM]
 
 
 def image(pixels: NDArray[Any], sop_class: str | None = None, **attributes: Any) -> Dataset:
@@ -126,3 +143,21 @@ def write(dataset: Dataset, path: Path) -> Path:
     """Write a file as it stands."""
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def of_every_syntax(pixels: NDArray[np.uint8], folder: Path) -> dict[str, Path]:
+    """One file of every name in NATIVE and ENCAPSULATED, each of the same frame (H, W, 3)."""
+    made = {}
+    for name, syntax in NATIVE.items():
+        dataset = image(pixels)
+        dataset.file_meta.TransferSyntaxUID = syntax
+        made[name] = write(dataset, folder / f"{name}.dcm")
+    stream = by_pillow(pixels, "JPEG", quality=92)
+    dataset = encapsulated(pixels, JPEGBaseline8Bit, [stream], PhotometricInterpretation="YBR_FULL_422")
+    made["jpeg"] = write(dataset, folder / "jpeg.dcm")
+    dataset = image(pixels)
+    dataset.compress(RLELossless)
+    made["rle"] = write(dataset, folder / "rle.dcm")
+    for name, number in BY_GDCM.items():
+        made[name] = by_gdcm(made["explicit"], folder / f"{name}.dcm", number)
+    return made

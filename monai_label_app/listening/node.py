@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 
 from pydicom import Dataset
@@ -10,6 +11,7 @@ from pydicom.uid import AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
+from pynetdicom.fsm import InvalidEventError
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from monai_label_app.frames import UnreadableError, in_one_line
@@ -26,6 +28,9 @@ MAXIMUM_PDU = 128 * 1024
 
 TIMEOUT = 60
 """Seconds without a word after which an association is ended."""
+
+OPENING = 5
+"""Seconds within which who connects says what they want; until then they take the place of a sender."""
 
 _COMMENT = 64
 """Characters of an Error Comment (0000,0902)."""
@@ -56,7 +61,8 @@ def listen(
     entity.require_calling_aet = list(peers)
     entity.maximum_associations = ASSOCIATIONS
     entity.maximum_pdu_size = MAXIMUM_PDU
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = TIMEOUT
+    entity.acse_timeout = OPENING
+    entity.dimse_timeout = entity.network_timeout = TIMEOUT
     entity.add_supported_context(Verification)
     for context in AllStoragePresentationContexts:
         entity.add_supported_context(str(context.abstract_syntax), _SYNTAXES)
@@ -64,11 +70,26 @@ def listen(
     def store(event: Event) -> Dataset | int:
         return _stored(event, receiver, say)
 
+    threading.excepthook = _told
     try:
-        entity.start_server((host, port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+        entity.start_server(
+            (host, port), block=False, evt_handlers=[(evt.EVT_C_STORE, store), (evt.EVT_CONN_CLOSE, _leave)]
+        )
     except OSError as error:
         raise ValueError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     return entity.shutdown
+
+
+def _told(failure: threading.ExceptHookArgs) -> None:
+    """Say nothing of messages in an order that the standard does not know, which end the thread that reads them."""
+    if not isinstance(failure.exc_value, InvalidEventError):
+        threading.__excepthook__(failure)
+
+
+def _leave(event: Event) -> None:
+    """Let go of who hangs up without having asked for an association, whose place is waited with otherwise."""
+    if event.assoc.requestor.primitive is None:
+        event.assoc.dul.to_user_queue.put(None)
 
 
 def _stored(event: Event, receiver: Receiver, say: Callable[[str], None]) -> Dataset | int:

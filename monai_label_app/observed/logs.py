@@ -8,9 +8,11 @@ import re
 import secrets
 import sys
 import time
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import datetime, timezone
 
+from h11 import LocalProtocolError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -85,6 +87,8 @@ class Requests:
                 REQUEST_SECONDS.labels(method).observe(seconds)
                 told = {"method": method, "status": status, "seconds": round(seconds, 4), "user": known(scope)}
                 _log.info("%s %s", method, status, extra={"told": told})
-            await send(message)
+            # Of a request that turned out to be no HTTP while it came; whoever sent it was told so, and is gone.
+            with suppress(LocalProtocolError):
+                await send(message)
 
         await self._app(scope, receive, answer)

@@ -81,7 +81,7 @@ def create_app(
     app.register_blueprint(api.create_blueprint(services))
     app.register_blueprint(pages.create_blueprint(services))
     app.error_processor(_refused)
-    for error in (LookupError, ValueError, PacsError, PreparingError, HTTPException):
+    for error in (LookupError, ValueError, RecursionError, PacsError, PreparingError, HTTPException):
         app.register_error_handler(error, _refused)
     app.after_request(_protected)
     app.jinja_env.globals["has_page"] = app.view_functions.__contains__

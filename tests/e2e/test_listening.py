@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import BasicTextSRStorage
 
+from monai_label_app.listening.node import ASSOCIATIONS
 from tests.dicom_files import CT, image
 from tests.e2e.conftest import REPOSITORY, Orthanc, free_port, running_orthanc
 from tests.e2e.listening import (
@@ -67,6 +69,8 @@ def test_what_is_sent_is_analysed_and_the_results_are_in_the_pacs_once(
     to = ["--send", orthanc.dicomweb, "--send", f"ORTHANC@127.0.0.1:{orthanc.dimse_port}"]
     options = [*to, "--quiet", "1", "--model", checkpoint, "--peer", "SCOPE", "--reserve", "1"]
     with listening(tmp_path / "state", *options) as node:
+        for _ in range(ASSOCIATIONS + 2):  # as a monitor does, to see whether the port is open
+            socket.create_connection(("127.0.0.1", node.port)).close()
         called = association(node.port, [])
         assert called.is_established and called.send_c_echo().Status == 0
         called.release()

@@ -216,6 +216,29 @@ def test_path_that_is_not_in_the_datastore_is_refused(server: str, task: str, im
         assert "\n" not in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "said"),
+    [
+        ("GET", "/datastore/dataset", 404, "there is no labelled image yet"),
+        ("GET", "/scoring/", 404, "nothing here by which images are scored"),
+        ("POST", "/scoring/x", 404, "nothing here by which images are scored"),
+        ("POST", "/infer/classify", 404, "name an image by ?image="),
+        ("DELETE", "/datastore/image", 422, "query.id: Field required"),
+    ],
+)
+def test_what_monai_label_cannot_answer_is_refused_in_a_sentence(
+    server: str, method: str, path: str, status: int, said: str
+) -> None:
+    answer = httpx.request(method, f"{server}{path}")
+    assert answer.status_code == status
+    assert said in answer.json()["detail"]
+
+
+def test_params_nested_too_deeply_are_refused(server: str) -> None:
+    answer = httpx.post(f"{server}/infer/classify", params={"image": IMAGE}, data={"params": "[" * 100_000})
+    assert (answer.status_code, answer.json()["detail"]) == (400, "what was sent is nested too deeply")
+
+
 def test_uploaded_file_and_session_are_refused(server: str) -> None:
     content = next(STUDY.iterdir()).read_bytes()
     answer = httpx.post(f"{server}/infer/classify", files={"file": ("still.dcm", content)})

@@ -211,6 +211,20 @@ def test_what_is_not_allowed_is_a_problem_that_says_what_is(client) -> None:
     assert "GET" in answer.headers["Allow"]
 
 
+@pytest.mark.parametrize(
+    ("method", "what", "sent", "status", "said"),
+    [
+        ("POST", "captures", {"data": "[" * 100_000, "content_type": "application/json"}, 422, "is nested too deeply"),
+        ("GET", "picture.jpg", {"headers": {"If-Match": '"other"'}}, 412, "It is not as the client has it"),
+        ("GET", "explanation.png", {"query_string": {"layer": "x" * 100_000}}, 422, "there is no layer 'xxx"),
+    ],
+)
+def test_a_strange_request_is_a_problem_in_a_sentence(client, method, what, sent, status, said) -> None:
+    answer = client.open(frame(UIDS[0], what), method=method, **sent)
+    assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
+    assert said in answer.get_json()["detail"] and len(answer.data) < 2000
+
+
 def test_a_mistake_of_ours_is_a_problem_without_our_code(tmp_path: Path) -> None:
     def broken() -> Classifier:
         return {}["no such key"]

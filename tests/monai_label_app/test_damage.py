@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import gdcm
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,33 +17,17 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
-    RLELossless,
 )
 
-from monai_label_app.frames import UnreadableError, frames
+from monai_label_app.frames import UnreadableError, frames, in_one_line
 from monai_label_app.pictures import read_picture
 from monai_label_app.study import read_dicom, read_studies
-from tests.dicom_files import CT, by_gdcm, by_pillow, encapsulated, image, write
+from tests.dicom_files import CT, ENCAPSULATED, NATIVE, by_pillow, encapsulated, image, of_every_syntax, write
+from tests.fuzz.damage import examples
 
-NATIVE = {
-    "implicit": ImplicitVRLittleEndian,
-    "explicit": ExplicitVRLittleEndian,
-    "deflated": DeflatedExplicitVRLittleEndian,
-}
-BY_GDCM = {
-    "sv1": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
-    "jls": gdcm.TransferSyntax.JPEGLSLossless,
-    "j2k": gdcm.TransferSyntax.JPEG2000Lossless,
-    "j2k-lossy": gdcm.TransferSyntax.JPEG2000,
-}
 # pydicom warns of what it reads on from; the refusal is what counts here.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
-
-ENCAPSULATED = ["jpeg", "rle", *BY_GDCM]
 
 
 def read(path: Path) -> list[NDArray[np.uint8]]:
@@ -65,22 +48,7 @@ def refusal(action: Callable[[], object]) -> str:
 @pytest.fixture(scope="module")
 def files(polyp: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One whole file of every kind, each of the same real frame."""
-    folder = tmp_path_factory.mktemp("whole")
-    pixels = np.ascontiguousarray(polyp[:64, :64])
-    made = {}
-    for name, syntax in NATIVE.items():
-        dataset = image(pixels)
-        dataset.file_meta.TransferSyntaxUID = syntax
-        made[name] = write(dataset, folder / f"{name}.dcm")
-    stream = by_pillow(pixels, "JPEG", quality=92)
-    dataset = encapsulated(pixels, JPEGBaseline8Bit, [stream], PhotometricInterpretation="YBR_FULL_422")
-    made["jpeg"] = write(dataset, folder / "jpeg.dcm")
-    dataset = image(pixels)
-    dataset.compress(RLELossless)
-    made["rle"] = write(dataset, folder / "rle.dcm")
-    for name, number in BY_GDCM.items():
-        made[name] = by_gdcm(made["explicit"], folder / f"{name}.dcm", number)
-    return made
+    return of_every_syntax(np.ascontiguousarray(polyp[:64, :64]), tmp_path_factory.mktemp("whole"))
 
 
 @pytest.mark.parametrize("kind", [*NATIVE, *ENCAPSULATED])
@@ -187,7 +155,7 @@ mutations = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0,
 
 @pytest.mark.parametrize("kind", [*NATIVE, *ENCAPSULATED])
 @given(changes=mutations, kept=st.one_of(st.just(1.0), st.floats(0, 1)))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore")
 def test_no_damage_brings_the_reader_down(files, tmp_path, kind, changes, kept):
     content = bytearray(files[kind].read_bytes())
@@ -207,7 +175,7 @@ def test_no_damage_brings_the_reader_down(files, tmp_path, kind, changes, kept):
 @given(
     damage=st.lists(st.tuples(st.integers(0, 79), st.integers(0, 255)), min_size=1, max_size=6),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @pytest.mark.filterwarnings("ignore")
 def test_no_damaged_header_of_a_lossless_jpeg_ends_the_process(files, damage):
     # A decoder of these streams that aborts would take pytest with it.
@@ -221,6 +189,18 @@ def test_no_damaged_header_of_a_lossless_jpeg_ends_the_process(files, damage):
         list(frames(dataset, "it"))
     except UnreadableError as error:
         assert str(error).startswith("it has")
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("got exception: no len()\nTraceback (most recent call last):\n  File x", "got exception: no len()"),
+        ("cannot identify <_io.BytesIO object at 0x7f9d0ab2f830>", "cannot identify"),
+        ("", "ValueError"),
+    ],
+)
+def test_what_libraries_say_of_their_inside_is_left_out(said, kept):
+    assert in_one_line(ValueError(said)) == kept
 
 
 def huge_png(width: int, height: int) -> bytes:
@@ -264,7 +244,7 @@ def test_a_real_jpeg_that_is_cut_off_is_refused(polyp_files, tmp_path):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @given(changes=mutations, kept=st.one_of(st.just(1.0), st.floats(0, 1)))
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore")
 def test_no_damaged_picture_brings_the_reader_down(polyp, tmp_path, kind, changes, kept):
     exif = Image.Exif()

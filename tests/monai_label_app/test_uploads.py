@@ -30,6 +30,7 @@ from monai_label_app.uploads import LIMIT_VARIABLE, BusyError, Uploads
 from monai_label_app.viewers.ohif import Viewer
 from report.endoscopic_image import Examination
 from tests.dicom_files import by_pillow, encapsulated, image
+from tests.fuzz.damage import examples
 
 NOISE = np.random.default_rng(3).integers(0, 255, (64, 80, 3), dtype=np.uint8)
 
@@ -394,7 +395,7 @@ damaged = st.builds(
 )
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.binary(max_size=2000) | st.binary(max_size=600).map(lambda end: b"\0" * 128 + b"DICM" + end) | damaged
 )

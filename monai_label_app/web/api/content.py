@@ -10,6 +10,8 @@ from typing import Any
 from flask import Response, request
 from PIL import Image
 
+from monai_label_app.web.api.problems import Refusal
+
 # What is shown are patients' data: kept by the reader's own browser alone, and asked after each time.
 _CACHING = "private, no-cache"
 
@@ -41,4 +43,6 @@ def tag(response: Response) -> Response:
     if request.method == "GET" and response.status_code == 200 and not response.is_streamed:
         response.add_etag()
         response.make_conditional(request)
+        if response.status_code == 412:
+            return Refusal(412, "It is not as the client has it.").as_problem()
     return response

@@ -17,6 +17,9 @@ from monai_label_app.video.player import PreparingError
 
 PROBLEM = "application/problem+json"
 
+_LONGEST = 1000
+"""Characters of a sentence."""
+
 _NOWHERE = "There is no such study, image or frame here."
 
 
@@ -39,9 +42,11 @@ class Refusal:
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def as_problem(self) -> Response:
-        """As problem details."""
-        title = HTTPStatus(self.status).phrase
-        content = json.dumps({"title": title, "status": self.status, "detail": self.detail, **self.more})
+        """As problem details; what was sent is not repeated at any length."""
+        title, detail = HTTPStatus(self.status).phrase, self.detail
+        if len(detail) > _LONGEST:
+            detail = f"{detail[:_LONGEST]}…"
+        content = json.dumps({"title": title, "status": self.status, "detail": detail, **self.more})
         return Response(content, self.status, self.headers, mimetype=PROBLEM)
 
 
@@ -65,6 +70,8 @@ def refusal(error: Exception) -> Refusal:
         return Refusal(503, str(error), (("Retry-After", "2"),))
     if isinstance(error, LookupError):
         return Refusal(404, _NOWHERE)
+    if isinstance(error, RecursionError):
+        return Refusal(422, "It is nested too deeply.")
     return Refusal(422, str(error))
 
 
@@ -112,4 +119,5 @@ def document(spec: dict[str, Any]) -> dict[str, Any]:
                 operation["responses"].setdefault(status, described(text))
             if method == "get":
                 operation["responses"].setdefault("304", {"description": "It is as the client knows it."})
+                operation["responses"].setdefault("412", described("It is not as the client has it."))
     return spec

@@ -171,10 +171,6 @@ def create_blueprint(services: Services) -> APIBlueprint:
     def not_kept(error: SQLAlchemyError) -> Response:
         return Refusal(503, "The database of reports does not answer; nothing was saved.").as_problem()
 
-    @api.errorhandler(RecursionError)
-    def too_deep(error: RecursionError) -> Response:
-        return Refusal(422, "It is nested too deeply.").as_problem()
-
     def number(edited: Edited) -> int:
         if not edited.if_match:
             raise PreconditionRequired("If-Match must say which version was edited, by its ETag.")
