@@ -106,6 +106,7 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
         (PacsError, 502),
         (json.JSONDecodeError, 400),
         (TypeError, 400),
+        (ValueError, 400),
     ):
         api.add_exception_handler(error, partial(_explain, status=status))
     api.add_exception_handler(RequestValidationError, _unfit)
