@@ -348,7 +348,8 @@ def test_a_video_sent_to_the_page_becomes_a_study_with_stills_and_clips(red_or_n
         job = jobs.start(stored.study)
         while jobs.get(job.key).state not in ENDED:
             time.sleep(0.05)
-        assert (jobs.get(job.key).state, jobs.get(job.key).problems) == ("done", ())
+        ended = jobs.get(job.key)
+        assert (ended.state, ended.problems, ended.done) == ("done", (), ended.frames)
         names = [
             str(one.header.get("SeriesDescription")).split(",")[0] for one in library.study(stored.study).instances
         ]
