@@ -185,7 +185,8 @@ class Jobs:
         self._go_on(key, state=RUNNING)
 
         def progress(frames: int) -> None:
-            self._go_on(key, done=self._jobs[key].done + frames)
+            job = self._jobs[key]
+            self._go_on(key, done=min(job.done + frames, job.frames))  # stills of videos are looked at once more
 
         with tempfile.TemporaryDirectory(prefix="endolens-analysis-") as name:
             folder = Path(name)

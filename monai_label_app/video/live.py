@@ -139,7 +139,8 @@ class Live:
             except (av.FFmpegError, OSError, ValueError) as error:
                 reason = in_one_line(error)
             if not self._lasting:
-                self.problem = f"the source ended: {reason}" if reason else ""
+                if reason or self.newest is not None:
+                    self.problem = f"the source ended: {reason}" if reason else ""
                 return
             self.problem = f"the source was lost{reason and f': {reason}'}; it is tried again"
             if not self._opened_again():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import count, islice
 from pathlib import Path
 
@@ -25,6 +25,9 @@ RATE = 10.0
 BATCH = 32
 """Samples that are judged, classified and written to the journal together."""
 
+HELD = 2.0
+"""Seconds, or two frames of a slower video, for which a frame counts at most: then none was recorded."""
+
 _WORKING = 2 * SIDE
 """Pixels of the shorter side in which a frame is looked at; more than a network's input has."""
 
@@ -39,7 +42,8 @@ class Samples:
         frame_times: (N,) when that frame began to be shown.
         quality: (N,) one of :mod:`monai_label_app.video.quality` each.
         sharpness: (N,) 0 to 1.
-        probabilities: (N, classes); those of the frame that it repeats for a frozen one, NaN where nothing is seen.
+        probabilities: (N, classes); those of the frame that it repeats for a frozen one, NaN where nothing is seen
+            or a frame is held for too long.
     """
 
     times: NDArray[np.float64]
@@ -87,8 +91,9 @@ def sample(
     parts = [_read(line) for line in journal.read(path)]
     progress(sum(map(len, parts)))
     moments = _moments(movie, rate, parts[-1] if parts else None)
+    held = max(HELD, 2 / movie.rate)
     while batch := list(islice(moments, BATCH)):
-        parts.append(_looked(batch, classifier))
+        parts.append(_looked(batch, classifier, held))
         journal.append(path, {field.name: getattr(parts[-1], field.name).tolist() for field in fields(Samples)})
         progress(len(batch))
     return _joined(parts)
@@ -118,18 +123,21 @@ def _moments(movie: Movie, rate: float | None, done: Samples | None) -> Iterator
     yield from shown_at((index / rate for index in count(first)), shots, movie.rate)
 
 
-def _looked(moments: Sequence[tuple[float, Shot]], classifier: Classifier) -> Samples:
+def _looked(moments: Sequence[tuple[float, Shot]], classifier: Classifier, held: float) -> Samples:
     """Judge and classify a batch. Nothing is known of the one before it, so that work can go on between the two."""
     looks = []
     frames: list[NDArray[np.uint8]] = []
     places: list[int] = []
     clear = None
-    for _, shot in moments:
+    for moment, shot in moments:
         pixels = shot.picture.pixels(_WORKING)
         seen = look(pixels, clear)
+        counts = moment - shot.time <= held
+        if seen.quality == CLEAR and not counts:
+            seen = replace(seen, quality=FROZEN)
         if seen.quality == CLEAR:
             frames.append(pixels)
-        clear = seen if seen.quality in (CLEAR, FROZEN) else None
+        clear = seen if seen.quality in (CLEAR, FROZEN) and counts else None
         places.append(len(frames) - 1 if clear else -1)
         looks.append(seen)
     nothing = np.full((1, len(classifier.card.classes)), np.nan, np.float32)

@@ -59,7 +59,7 @@ def spans(samples: Samples, classes: tuple[str, ...], step: float) -> list[Span]
     labels = _labels(samples.probabilities)
     # A segment begins and ends with a frame, not with the moment at which that was looked at: its still lies in it.
     starts = samples.frame_times
-    ends = np.append(starts[1:], samples.times[-1:] + step)
+    ends = np.append(np.where(np.diff(starts) > 0, starts[1:], samples.times[1:]), samples.times[-1:] + step)
     found: list[Span] = []
     for label, first, last in _runs(labels, starts, ends):
         if (labels[first : last + 1] == label).sum() < LEAST:

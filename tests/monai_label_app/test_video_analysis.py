@@ -40,7 +40,8 @@ from monai_label_app.pictures import read_picture
 from monai_label_app.study import read_studies
 from monai_label_app.video.decode import VideoFile
 from monai_label_app.video.footage import analyze
-from monai_label_app.video.sampling import BATCH
+from monai_label_app.video.sampling import BATCH, HELD, sample
+from monai_label_app.video.segments import spans
 from monai_label_app.viewers.ohif import Viewer
 from report.endoscopic_image import Examination
 from report.structured_report import read_findings
@@ -348,7 +349,8 @@ def test_a_video_sent_to_the_page_becomes_a_study_with_stills_and_clips(red_or_n
         job = jobs.start(stored.study)
         while jobs.get(job.key).state not in ENDED:
             time.sleep(0.05)
-        assert (jobs.get(job.key).state, jobs.get(job.key).problems) == ("done", ())
+        ended = jobs.get(job.key)
+        assert (ended.state, ended.problems, ended.done) == ("done", (), ended.frames)
         names = [
             str(one.header.get("SeriesDescription")).split(",")[0] for one in library.study(stored.study).instances
         ]
@@ -412,6 +414,19 @@ def test_of_a_video_that_is_cut_off_what_is_there_is_analysed_and_that_is_said(r
     (problem,) = result.problems
     assert problem.reason.startswith(f"{write_to} is cut off or damaged: it announces 4.0 s and can be read up to ")
     assert [one["class"] for one in result.segments] == ["polyps"]
+
+
+def test_where_a_video_has_no_frame_at_all_nothing_is_seen(red_or_not, tmp_path):
+    moving = textured(RED, 100, 3)
+    milliseconds = [40 * place + (20_000 if place >= 50 else 0) for place in range(100)]
+    file = encode(tmp_path / "a.mp4", moving, milliseconds=milliseconds)
+    samples = sample(VideoFile(file, "a.mp4"), red_or_not, tmp_path / "journal")
+    told = ~np.isnan(samples.probabilities).any(axis=1)
+    assert not told[(samples.times > 1.96 + HELD) & (samples.times < 22)].any()
+    assert told[(samples.times <= 1.96 + HELD) | (samples.times >= 22)].all()
+    before, after = spans(samples, red_or_not.card.classes, 0.1)
+    assert (before.start, before.end) == pytest.approx((0, 1.96 + HELD), abs=0.1)
+    assert (after.start, after.end) == pytest.approx((22, 24), abs=0.3)
 
 
 def test_what_is_no_video_is_named_on_the_command_line_and_leaves_nothing(checkpoint, tmp_path, polyp):

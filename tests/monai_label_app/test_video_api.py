@@ -19,7 +19,7 @@ from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.frames import UnreadableError
 from monai_label_app.library import FolderLibrary
 from monai_label_app.sample import STUDY
-from monai_label_app.study import read_dicom
+from monai_label_app.study import Instance, read_dicom
 from monai_label_app.video import player as player_module
 from monai_label_app.video.player import Player, PreparingError
 from monai_label_app.viewers.ohif import Viewer
@@ -167,6 +167,11 @@ def test_a_study_lists_its_videos_and_its_page_offers_them(client, video):
     for page in (f"/studies/{video.StudyInstanceUID}/video", f"/studies/{video.StudyInstanceUID}", "/"):
         assert f"/studies/{video.StudyInstanceUID}/video" in client.get(page).get_data(as_text=True)
     assert "no video" in client.get(f"/studies/{read_dicom(STILL).StudyInstanceUID}/video").get_data(as_text=True)
+
+
+def test_videos_of_one_name_are_numbered(video):
+    several = [Instance(name, video, lambda: video) for name in "ab"]
+    assert [one["title"] for one in videos.summaries(several)] == ["Video (1)", "Video (2)"]
 
 
 def test_a_frame_becomes_an_image_of_the_study_once(client, video, folder, decoded):

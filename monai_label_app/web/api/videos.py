@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from apiflask import APIBlueprint, Schema
@@ -101,7 +102,7 @@ def create_blueprint(services: Services) -> APIBlueprint:
     @api.doc(summary="The videos of a study: recordings, then clips of them")
     @api.output(VideoSummary(many=True))
     def listing(uid: str) -> list[dict[str, Any]]:
-        return [summary(one) for one in services.library.study(uid).videos]
+        return summaries(services.library.study(uid).videos)
 
     @api.get("/images/<uid>/video")
     @api.doc(summary="A video, once it is ready to be played")
@@ -172,12 +173,19 @@ def _segment(one: Segment) -> dict[str, Any]:
     }
 
 
-def summary(instance: Instance) -> dict[str, Any]:
-    """A video for people to read, by its header."""
-    header = instance.header
-    return {
-        "sop_instance_uid": str(header.SOPInstanceUID),
-        "title": str(header.get("SeriesDescription") or "Video"),
-        "seconds": instance.frame_count * (frame_seconds(header) or 1 / 25),
-        "clip": is_own_result(header),
-    }
+def summaries(videos: Sequence[Instance]) -> list[dict[str, Any]]:
+    """Videos for people to read, by their headers; those of one name are numbered."""
+    names = [str(one.header.get("SeriesDescription") or "Video") for one in videos]
+    titles = [
+        f"{name} ({names[: place + 1].count(name)})" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]
+    return [
+        {
+            "sop_instance_uid": str(one.header.SOPInstanceUID),
+            "title": title,
+            "seconds": one.frame_count * (frame_seconds(one.header) or 1 / 25),
+            "clip": is_own_result(one.header),
+        }
+        for one, title in zip(videos, titles, strict=True)
+    ]

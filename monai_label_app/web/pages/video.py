@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, render_template
 
 from monai_label_app.web.api.studies import summary
-from monai_label_app.web.api.videos import summary as video_summary
+from monai_label_app.web.api.videos import summaries
 from monai_label_app.web.services import Services
 
 
@@ -18,7 +18,7 @@ def add_to(pages: Blueprint, services: Services) -> None:
         return render_template(
             "video.html",
             study=summary(study, services.reporting.drafts.states()),
-            videos=[video_summary(one) for one in study.videos],
+            videos=summaries(study.videos),
             card=model.card,
             version=model.version,
             ohif=services.viewer.address(uid, services.pacs),
