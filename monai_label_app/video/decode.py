@@ -41,6 +41,9 @@ _BACK = (0.0, 5.0, 30.0, math.inf)
 _PLAUSIBLE = 120.0
 """Frames a second above which the frames are counted: a file that has no one rate announces 1000."""
 
+_PAUSE = 600.0
+"""Seconds that a frame is shown at most; what comes later has a time that is damaged, and years would be looked at."""
+
 TICK = 1e-4
 """Seconds within which two times are the same."""
 
@@ -244,11 +247,15 @@ class VideoFile:
             except av.FFmpegError:
                 return
             frames = _frames_of(container)
+            before = None
             for index, frame in enumerate(_deinterlaced(frames, stream) if self.interlaced else frames):
+                time = index / self.rate
                 if self.timed and frame.pts is not None and frame.time_base is not None:
-                    yield float(frame.pts * frame.time_base - self.first), frame
-                else:
-                    yield index / self.rate, frame
+                    time = float(frame.pts * frame.time_base - self.first)
+                if before is not None and time > before + _PAUSE:
+                    return
+                yield time, frame
+                before = time
 
     def _seek(self, container: InputContainer, start: float) -> None:
         stream = container.streams.video[0]
@@ -268,7 +275,7 @@ def shown_at(moments: Iterator[float], shots: Iterator[Shot], rate: float) -> It
     for following in chain(shots, [None]):
         if shown is None:
             return
-        end = following.time if following else shown.time + 1 / rate
+        end = following.time if following else shown.time + min(1 / rate, _PAUSE)
         while moment is not None and moment < end - TICK:
             yield moment, shown
             moment = next(moments, None)

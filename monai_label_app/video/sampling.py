@@ -128,11 +128,15 @@ def _looked(moments: Sequence[tuple[float, Shot]], classifier: Classifier, held:
     looks = []
     frames: list[NDArray[np.uint8]] = []
     places: list[int] = []
-    clear = None
+    clear = seen = before = None
     for moment, shot in moments:
-        pixels = shot.picture.pixels(_WORKING)
-        seen = look(pixels, clear)
         counts = moment - shot.time <= held
+        if seen is None or shot is not before:
+            pixels = shot.picture.pixels(_WORKING)
+            seen = look(pixels, clear)
+        elif seen.quality == CLEAR:
+            seen = replace(seen, quality=FROZEN)
+        before = shot
         if seen.quality == CLEAR and not counts:
             seen = replace(seen, quality=FROZEN)
         if seen.quality == CLEAR:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from pydicom.uid import HEVCMP51, MPEG2MPML, MPEG4HP41
 
 from monai_label_app.frames import UnreadableError
 from monai_label_app.study import read_studies
-from monai_label_app.video.decode import Movie, VideoFile
+from monai_label_app.video.decode import Movie, VideoFile, shown_at
 from tests.dicom_files import image, write
 from tests.video_files import copied, encode, number_of, numbered, only_sound, wrapped
 
@@ -51,6 +52,14 @@ def assert_every_frame(movie: Movie, times: list[float]) -> None:
 @pytest.mark.parametrize("name", CODECS)
 def test_every_frame_is_found_at_its_time_from_any_start(videos, name):
     assert_every_frame(VideoFile(videos / name, name), [number / 25 for number in range(COUNT)])
+
+
+def test_a_frame_years_after_the_others_ends_a_video(tmp_path):
+    times = [0, 40, 80, 80 + 86_400_000, 120 + 86_400_000]
+    movie = VideoFile(encode(tmp_path / "a.mkv", FRAMES[:5], milliseconds=times), "a.mkv")
+    moments = shown_at((index / 10 for index in count()), movie.shots(), movie.rate)
+    assert 0 < len(list(islice(moments, 10_000))) < 10_000, "a day has 864 000"
+    assert [number_of(shot.picture.pixels()) for shot in movie.shots()] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
