@@ -164,6 +164,8 @@ def test_keys_discard_and_what_another_site_may_not(
 ) -> None:
     (tmp_path / "studies").mkdir()
     address = serve("--studies", str(tmp_path / "studies"))
+    # Playwright begins to intercept choosers some time after it is asked to: a key would be quicker.
+    page.on("filechooser", lambda chooser: None)
     page.goto(f"{address}/endolens/")
     page.locator("h1").click()  # a browser opens no chooser for a page that nobody has touched
     with page.expect_file_chooser() as chosen:

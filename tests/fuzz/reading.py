@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import resource
+import re
 import sys
 import tempfile
 import traceback
@@ -30,7 +30,7 @@ def analyze(file: str, model: str) -> dict[str, object]:
             "said": result.stderr,
             "fault": fault and "".join(traceback.format_exception(*fault)),
             "left": [str(one) for one in Path(folder).rglob("*")],
-            "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "megabytes": int(re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[0]) // 1024,
         }
 
 

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from monai_label_app import library as library_module
 from monai_label_app import web
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.datastore import StudyDatastore
+from monai_label_app.datastore import LabelNotFoundException, StudyDatastore
 from monai_label_app.library import FolderLibrary
 from monai_label_app.sample import STUDY
 from monai_label_app.viewers.ohif import Viewer
@@ -78,6 +78,11 @@ def test_a_label_with_a_mistake_is_refused_in_a_sentence_and_not_kept(client, da
     assert (answer.status_code, answer.mimetype) == (422, "application/problem+json")
     assert reason in answer.get_json()["detail"]
     assert datastore.corrections.all() == []
+
+
+def test_without_a_label_there_is_no_archive(datastore) -> None:
+    with pytest.raises(LabelNotFoundException, match="there is no labelled image yet"):
+        datastore.get_dataset_archive(None)
 
 
 def test_a_frame_that_is_not_there_has_no_label(client) -> None:
