@@ -138,8 +138,8 @@ def analyze(
             (staged / "summary.json").replace(out / "summary.json")
             for one in studies:
                 footage.forget(one, classifier, out, rate)
-    seen = f"{segments} segments seen in {videos} videos, " if videos else ""
-    click.echo(f"{seen}{frames} frames analysed; results in {pacs or out}, summary in {out / 'summary.json'}")
+    seen = f"segments seen in videos: {segments}, " if videos else ""
+    click.echo(f"{seen}frames analysed: {frames}; results in {pacs or out}, summary in {out / 'summary.json'}")
     for page in dict.fromkeys(video["timeline"] for result in results for video in result.videos):
         click.echo(f"what was seen when: {page}; with maps, it is played by: endolens serve --studies {pacs or out}")
     left_out = len(problems) + sum(len(result.problems) for result in results)

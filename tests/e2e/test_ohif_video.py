@@ -88,6 +88,9 @@ def test_videos_of_a_folder_play(
     manifest = f"/endolens/dicomjson/{filmed.study}"
     for viewer, server in ((f"{ours}/ohif", ""), (hospital(ours, False), ours)):
         _check_player(Ohif(new_page(), f"{viewer}/viewer/dicomjson?url={server}{manifest}", (ours,)), filmed)
+    report = httpx.get(f"{ours}/endolens/api/v1/studies/{filmed.study}/report", timeout=60).json()["report"]
+    added = {one["sop_instance_uid"] for finding in report["observations"] for one in finding["evidence"]}
+    assert added and not added & {filmed.clip, filmed.recording}, "a frame goes in as a still"
 
 
 def _check_ranges(address: str, folder: Path) -> None:
@@ -129,6 +132,8 @@ def _check_player(ohif: Ohif, filmed: Filmed) -> None:
     explained = panel.locator("endolens-explain")
     assert explained.get_attribute("image") == filmed.clip
     assert int(explained.get_attribute("frame") or 0) == _check_frame(ohif, filmed.clip_frames) + 1
+    panel.locator("[name=add]").click()
+    expect(panel).to_contain_text("Added to the report under", timeout=QUIET)
     assert not ohif.errors
     assert not ohif.foreign
     page.close()

@@ -109,7 +109,7 @@ def test_the_good_files_among_bad_ones_are_analysed_and_written(bad, polyp, chec
     out = tmp_path / "out"
     result = endolens("analyze", bad, "--out", out, "--model", checkpoint)
     assert_refused(result, f"{len(BAD)} of the inputs could not be used", *(reason for _, reason in BAD))
-    assert "2 frames analysed" in result.stdout
+    assert "frames analysed: 2;" in result.stdout
     summary = json.loads((out / "summary.json").read_text())
     assert {Path(line["source"]).name for line in summary["frames"]} == {"good.dcm", "good.png"}
     assert {Path(problem["origin"]).name for problem in summary["problems"]} == {name for name, _ in BAD}
@@ -140,7 +140,7 @@ def test_analysing_again_adds_nothing_and_never_takes_results_for_input(polyp_fi
     before = files(study)
     second = endolens("analyze", study, "--out", study / "results", "--model", checkpoint)
     assert second.exit_code == 0, second.output
-    assert "2 frames analysed" in second.stdout
+    assert "frames analysed: 2;" in second.stdout
     assert files(study) == before
 
 
@@ -362,7 +362,7 @@ def test_the_program_itself_says_one_sentence_about_each_bad_file_and_nothing_el
 def test_the_program_itself_analyses(polyp_files, checkpoint, tmp_path):
     done = run("analyze", polyp_files[0], "--out", tmp_path / "out", "--model", checkpoint)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("1 frames analysed; results in ")
+    assert done.stdout.startswith("frames analysed: 1; results in ")
     assert (tmp_path / "out" / "summary.json").is_file()
 
 

@@ -223,21 +223,24 @@ class EndolensPanel extends HTMLElement {
     this.#say(stored ? "Saved with the study, in the series “saved views”." : "This view was saved before.");
   }
 
-  #store() {
-    const { address, method, layer, label } = this.#shown;
+  #store(address = this.#shown.address) {
+    const { method, layer, label } = this.#shown;
     return ask(`${API}${address}/captures`, { method, layer, class: label });
   }
 
-  // With the map where it is seen.
+  // With the map where it is seen. A frame of a video becomes an image of the study.
   async #add() {
+    const { address, label } = this.#shown;
     const { image, number, count } = this.#viewport.frame;
-    const { label } = this.#shown;
-    const seen = this.#of("[name=overlay]").checked && !count;
-    const { sop_instance_uid: capture = "", stored = false } = seen ? await this.#store() : {};
+    const still = count ? await ask(`${API}${address}/still`, {}) : null;
+    const added = still ? { image: still.sop_instance_uid, frame: 1 } : { image, frame: number };
+    const seen = this.#of("[name=overlay]").checked;
+    const view = seen ? await this.#store(`/images/${encodeURIComponent(added.image)}/frames/${added.frame}`) : null;
     const author = localStorage.getItem(READER) ?? "";
     const [language] = navigator.language.split("-");
-    await ask(`${API}/studies/${encodeURIComponent(this.#study.uid)}/report/evidence`, { image, frame: number, class: label, capture, author, language });
-    if (stored) await this.#refresh();
+    const capture = view?.sop_instance_uid ?? "";
+    await ask(`${API}/studies/${encodeURIComponent(this.#study.uid)}/report/evidence`, { ...added, class: label, capture, author, language });
+    if (still?.stored || view?.stored) await this.#refresh();
     this.#say(`Added to the report under ${label}: the frame${seen ? " and this view of it" : ""}.`);
   }
 
