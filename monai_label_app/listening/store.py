@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, Row, case, delete, func, insert, select, update
 
+from monai_label_app.folder import whole
 from monai_label_app.listening.tables import JOBS, NODE, POLLED, RECEIVED, RESULTS, SCHEMA, TABLES
 from report.database import open_database
 
@@ -70,9 +71,8 @@ class Store:
     def _claim(self, identity: Path) -> None:
         """See that the database and the folder belong together."""
         if not identity.exists():
-            fresh = identity.with_suffix(".partial")
-            fresh.write_text(secrets.token_hex(16))
-            fresh.replace(identity)
+            with whole(identity) as partial:
+                partial.write_text(secrets.token_hex(16))
         own = identity.read_text()
         with self._engine.begin() as connection:
             row = connection.execute(select(NODE)).one_or_none()

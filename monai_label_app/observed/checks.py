@@ -82,7 +82,7 @@ def _check_pacs(address: str) -> Check:
 def check_kept(studies: str) -> Check:
     """Whether what is kept of studies (reports, labels, the audit trail) can be written."""
     place = beside(studies) / ".endolens"
-    there = next(one for one in (place, *place.parents) if one.exists())
+    there = _existing(place)
     if not (there.is_dir() and os.access(there, os.W_OK)):
         return Check("kept", f"{place} cannot be written", f"give {there} to the user {_user()}")
     return Check("kept", f"reports, labels and the audit trail in {place}")
@@ -114,8 +114,7 @@ def check_viewer(folder: Path | None) -> Check:
 
 def check_disk(studies: str) -> Check:
     """Whether there is room where studies are kept and where uploads and analyses wait."""
-    place = beside(studies)
-    there = next(one for one in (place, *place.parents) if one.exists())
+    there = _existing(beside(studies))
     for folder in dict.fromkeys((there, Path(tempfile.gettempdir()))):
         free = shutil.disk_usage(folder).free
         if free < ROOM:
@@ -147,6 +146,11 @@ def look(check: Callable[[], Check], name: str) -> Check:
         return Check(
             name, f"it cannot be looked at: {error}", "run it again; if it stays, report it with this sentence"
         )
+
+
+def _existing(place: Path) -> Path:
+    """A folder, or what there is of the way to it."""
+    return next(one for one in (place, *place.parents) if one.exists())
 
 
 def _user() -> str:

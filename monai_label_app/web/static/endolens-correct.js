@@ -2,9 +2,9 @@
 // why; kept as a label of the MONAI Label datastore. Where an <endolens-explain> is on the page, it is of that one's frame.
 // A viewer in which a region was drawn already gives a function, drawn(), that returns it.
 import { ask } from "./ask.js";
+import { READER } from "./evidence.js";
 import { RegionDrawing } from "./region-drawing.js";
 
-const READER = "endolens-reader"; // whoever said something last on this computer
 
 const TEMPLATE = `
 <link rel="stylesheet" href="${new URL("endolens-correct.css", import.meta.url)}">

@@ -2,13 +2,13 @@
 import "./endolens-analysis.js";
 import "./endolens-explain.js";
 import { ask } from "./ask.js";
+import { addToReport } from "./evidence.js";
 import { percent } from "./explain-views.js";
 import { isField, offer } from "./keys.js";
 import { Screen } from "./video-screen.js";
 import { Timeline, colour, seconds } from "./video-timeline.js";
 
 const LEAP = 5; // seconds
-const READER = "endolens-reader"; // as <endolens-correct> keeps it
 const SETTLED_MILLISECONDS = 150; // whoever steps on quickly is not kept waiting for each map
 
 const KEYS = [
@@ -113,12 +113,13 @@ function finding(segment, classes) {
   return item;
 }
 
-const jumpTo = ({ start, end, still_time: still }) => screen.jump(still ?? (start + end) / 2);
+const momentOf = ({ start, end, still_time: still }) => still ?? (start + end) / 2;
+const jumpTo = (segment) => screen.jump(momentOf(segment));
 
 // The finding that begins next, or the one before.
 function walk(direction) {
   const { segments = [] } = screen.opened ?? {};
-  const times = segments.map((one) => [one.still_time ?? (one.start + one.end) / 2, one]).sort(([one], [other]) => one - other);
+  const times = segments.map((one) => [momentOf(one), one]).sort(([one], [other]) => one - other);
   const here = screen.frame?.start ?? screen.time;
   const found = direction > 0 ? times.find(([time]) => time > here + 0.01) : times.findLast(([time]) => time < here - 0.01);
   if (found) jumpTo(found[1]);
@@ -129,15 +130,9 @@ async function report() {
   const button = of("[name=report]");
   if (button.disabled) return;
   button.disabled = true;
-  const { address: frame, method, layer, label } = shown;
-  const post = (rest, content) => ask(`${api}${rest}`, content);
   try {
-    const { sop_instance_uid: image } = await post(`${frame}/still`, {});
-    const { sop_instance_uid: capture } = await post(`/images/${image}/frames/1/captures`, { method, layer, class: label });
-    const author = localStorage.getItem(READER) ?? "";
-    const [language] = navigator.language.split("-");
-    await post(`/studies/${encodeURIComponent(study)}/report/evidence`, { image, frame: 1, class: label, capture, author, language });
-    of(".added").value = `Added to the report under ${label}: the frame and this view of it.`;
+    await addToReport(api, study, shown, { video: true, seen: true });
+    of(".added").value = `Added to the report under ${shown.label}: the frame and this view of it.`;
   } catch (error) {
     of(".added").value = `Not added: ${error.message}`;
   }

@@ -3,6 +3,7 @@ import { ask } from "../static/ask.js";
 import "../static/endolens-analysis.js";
 import "../static/endolens-correct.js";
 import "../static/endolens-explain.js";
+import { addToReport, storeView } from "../static/evidence.js";
 import { ActiveViewport } from "./active-viewport.js";
 import { PANEL, REVIEW } from "./extension.js";
 import { Overlay } from "./overlay.js";
@@ -11,7 +12,6 @@ import { go, openStudy, refresh } from "./study.js";
 const KEY = "o";
 const RETRY_MILLISECONDS = 3000;
 const SETTLED_MILLISECONDS = 150; // whoever scrolls on does not want this frame
-const READER = "endolens-reader"; // as <endolens-correct> keeps it
 
 const own = (path) => new URL(`../${path}`, import.meta.url).href;
 const API = own("api/v1");
@@ -218,30 +218,18 @@ class EndolensPanel extends HTMLElement {
   }
 
   async #save() {
-    const { stored } = await this.#store();
+    const { stored } = await storeView(API, this.#shown.address, this.#shown);
     if (stored) await this.#refresh();
     this.#say(stored ? "Saved with the study, in the series “saved views”." : "This view was saved before.");
   }
 
-  #store(address = this.#shown.address) {
-    const { method, layer, label } = this.#shown;
-    return ask(`${API}${address}/captures`, { method, layer, class: label });
-  }
-
-  // With the map where it is seen. A frame of a video becomes an image of the study.
+  // With the map where it is seen.
   async #add() {
-    const { address, label } = this.#shown;
-    const { image, number, count } = this.#viewport.frame;
-    const still = count ? await ask(`${API}${address}/still`, {}) : null;
-    const added = still ? { image: still.sop_instance_uid, frame: 1 } : { image, frame: number };
+    const { image, number: frame, count } = this.#viewport.frame;
     const seen = this.#of("[name=overlay]").checked;
-    const view = seen ? await this.#store(`/images/${encodeURIComponent(added.image)}/frames/${added.frame}`) : null;
-    const author = localStorage.getItem(READER) ?? "";
-    const [language] = navigator.language.split("-");
-    const capture = view?.sop_instance_uid ?? "";
-    await ask(`${API}/studies/${encodeURIComponent(this.#study.uid)}/report/evidence`, { ...added, class: label, capture, author, language });
-    if (still?.stored || view?.stored) await this.#refresh();
-    this.#say(`Added to the report under ${label}: the frame${seen ? " and this view of it" : ""}.`);
+    const stored = await addToReport(API, this.#study.uid, this.#shown, { image, frame, video: Boolean(count), seen });
+    if (stored) await this.#refresh();
+    this.#say(`Added to the report under ${this.#shown.label}: the frame${seen ? " and this view of it" : ""}.`);
   }
 
   async #next() {
