@@ -42,6 +42,23 @@ def settle(path: Path) -> None:
 
 
 @contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is made if it is not there, so that no other process works on it.
+
+    Raises:
+        ValueError: another process has it.
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process works already on the folder {folder}") from None
+        yield
+
+
+@contextmanager
 def staging(out: Path) -> Iterator[Path]:
     """A hidden folder inside ``out`` to work in; whatever is left there goes when the work ends or fails.
 

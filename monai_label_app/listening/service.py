@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
+from monai_label_app.folder import alone
 from monai_label_app.listening import node
 from monai_label_app.listening.destinations import open_destination
 from monai_label_app.listening.poller import Poller
@@ -76,7 +76,7 @@ def run(settings: Settings) -> None:
     opened = {one: open_destination(one, settings.title) for one in settings.destinations}
     archive = Pacs(settings.poll) if settings.poll else None
     stop = threading.Event()
-    with _alone(settings.folder):
+    with alone(settings.folder):
         store = Store(settings.folder, settings.database)
         store.tidy()
         receiver = Receiver(store, settings.quiet, settings.reserve)
@@ -103,23 +103,6 @@ def run(settings: Settings) -> None:
             thread.join()
     if failures:
         raise failures[0]
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a state folder, so that no other process works on it.
-
-    Raises:
-        ValueError: another process has it.
-        OSError: the folder cannot be written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another process listens already with the state folder {folder}") from None
-        yield
 
 
 def _guarded(loop: Callable[[threading.Event], None], stop: threading.Event, failures: list[BaseException]) -> None:
