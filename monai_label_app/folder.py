@@ -69,7 +69,7 @@ def staging(out: Path) -> Iterator[Path]:
     try:
         with ExitStack() as stack:
             with _held(out):  # nobody takes the folder for one that was left before it is held
-                _sweep(out)
+                sweep(out)
                 name = stack.enter_context(tempfile.TemporaryDirectory(prefix=_STAGED, dir=out))
                 stack.enter_context(_held(Path(name)))
             yield Path(name)
@@ -78,7 +78,8 @@ def staging(out: Path) -> Iterator[Path]:
             out.rmdir()
 
 
-def _sweep(out: Path) -> None:
+def sweep(out: Path) -> None:
+    """Remove what processes left in a folder of results that were killed in the midst of their work."""
     for left in out.glob(f"{_STAGED}*"):
         with suppress(OSError), _held(left, wait=False) as alone:
             if alone:

@@ -33,6 +33,7 @@ ATTEMPTS = 3
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no report to Ray's makers
     "RAY_NUM_REDIS_GET_RETRIES": "1",  # by default it takes a quarter of an hour to say that there is no cluster
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # which does not let the driver tidy up on SIGTERM
 }
 
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}

@@ -170,6 +170,7 @@ def _analyze_archive(
     from monai_label_app.archive.query import parse
     from monai_label_app.archive.work import Task
     from monai_label_app.classifier.classifier import open_classifier
+    from monai_label_app.folder import sweep
     from monai_label_app.pacs import credentials
 
     with explained(out), ExitStack() as stack:
@@ -178,6 +179,7 @@ def _analyze_archive(
         if ray is not None:
             from monai_label_app.archive.cluster import workers
 
+            stack.callback(sweep, out)  # when they have ended, however
             hands = stack.enter_context(workers(ray))
         classifier = open_classifier(model, weights)
         notice(classifier)

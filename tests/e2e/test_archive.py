@@ -152,18 +152,18 @@ def test_killed_workers_nodes_and_drivers_cost_nothing_but_time(
         return len(summed_up(out)) if (out / "summary.jsonl").exists() else 0
 
     driver = start()
-    until(nodes.at_work, log.read_text)
+    until(nodes.at_work, log.read_text, 300)
     (worker,) = nodes.at_work()
     worker.send_signal(signal.SIGKILL)
-    until(lambda: done() >= 4, log.read_text)
+    until(lambda: done() >= 4, log.read_text, 300)
     driver.kill()
     driver.wait()
     before = done()
     assert 4 <= before < 16
     driver = start()
-    until(lambda: done() > before, log.read_text)
+    until(lambda: done() > before, log.read_text, 300)
     nodes.cluster.remove_node(nodes.second, allow_graceful=False)
-    assert driver.wait(120) == 0, log.read_text()
+    assert driver.wait(300) == 0, log.read_text()
     # The driver may have died between the line of a study and its entry; the line does not count then.
     assert any(f"done before: {one}" in log.read_text() for one in (before, before - 1)), log.read_text()
     assert "Traceback" not in log.read_text()
