@@ -20,7 +20,7 @@ from monai_label_app.frames import in_one_line
 from monai_label_app.library import Library
 from monai_label_app.observed.logs import study_uid
 from monai_label_app.pacs import PacsError
-from monai_label_app.study import with_videos
+from monai_label_app.reading import with_videos
 from monai_label_app.video.footage import analyze, expected
 
 WAITING = 32

@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 
 import click
 
+from monai_label_app.access.endpoint import Endpoint
 from monai_label_app.access.identity import TOKEN_VARIABLE, Authentication, open_authentication
-from monai_label_app.endpoint import Endpoint
 from monai_label_app.library import Library, is_address, open_library
 from monai_label_app.observed.logs import LOG_VARIABLE
 from monai_label_app.viewers.ohif import Viewer

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+from monai_label_app.access.endpoint import is_loopback
 from monai_label_app.commands.options import model_option, result_folder, result_options, weights_option
 from monai_label_app.console import explained, fail
-from monai_label_app.endpoint import is_loopback
 
 _MEBIBYTE = 1024 * 1024
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from monai_label_app.endpoint import Endpoint
+from monai_label_app.access.endpoint import Endpoint
 
 
 class _Result(click.Path):

@@ -14,8 +14,9 @@ from pydicom import Dataset
 from monai_label_app import analysis
 from monai_label_app.analysis import StudyResult, Wanted
 from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.files import TIMELINE, read_dicom
 from monai_label_app.observed.metrics import counted
-from monai_label_app.study import TIMELINE, Instance, Problem, Study, read_dicom
+from monai_label_app.study import Instance, Problem, Study
 from monai_label_app.video.choice import Still, stills
 from monai_label_app.video.clips import Clip, cut
 from monai_label_app.video.recording import Recording

@@ -17,7 +17,7 @@ from pydicom.uid import JPEGBaseline8Bit, generate_uid
 
 from monai_label_app import analysis
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.study import read_studies
+from monai_label_app.reading import read_studies
 from report import read_findings
 from report.structured_report import findings_report
 from tests.dicom_files import CAPTURE, by_pillow, encapsulated, image, write

@@ -25,8 +25,8 @@ from starlette.routing import Mount, Route
 from monai_label_app import jobs as jobs_module
 from monai_label_app import library as library_module
 from monai_label_app import web
+from monai_label_app.access.guard import Patience
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.guard import Patience
 from monai_label_app.jobs import ENDED, Jobs
 from monai_label_app.library import FolderLibrary
 from monai_label_app.sample import STUDY

@@ -18,8 +18,9 @@ from monai_label_app import web
 from monai_label_app.analysis import Wanted, analyze
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.library import FolderLibrary
+from monai_label_app.reading import read_instances
 from monai_label_app.sample import STUDY
-from monai_label_app.study import group, read_instances
+from monai_label_app.study import group
 from monai_label_app.viewers.ohif import Viewer
 from tests.validators import dciodvfy, dsrdump, pdftotext
 

@@ -22,7 +22,7 @@ from monai_label_app.classifier.network import HEAD, build, split
 from monai_label_app.classifier.teacher import Teacher, disagreement
 from monai_label_app.classifier.training import Recipe, Training
 from monai_label_app.console import silent
-from monai_label_app.study import read_frame
+from monai_label_app.reading import read_frame
 
 CLASSES = ("green", "red")
 SMALL = Recipe("vgg11", 1 / 16, size=64, preprocess="none", epochs=4, rate=1e-3, guidance=0)

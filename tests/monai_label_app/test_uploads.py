@@ -25,7 +25,7 @@ from monai_label_app import uploads as uploads_module
 from monai_label_app import web
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.library import FolderLibrary
-from monai_label_app.study import convert_pictures
+from monai_label_app.reading import convert_pictures
 from monai_label_app.uploads import LIMIT_VARIABLE, BusyError, Uploads
 from monai_label_app.viewers.ohif import Viewer
 from report.endoscopic_image import Examination

@@ -37,7 +37,7 @@ from monai_label_app.intake import look, store
 from monai_label_app.jobs import ENDED, Jobs
 from monai_label_app.library import FolderLibrary
 from monai_label_app.pictures import read_picture
-from monai_label_app.study import read_studies
+from monai_label_app.reading import read_studies
 from monai_label_app.video.decode import VideoFile
 from monai_label_app.video.footage import analyze
 from monai_label_app.video.sampling import BATCH, HELD, sample
