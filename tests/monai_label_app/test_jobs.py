@@ -109,6 +109,7 @@ def files(folder: Path) -> set[str]:
     return {str(one) for one in found if one.parts[0] not in (".endolens", ".lock", "datastore_v2.json")}
 
 
+@pytest.mark.slow
 def test_an_analysis_is_stored_once_and_its_study_is_analysed(client, gate, studies, scratch) -> None:
     before = files(studies)
     assert client.get(f"/api/v1/studies/{UID}").get_json()["state"] == "new"
@@ -274,6 +275,7 @@ def test_events_tell_the_progress_to_many_at_once_who_keep_nobody_waiting(addres
     assert httpx.get(f"{address}/api/v1/jobs/nothing/events").status_code == 404
 
 
+@pytest.mark.slow
 def test_who_stalls_in_the_midst_of_a_file_is_taken_for_gone(address, scratch) -> None:
     key = httpx.post(f"{address}/api/v1/uploads").json()["key"]
     host, port = address.removeprefix("http://").split("/")[0].split(":")

@@ -395,6 +395,7 @@ damaged = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.binary(max_size=2000) | st.binary(max_size=600).map(lambda end: b"\0" * 128 + b"DICM" + end) | damaged
