@@ -376,7 +376,7 @@ def test_maps_have_the_size_of_their_layer_and_gradients_that_of_the_images(netw
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["branching", pytest.param("densenet121", marks=pytest.mark.slow), "resnet18"])
+@pytest.mark.parametrize("name", ["branching", "densenet121", "resnet18"])
 def test_a_batch_gives_what_single_images_give_each_for_its_own_class(name):
     network = Branching(4) if name == "branching" else torchvision.models.get_model(name, num_classes=4)
     images, targets = torch.randn(3, 3, 64, 64), [3, 0, 2]
