@@ -180,7 +180,7 @@ def test_a_cancelled_analysis_leaves_nothing_and_can_be_started_again(
     assert (again["state"], again["key"] != running["key"]) == ("queued", True)
     assert client.delete(f"/api/v1/jobs/{again['key']}").get_json()["state"] == "cancelled"
     go_on.set()
-    wait_for(lambda: not list(scratch.glob("endolens-analysis-*")))
+    wait_for(lambda: not files(scratch))
     assert files(studies) == before
     assert client.delete(f"/api/v1/jobs/{running['key']}").get_json()["state"] == "cancelled"
     assert ended(client, client.post(ANALYSIS).get_json())["state"] == "done"
