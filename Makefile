@@ -3,6 +3,7 @@
 # make quick  the tests that take no time
 # make fuzz   ten thousand malformed inputs at every door
 # make lint   ruff and mypy
+# make audit  known faults of what is installed, by PyPI's list of them
 # make screenshots   the pictures of docs/, drawn anew by the tests
 # make constraints   the newest versions of everything that is installed, to be tested
 #
@@ -23,7 +24,7 @@ OHIF := .cache/ohif-$(OHIF_VERSION)
 AXE_VERSION := 4.14.1
 AXE := .cache/axe-core-$(AXE_VERSION)
 
-.PHONY: demo test quick fuzz lint system screenshots constraints clean
+.PHONY: demo test quick fuzz lint system audit screenshots constraints clean
 
 demo: .venv/installed
 	$(BIN)/endolens demo --port $(PORT)
@@ -43,6 +44,11 @@ lint: .venv/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Asks pypi.org, and fails where that does not know a package: what could not be looked up is not known to be sound.
+audit: .venv/tested
+	$(BIN)/pip install --quiet --constraint constraints.txt pip-audit
+	$(BIN)/pip-audit --local --skip-editable --strict
 
 screenshots: system
 	$(BIN)/pytest -q tests/e2e/test_demo.py --screenshots docs

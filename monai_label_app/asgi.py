@@ -34,6 +34,8 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Mount, Route
 
 from monai_label_app import web
+from monai_label_app.access.guard import Guard, Patience
+from monai_label_app.access.headers import SafeHeaders
 from monai_label_app.access.identity import Authentication, of, open_authentication
 from monai_label_app.access.login import Login
 from monai_label_app.access.openid import ROLES
@@ -42,8 +44,6 @@ from monai_label_app.access.trail import TRAIL, Trail
 from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.dicomweb import forward
 from monai_label_app.frames import UnreadableError
-from monai_label_app.guard import Guard, Patience
-from monai_label_app.headers import SafeHeaders
 from monai_label_app.jobs import Jobs
 from monai_label_app.library import PacsLibrary, beside, open_library
 from monai_label_app.observed.checks import Check, check_disk, check_kept, check_model, check_studies

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,7 +22,7 @@ from monailabel.interfaces.exception import (
 
 from monai_label_app.classifier.data import Example
 from monai_label_app.corrections import Correction, Corrections, parse
-from monai_label_app.folder import whole
+from monai_label_app.folder import temporary, whole
 from monai_label_app.library import FolderLibrary, Library, beside
 from monai_label_app.study import Instance
 
@@ -170,10 +169,10 @@ class StudyDatastore(LocalDatastore):
             UnreadableError, PacsError: it is there and cannot be read.
         """
         self.get_image_uri(correction.image)
-        with self._saving, tempfile.TemporaryDirectory() as folder:
+        with self._saving, temporary() as folder:
             self.corrections.add(correction)
             # MONAI Label keeps one file an image: all that was said of it.
-            history = Path(folder) / f"{correction.image}.json"
+            history = folder / f"{correction.image}.json"
             history.write_text(self.corrections.history(correction.image), encoding="utf-8")
             info = {**(label_info or {}), "class": correction.label, "by": correction.by}
             tag = DefaultLabelTag.FINAL.value

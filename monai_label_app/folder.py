@@ -61,6 +61,21 @@ def staging(out: Path) -> Iterator[Path]:
             out.rmdir()
 
 
+@contextmanager
+def temporary() -> Iterator[Path]:
+    """A folder to work in on the system's temporary disk (``TMPDIR``); it goes as that of :func:`staging` does.
+
+    Raises:
+        OSError: it cannot be made, or another user has taken its place.
+    """
+    root = Path(tempfile.gettempdir(), f"endolens-{os.getuid()}")
+    root.mkdir(mode=0o700, exist_ok=True)
+    if root.lstat().st_uid != os.getuid():
+        raise PermissionError(f"{root} belongs to another user")
+    with staging(root) as folder:
+        yield folder
+
+
 def _sweep(out: Path) -> None:
     for left in out.glob(f"{_STAGED}*"):
         with suppress(OSError), _held(left, wait=False) as alone:

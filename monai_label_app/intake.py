@@ -13,12 +13,14 @@ from pydicom import Dataset, dcmread
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from monai_label_app.files import as_file, read_dicom
 from monai_label_app.folder import whole
 from monai_label_app.frames import UnreadableError, frames, in_one_line, require_size
 from monai_label_app.library import Library, PacsLibrary
 from monai_label_app.pacs import MODALITY
 from monai_label_app.pictures import read_picture
-from monai_label_app.study import Instance, as_file, convert_pictures, read_dicom
+from monai_label_app.reading import convert_pictures
+from monai_label_app.study import Instance
 from monai_label_app.video.decode import VIDEO_SUFFIXES
 from monai_label_app.video.dicom_video import open_dicom
 from monai_label_app.video.recording import as_dicom, fingerprint, require_storable

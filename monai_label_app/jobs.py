@@ -6,7 +6,6 @@ import atexit
 import logging
 import queue
 import secrets
-import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,11 +15,12 @@ from pathlib import Path
 from pydicom import dcmread
 
 from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.folder import temporary
 from monai_label_app.frames import in_one_line
 from monai_label_app.library import Library
 from monai_label_app.observed.logs import study_uid
 from monai_label_app.pacs import PacsError
-from monai_label_app.study import with_videos
+from monai_label_app.reading import with_videos
 from monai_label_app.video.footage import analyze, expected
 
 WAITING = 32
@@ -188,8 +188,7 @@ class Jobs:
             job = self._jobs[key]
             self._go_on(key, done=min(job.done + frames, job.frames))  # stills of videos are looked at once more
 
-        with tempfile.TemporaryDirectory(prefix="endolens-analysis-") as name:
-            folder = Path(name)
+        with temporary() as folder:
             study, unreadable = with_videos(self._library.study(self._jobs[key].study), folder)
             self._go_on(key, frames=expected(study))
             result = analyze(study, self._classifier(), folder, folder, progress=progress)

@@ -15,8 +15,8 @@ from urllib.parse import urlencode
 
 import click
 
+from monai_label_app.access.endpoint import Endpoint
 from monai_label_app.access.identity import TOKEN_VARIABLE, Authentication, open_authentication, read_token
-from monai_label_app.endpoint import Endpoint
 from monai_label_app.library import Library, is_address, open_library
 from monai_label_app.observed.logs import LOG_VARIABLE
 from monai_label_app.viewers.ohif import Viewer
@@ -154,8 +154,8 @@ def _observing(
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
 
+    from monai_label_app.access.guard import Guard
     from monai_label_app.access.roles import Roles
-    from monai_label_app.guard import Guard
     from monai_label_app.observed.health import routes
 
     guard = Middleware(Guard, authentication=authentication, roles=Roles(), insecure=endpoint.insecure)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from monai_label_app.access.endpoint import Endpoint
 from monai_label_app.commands.options import (
     database_option,
     guard_options,
@@ -19,7 +20,6 @@ from monai_label_app.commands.options import (
     weights_option,
 )
 from monai_label_app.console import explained, fail
-from monai_label_app.endpoint import Endpoint
 
 
 class _Address(click.ParamType):

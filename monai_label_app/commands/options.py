@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from monai_label_app.endpoint import Endpoint, is_loopback
+from monai_label_app.access.endpoint import Endpoint, is_loopback
 
 if TYPE_CHECKING:  # pynetdicom comes with it
     from monai_label_app.listening.service import Settings

@@ -98,7 +98,7 @@ def analyze(
     from monai_label_app import analysis, folder
     from monai_label_app.classifier.classifier import open_classifier
     from monai_label_app.pacs import Pacs
-    from monai_label_app.study import read_studies, with_videos
+    from monai_label_app.reading import read_studies, with_videos
     from monai_label_app.video import footage
 
     choice = analysis.Wanted(**wanted)
@@ -163,7 +163,8 @@ def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
       endolens dicomize stills/ --out study --patient-id 4711 --patient-name "Doe^Jane"
     """
     from monai_label_app import folder
-    from monai_label_app.study import convert_pictures, find_files
+    from monai_label_app.files import find_files
+    from monai_label_app.reading import convert_pictures
 
     examination = _examination(attributes)
     with explained(out):

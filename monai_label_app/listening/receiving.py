@@ -15,12 +15,12 @@ from typing import BinaryIO
 from pydicom import Dataset
 from sqlalchemy.exc import SQLAlchemyError
 
+from monai_label_app.files import read_header
 from monai_label_app.folder import settle
 from monai_label_app.frames import UnreadableError
 from monai_label_app.intake import look, patient_of
 from monai_label_app.listening.store import Store
 from monai_label_app.observed.metrics import RECEIVED
-from monai_label_app.study import read_header
 from report.attributes import is_own_result
 from report.database import reason
 

@@ -19,7 +19,7 @@ from monai_label_app.listening.destinations import Destination
 from monai_label_app.listening.receiving import is_full
 from monai_label_app.listening.store import Job, Store
 from monai_label_app.observed.metrics import SENDING_FAILURES, failures_counted
-from monai_label_app.study import read_studies
+from monai_label_app.reading import read_studies
 
 PAUSE = 0.5
 """Seconds between two looks at what is due."""

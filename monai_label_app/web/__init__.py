@@ -9,10 +9,10 @@ from apiflask import APIFlask, HTTPError
 from flask import Response, render_template, request
 from werkzeug.exceptions import HTTPException
 
+from monai_label_app.access.headers import POLICY
 from monai_label_app.analysis import algorithm_of
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.datastore import StudyDatastore, open_datastore
-from monai_label_app.headers import POLICY
 from monai_label_app.jobs import Jobs
 from monai_label_app.library import Library
 from monai_label_app.pacs import PacsError

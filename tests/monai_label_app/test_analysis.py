@@ -17,7 +17,7 @@ from pydicom.uid import JPEGBaseline8Bit, generate_uid
 
 from monai_label_app import analysis
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.study import read_studies
+from monai_label_app.reading import read_studies
 from report import read_findings
 from report.structured_report import findings_report
 from tests.dicom_files import CAPTURE, by_pillow, encapsulated, image, write
@@ -302,6 +302,7 @@ def test_dciodvfy_finds_no_error_in_any_result(done):
         assert dciodvfy(path) == []
 
 
+@pytest.mark.slow
 def test_analysing_again_makes_the_same_objects(done, study, spotlight, tmp_path):
     again = run(study, spotlight, tmp_path)
     first, second = ({path.name: path for path in one.result.objects} for one in (done, again))
@@ -335,6 +336,7 @@ def test_the_summary_says_what_the_objects_say(done, spotlight):
         assert reference.get("ReferencedFrameNumber", 1) == line["frame"]
 
 
+@pytest.mark.slow
 def test_pictures_bring_their_stills_along(polyp_files, classifier, tmp_path):
     (found,), _ = read_studies(polyp_files)
     result = analysis.analyze(found, classifier, tmp_path)
@@ -371,6 +373,7 @@ def test_images_of_two_patients_never_share_a_report(polyp, classifier, tmp_path
     assert "another Patient ID" in problem.reason
 
 
+@pytest.mark.slow
 def test_picture_added_beside_earlier_results_doubles_nothing(polyp_files, classifier, tmp_path):
     for file in polyp_files[:2]:
         shutil.copy(file, tmp_path)

@@ -12,11 +12,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from monai_label_app.access.guard import Guard
 from monai_label_app.access.identity import Authentication, of, read_token
 from monai_label_app.access.login import Login
 from monai_label_app.access.roles import Roles
 from monai_label_app.cli import main
-from monai_label_app.guard import Guard
 from monai_label_app.sample import STUDY
 
 

@@ -25,8 +25,8 @@ from starlette.routing import Mount, Route
 from monai_label_app import jobs as jobs_module
 from monai_label_app import library as library_module
 from monai_label_app import web
+from monai_label_app.access.guard import Patience
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.guard import Patience
 from monai_label_app.jobs import ENDED, Jobs
 from monai_label_app.library import FolderLibrary
 from monai_label_app.sample import STUDY
@@ -109,6 +109,7 @@ def files(folder: Path) -> set[str]:
     return {str(one) for one in found if one.parts[0] not in (".endolens", ".lock", "datastore_v2.json")}
 
 
+@pytest.mark.slow
 def test_an_analysis_is_stored_once_and_its_study_is_analysed(client, gate, studies, scratch) -> None:
     before = files(studies)
     assert client.get(f"/api/v1/studies/{UID}").get_json()["state"] == "new"
@@ -179,7 +180,7 @@ def test_a_cancelled_analysis_leaves_nothing_and_can_be_started_again(
     assert (again["state"], again["key"] != running["key"]) == ("queued", True)
     assert client.delete(f"/api/v1/jobs/{again['key']}").get_json()["state"] == "cancelled"
     go_on.set()
-    wait_for(lambda: not list(scratch.glob("endolens-analysis-*")))
+    wait_for(lambda: not files(scratch))
     assert files(studies) == before
     assert client.delete(f"/api/v1/jobs/{running['key']}").get_json()["state"] == "cancelled"
     assert ended(client, client.post(ANALYSIS).get_json())["state"] == "done"
@@ -274,6 +275,7 @@ def test_events_tell_the_progress_to_many_at_once_who_keep_nobody_waiting(addres
     assert httpx.get(f"{address}/api/v1/jobs/nothing/events").status_code == 404
 
 
+@pytest.mark.slow
 def test_who_stalls_in_the_midst_of_a_file_is_taken_for_gone(address, scratch) -> None:
     key = httpx.post(f"{address}/api/v1/uploads").json()["key"]
     host, port = address.removeprefix("http://").split("/")[0].split(":")

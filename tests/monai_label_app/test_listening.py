@@ -164,6 +164,7 @@ def pacs(port: int, status: int, kept: list[str]) -> Iterator[None]:
     server.shutdown()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_sent_is_given_up_with_a_reason_and_tried_again_when_a_person_says_so(
     store: Store, tmp_path: Path
 ) -> None:

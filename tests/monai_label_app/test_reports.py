@@ -18,8 +18,9 @@ from monai_label_app import web
 from monai_label_app.analysis import Wanted, analyze
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.library import FolderLibrary
+from monai_label_app.reading import read_instances
 from monai_label_app.sample import STUDY
-from monai_label_app.study import group, read_instances
+from monai_label_app.study import group
 from monai_label_app.viewers.ohif import Viewer
 from tests.validators import dciodvfy, dsrdump, pdftotext
 
@@ -129,6 +130,7 @@ def test_a_frame_is_added_to_the_finding_of_a_class_once(client, classifier):
     assert client.get(REPORT).get_json()["number"] == version["number"]
 
 
+@pytest.mark.slow
 def test_a_draft_of_an_analysed_study_is_what_the_analysis_found(client, folder, classifier):
     (study,) = group(read_instances(STILLS)[0])
     (folder / "results").mkdir()
@@ -265,6 +267,7 @@ def test_who_signs_without_saying_who_is_refused(client, changed):
     assert client.get(REPORT).get_json()["signature"] is None
 
 
+@pytest.mark.slow
 def test_a_signature_makes_three_documents_once_however_often_it_is_asked_for(client, folder, classifier):
     begun = begin(client)
     report = {**begun.get_json()["report"], "impression": "<script>alert(1)</script>", "adverse_events": "keine"}
@@ -298,6 +301,7 @@ def test_a_signature_makes_three_documents_once_however_often_it_is_asked_for(cl
     assert (late.status_code, "begin an addendum" in late.get_json()["detail"]) == (409, True)
 
 
+@pytest.mark.slow
 def test_letters_that_the_pdf_cannot_show_are_named_and_not_signed(client, folder):
     report = begin(client).get_json()["report"]
     saved = save(client, '"1"', {**report, "impression": "of private use: \ue123"})
@@ -310,6 +314,7 @@ def test_letters_that_the_pdf_cannot_show_are_named_and_not_signed(client, folde
     assert sign(client, mended.headers["ETag"]).status_code == 200
 
 
+@pytest.mark.slow
 def test_what_could_not_be_stored_is_signed_and_stored_when_it_is_signed_again(client, folder):
     begin(client)
     (folder / UID).write_bytes(b"in the way of the study's folder")
@@ -335,6 +340,7 @@ def state(client: FlaskClient) -> str:
     return str(said)
 
 
+@pytest.mark.slow
 def test_an_addendum_begins_as_the_signed_report_and_names_it(client, folder):
     assert state(client) == "new"
     begin(client)
@@ -356,6 +362,7 @@ def test_an_addendum_begins_as_the_signed_report_and_names_it(client, folder):
     assert client.get(f"{REPORT}?version=1").get_json() == first, "the first stays as it was signed"
 
 
+@pytest.mark.slow
 def test_a_long_report_of_12_findings_and_30_images_is_shown_whole(client):
     begun = begin(client).get_json()["report"]
     uids = [str(one.SOPInstanceUID) for one in HEADERS]
@@ -368,6 +375,7 @@ def test_a_long_report_of_12_findings_and_30_images_is_shown_whole(client):
     assert all(f"Finding {number} of twelve" in said for number in range(12))
 
 
+@pytest.mark.slow
 def test_an_image_that_is_gone_is_named_and_can_be_detached(client, folder):
     begun = begin(client).get_json()["report"]
     gone = images(begun)[0]

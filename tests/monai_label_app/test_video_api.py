@@ -16,10 +16,11 @@ from pydicom.uid import MPEG2MPML, MPEG4HP41
 
 from monai_label_app import web
 from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.files import read_dicom
 from monai_label_app.frames import UnreadableError
 from monai_label_app.library import FolderLibrary
 from monai_label_app.sample import STUDY
-from monai_label_app.study import Instance, read_dicom
+from monai_label_app.study import Instance
 from monai_label_app.video import player as player_module
 from monai_label_app.video.player import Player, PreparingError
 from monai_label_app.viewers.ohif import Viewer
