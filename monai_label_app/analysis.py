@@ -55,7 +55,7 @@ class Wanted:
         layer_walk: a series that shows the Grad-CAM of the last layer of each size, from the first to the last.
         caption: a strip under every heatmap says what it is.
         compression: of heatmaps, one of :data:`report.secondary_capture.COMPRESSIONS`.
-        three_dimensional: a Comprehensive 3D SR in the place of a Comprehensive SR.
+        comprehensive_3d: a Comprehensive 3D SR in the place of a Comprehensive SR.
         segmentation: the regions of every frame as a Segmentation too.
         key_images: a Key Object Selection of the surest image of each class, with its heatmap.
         report: a draft of the examination's report, as a Structured Report, as PDF and in FHIR.
@@ -65,7 +65,7 @@ class Wanted:
     layer_walk: bool = False
     caption: bool = True
     compression: str = "lossless"
-    three_dimensional: bool = False
+    comprehensive_3d: bool = False
     segmentation: bool = False
     key_images: bool = False
     report: bool = False
@@ -206,7 +206,7 @@ def analyze(
         progress(instance.frame_count - len(lines))  # those of an instance that is left out
     if findings:
         algorithm = algorithm_of(classifier)
-        document = findings_report(findings, sources, algorithm, captures, wanted.three_dimensional, footage)
+        document = findings_report(findings, sources, algorithm, captures, wanted.comprehensive_3d, footage)
         report = write(document, folder / "findings", result.objects)
         for line in result.frames:
             line.outputs.append(str(report))

@@ -47,9 +47,9 @@ from monai_label_app.frames import UnreadableError
 from monai_label_app.jobs import Jobs
 from monai_label_app.library import PacsLibrary, beside, open_library
 from monai_label_app.observed.checks import Check, check_disk, check_kept, check_model, check_studies
-from monai_label_app.observed.health import Ready, live
+from monai_label_app.observed.health import routes as observing
 from monai_label_app.observed.logs import LOG_VARIABLE, Requests, write_json
-from monai_label_app.observed.metrics import metrics
+from monai_label_app.observed.metrics import JOBS
 from monai_label_app.pacs import PacsError
 from monai_label_app.refusals import Refusals
 from monai_label_app.server import INSECURE_VARIABLE, OHIF_VARIABLE, REPORTS_VARIABLE
@@ -126,11 +126,8 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
         "disk": partial(check_disk, studies),
         "audit_trail": trail.check,
     }
-    routes += [
-        Route("/health/live", live),
-        Route("/health/ready", Ready(checks).answer),
-        Route("/metrics", metrics(lambda: jobs.waiting)),
-    ]
+    JOBS.set_function(lambda: jobs.waiting)
+    routes += observing(checks)
     if viewer.base != "/":
         routes.append(Route("/", _home))
     if pacs:
@@ -176,7 +173,7 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
     app = Starlette(
         routes=all_routes, middleware=[Middleware(Requests), Middleware(SafeHeaders), cors, guard], lifespan=lifespan
     )
-    app.state.authentication = authentication
+    app.state.authentication, app.state.checks = authentication, checks
     return app
 
 

@@ -14,6 +14,8 @@ from monai_label_app.commands.options import (
     endpoint,
     endpoint_options,
     model_option,
+    node_options,
+    node_settings,
     result_folder,
     result_options,
     weights_option,
@@ -192,10 +194,17 @@ def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
 @click.option("--log", type=click.Choice(["text", "json"]), default="text", show_default=True,
               envvar="ENDOLENS_LOG", show_envvar=True, help="How to log; as JSON, also a line a request.")  # fmt: skip
 @model_option
-def serve(studies: str, ohif: Path | None, dataset: Path | None, log: str, model: str | None, **where: Any) -> None:
+@click.option("--listen", is_flag=True, help="Be a DICOM node too, as `endolens listen`; the options below say which.")
+@node_options("dicom-")
+@result_options
+@weights_option
+def serve(
+    studies: str, ohif: Path | None, dataset: Path | None, log: str, model: str | None, listen: bool, **given: Any
+) -> None:
     """Serve studies: MONAI Label's API, OHIF and the EndoLens page, in one process.
 
-    With a folder of versions as --model, the server also trains on the labels that doctors save.
+    With a folder of versions as --model, the server also trains on the labels that doctors save. With --listen it is
+    a DICOM node too, which analyses every study that comes in and sends the results on.
 
     \b
     Example:
@@ -203,11 +212,15 @@ def serve(studies: str, ohif: Path | None, dataset: Path | None, log: str, model
       endolens serve --studies results --model endolens-models --dataset kvasir-dataset-v2
       endolens serve --studies http://localhost:8042/dicom-web --port 8001
       endolens serve --studies results --host 0.0.0.0 --token-file token --tls-certificate cert.pem --tls-key key.pem
+      endolens serve --studies http://localhost:8042/dicom-web --listen --send http://localhost:8042/dicom-web
     """
     from monai_label_app import server
 
+    where = endpoint(given)
+    if given["send"] and not listen:
+        raise click.UsageError("--send says where a node sends results; give --listen too")
     with explained(Path(studies)):
-        server.run(studies, endpoint(where), model, ohif, dataset, log)
+        server.run(studies, where, model, ohif, dataset, log, node_settings(given, model, "dicom-") if listen else None)
 
 
 @click.command()
