@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from pydicom import Dataset
 
-from monai_label_app.analysis import Wanted, algorithm_of, captures_of, findings_of, see
+from monai_label_app.analysis import Wanted, algorithm_of, captures_of, findings_of
 from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.sample.frames import render
+from monai_label_app.seeing import see
 from report.endoscopic_image import Examination, Still, endoscopic_image, study_of
 from report.findings import Finding
 from report.structured_report import findings_report
