@@ -77,8 +77,8 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
     viewer = Viewer(ohif)
     pacs = isinstance(library, PacsLibrary)
     classifier = partial(open_classifier, model)
-    uploads, jobs, player = Uploads(library), Jobs(library, classifier), Player(library)
     datastore, reports = (lambda: app_instance().datastore()), os.environ.get(REPORTS_VARIABLE)
+    uploads, jobs, player = Uploads(library), Jobs(library, classifier, reports), Player(library)
     page = web.create_app(library, classifier, viewer, pacs, uploads, jobs, datastore, reports, player)
 
     async def configuration(request: Request) -> Response:
@@ -162,6 +162,7 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        jobs.open()
         async with monailabel.app.lifespan(app):
             yield
         # Here, for a server that is told to end by SIGTERM runs nothing after it.

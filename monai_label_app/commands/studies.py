@@ -233,6 +233,7 @@ def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
 @click.option("--studies", required=True, metavar="DIR|URL", help="A folder of DICOM and pictures, or a DICOMweb URL.")
 @endpoint_options(8000)
 @click.option("--ohif", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+              envvar="ENDOLENS_OHIF", show_envvar=True,
               help="A built OHIF to serve in place of the bundled one.")  # fmt: skip
 @click.option("--dataset", type=click.Path(path_type=Path, exists=True), metavar="DIR|CSV",
               help="Labelled pictures, learned again with the doctors' labels: nothing is forgotten.")  # fmt: skip

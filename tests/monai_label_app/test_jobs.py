@@ -27,7 +27,8 @@ from monai_label_app import library as library_module
 from monai_label_app import web
 from monai_label_app.access.guard import Patience
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.jobs import ENDED, Jobs
+from monai_label_app.job_queue import ENDED
+from monai_label_app.jobs import Jobs
 from monai_label_app.library import FolderLibrary
 from monai_label_app.sample import STUDY
 from monai_label_app.study import Study
