@@ -6,9 +6,10 @@ import logging
 import os
 import secrets
 import socket
+import sys
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import replace
 from itertools import islice
 from tempfile import TemporaryDirectory
@@ -65,6 +66,7 @@ def workers(address: str = "") -> Iterator[Hands]:
             files = stack.enter_context(TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
             where = {"address": "local", "include_dashboard": False, "_temp_dir": files}
         stack.callback(ray.shutdown)
+        stack.enter_context(redirect_stdout(sys.stderr))  # where Ray itself says what it has to say
         try:
             if address:
                 _require_listener(address)
