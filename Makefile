@@ -29,8 +29,9 @@ AXE := .cache/axe-core-$(AXE_VERSION)
 demo: .venv/installed
 	$(BIN)/endolens demo --port $(PORT)
 
+# Files in the order of their names, so that the long ones of tests/e2e come first and no processor waits for one in the end.
 test: lint system
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 quick: .venv/tested
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow and not e2e"

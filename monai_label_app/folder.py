@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
 from pydicom import Dataset
 
 if TYPE_CHECKING:  # torch comes with it
@@ -39,6 +40,23 @@ def settle(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is made if it is not there, so that no other process works on it.
+
+    Raises:
+        ValueError: another process has it.
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        held = FileLock(folder / "lock").acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"another process works already on the folder {folder}") from None
+    with held:
+        yield
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from pydicom.uid import JPEGBaseline8Bit, generate_uid
 from monai_label_app import analysis
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.reading import read_studies
+from monai_label_app.seeing import BATCH, see
 from report import read_findings
 from report.structured_report import findings_report
 from tests.dicom_files import CAPTURE, by_pillow, encapsulated, image, write
@@ -143,7 +144,7 @@ def test_a_damaged_instance_is_named_and_leaves_nothing(done):
 
 def test_an_instance_of_which_a_later_frame_is_damaged_leaves_nothing(spotlight, tmp_path):
     stream = by_pillow(lit(LEFT), "JPEG")
-    count = analysis.BATCH + 2  # the first batch is written before the damage comes to light
+    count = 4 * BATCH  # the first are written before the damage comes to light
     streams = [stream] * (count - 1) + [stream[:20] + b"\xff\xd9"]
     stack = np.stack([lit(LEFT)] * count)
     (tmp_path / "study").mkdir()
@@ -279,7 +280,7 @@ def test_the_report_has_a_region_for_every_region_of_the_summary(done):
 
 def test_what_is_read_back_from_the_report_is_what_was_found(study, spotlight, tmp_path):
     source = dcmread(study / "two.dcm")
-    ((frame, seen),) = analysis.see(source, "two", spotlight)
+    ((frame, seen),) = see(source, "two", spotlight)
     captures = analysis.captures_of(source, frame, seen, spotlight)
     found = analysis.findings_of(source, frame, seen, captures)
     assert len(found) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from werkzeug.test import TestResponse
 from monai_label_app import library as library_module
 from monai_label_app import web
 from monai_label_app.analysis import Wanted, analyze
-from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.classifier.classifier import Classifier, open_classifier
 from monai_label_app.library import FolderLibrary
 from monai_label_app.reading import read_instances
 from monai_label_app.sample import STUDY
@@ -158,6 +159,51 @@ def test_a_draft_of_an_analysed_study_is_what_the_analysis_found(client, folder,
     before = made.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert before.ReferencedSOPInstanceUID == drafted.SOPInstanceUID
     assert made.SOPInstanceUID == signed["documents"][0]
+
+
+@pytest.mark.slow
+def test_what_an_analysis_finds_later_is_proposed_and_what_was_taken_out_stays_out(folder, monkeypatch):
+    monkeypatch.setattr(library_module, "FRESH_SECONDS", 0.0)
+    classifier = open_classifier()
+    client = web.create_app(FolderLibrary(folder), lambda: classifier, Viewer(), pacs=False).test_client()
+    for still in STILLS[2:]:
+        (folder / still.name).unlink()
+    begun = begin(client)
+    report = begun.get_json()["report"]
+    taken_out, kept = report["observations"]
+    kept["text"] = "Seen by the doctor."
+    before = {kept["label"], taken_out["label"]}
+    saved = save(client, begun.headers["ETag"], {**report, "observations": [kept]})
+    nothing = client.get(f"{REPORT}/proposals").get_json()
+    assert (nothing["findings"], nothing["images"], nothing["report"]["observations"]) == (0, 0, [kept])
+    for still in STILLS[2:]:
+        shutil.copy(still, folder)
+    (study,) = group(read_instances(STILLS)[0])
+    (folder / "results").mkdir()
+    seen = {one.predicted for one in analyze(study, classifier, folder / "results").frames}
+    proposed = client.get(f"{REPORT}/proposals").get_json()
+    first, *others = proposed["report"]["observations"]
+    assert {one["label"] for one in others} == seen - before
+    assert others and proposed["findings"] == len(others)
+    assert {**first, "evidence": first["evidence"][:1]} == kept
+    assert [image["caption"] for image in first["evidence"]] == ["", "Grad-CAM"]
+    assert proposed["images"] == 1 + 2 * len(others)
+    assert "4 of 4 frames" in proposed["report"]["ai_involvement"]
+    taken_up = save(client, saved.headers["ETag"], proposed["report"])
+    assert taken_up.status_code == 200
+    again = client.get(f"{REPORT}/proposals").get_json()
+    assert (again["findings"], again["images"], again["report"]) == (0, 0, proposed["report"])
+
+
+@pytest.mark.slow
+def test_an_analysis_by_another_machine_proposes_nothing_to_a_report_that_names_the_first(client, folder, classifier):
+    begin(client)
+    (study,) = group(read_instances(STILLS)[0])
+    (folder / "results").mkdir()
+    other = replace(classifier, card=replace(classifier.card, version="99.0"))
+    analyze(study, other, folder / "results")
+    proposed = client.get(f"{REPORT}/proposals").get_json()
+    assert (proposed["findings"], proposed["images"]) == (0, 0)
 
 
 def test_null_is_no_request_for_a_draft(client):

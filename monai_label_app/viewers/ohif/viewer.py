@@ -43,6 +43,30 @@ _MENDED = {
         "const imageSrc = thumbnailImageSrcMap[ds.displaySetInstanceUID]"
         " ?? (ds.viewportType === 'video' ? ds.thumbnailSrc : undefined);"
     ),
+    # It reads a Segmentation's orientation in the object, which has none: the regions lie as their picture does.
+    "validOrientations = Segmentation_4X_getValidOrientations(ImageOrientationPatient);": (
+        "validOrientations = Segmentation_4X_getValidOrientations(ImageOrientationPatient);"
+        " for (const frame of [multiframe.PerFrameFunctionalGroupsSequence].flat())"
+        " frame.PlaneOrientationSequence ??= { ImageOrientationPatient };"
+    ),
+    # It takes all pictures of a series to be of the size of the segmented one, and draws over all what lies over one:
+    # it asks where they are in space, which is nowhere.
+    "scalarData.set(volumeScalarData.slice(": (
+        "if (scalarData.length === segDisplaySet.instance.Rows * segDisplaySet.instance.Columns)"
+        " scalarData.set(volumeScalarData.slice("
+    ),
+    "viewport.isReferenceViewable({ referencedImageId: labelmapImageId }, { asOverlay: true })": (
+        "((image) => viewport.getImageIds().includes(image) ? image === viewport.getCurrentImageId() :"
+        " viewport.isReferenceViewable({ referencedImageId: labelmapImageId }, { asOverlay: true }))"
+        "(window.cornerstone.cache.getImage(labelmapImageId)?.referencedImageId)"
+    ),
+    "stackViewport.isReferenceViewable({ referencedImageId: labelmapImageId, sliceIndex: index }, "
+    "{ asOverlay: true, withNavigation: true })": (
+        "((image) => imageIds.includes(image) ? image === imageIds[index] :"
+        " stackViewport.isReferenceViewable({ referencedImageId: labelmapImageId, sliceIndex: index }, "
+        "{ asOverlay: true, withNavigation: true }))"
+        "(window.cornerstone.cache.getImage(labelmapImageId)?.referencedImageId)"
+    ),
 }
 """Expressions in OHIF's scripts, and what must stand there."""
 
@@ -141,6 +165,12 @@ class Viewer:
             "sourceName": "dicomjson",
             "configuration": {"friendlyName": "Folder", "name": "json"},
         }
+        # OHIF 3.13 asks it, where there is one, for each frame of a Segmentation; the other names the first each time.
+        local = {
+            "namespace": "@ohif/extension-default.dataSourcesModule.dicomlocal",
+            "sourceName": "dicomlocal",
+            "configuration": {"friendlyName": "Frames"},
+        }
         config = {
             "routerBasename": self.base,
             "showStudyList": pacs,
@@ -152,7 +182,7 @@ class Viewer:
             "showLoadingIndicator": True,
             "strictZSpacingForVolumeViewport": True,
             "defaultDataSourceName": "dicomweb" if pacs else "dicomjson",
-            "dataSources": [dicomweb if pacs else dicomjson],
+            "dataSources": [dicomweb] if pacs else [dicomjson, local],
         }
         return f"window.config = {json.dumps(config, indent=1)};\n{_TAMED}"
 
