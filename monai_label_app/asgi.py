@@ -46,10 +46,10 @@ from monai_label_app.dicomweb import forward
 from monai_label_app.frames import UnreadableError
 from monai_label_app.jobs import Jobs
 from monai_label_app.library import PacsLibrary, beside, open_library
-from monai_label_app.observed.checks import Check, check_disk, check_kept, check_model, check_studies
+from monai_label_app.observed.checks import Check, check_database, check_disk, check_kept, check_model, check_studies
 from monai_label_app.observed.health import routes as observing
 from monai_label_app.observed.logs import LOG_VARIABLE, Requests, write_json
-from monai_label_app.observed.metrics import JOBS
+from monai_label_app.observed.metrics import count_waiting
 from monai_label_app.pacs import PacsError
 from monai_label_app.refusals import Refusals
 from monai_label_app.server import INSECURE_VARIABLE, OHIF_VARIABLE, REPORTS_VARIABLE
@@ -126,7 +126,9 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
         "disk": partial(check_disk, studies),
         "audit_trail": trail.check,
     }
-    JOBS.set_function(lambda: jobs.waiting)
+    if reports:
+        checks["database"] = partial(check_database, jobs.unended)
+    count_waiting(lambda: jobs.waiting)
     routes += observing(checks)
     if viewer.base != "/":
         routes.append(Route("/", _home))

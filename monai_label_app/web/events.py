@@ -8,13 +8,14 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from monai_label_app.job_queue import ENDED, Job
 from monai_label_app.jobs import Jobs
-from monai_label_app.web.api.problems import PROBLEM, Refusal
+from monai_label_app.web.api.problems import PROBLEM, Refusal, refusal
 
 EVENT_STREAM = "text/event-stream"
 
@@ -40,6 +41,8 @@ async def job_events(jobs: Jobs, request: Request) -> Response:
         await run_in_threadpool(jobs.get, key)
     except LookupError:
         return Response(Refusal(404, UNKNOWN).as_problem().data, 404, media_type=PROBLEM)
+    except SQLAlchemyError as error:
+        return Response(refusal(error).as_problem().data, 503, media_type=PROBLEM)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(_events(jobs, key), media_type=EVENT_STREAM, headers=headers)
 
