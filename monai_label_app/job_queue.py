@@ -187,6 +187,11 @@ class JobQueue:
             raise TooLateError("the analysis is done and its results are being stored")
         return job
 
+    def erase(self, study: str) -> None:
+        """Forget the jobs of a study."""
+        with self._lock, self._engine.begin() as connection:
+            connection.execute(delete(_JOBS).where(_JOBS.c.study == study))
+
     def put_back(self) -> None:
         """What this server took and did not end waits again, for another."""
         with self._lock, self._engine.begin() as connection:
