@@ -59,6 +59,9 @@ from monai_label_app.viewers.ohif import Viewer, mended, version
 from monai_label_app.web.events import job_events
 from monai_label_app.web.playing import rendered, thumbnail
 
+_THREADS = 64
+"""Requests of the page that are answered at a time: while many wait for the network, a picture need not."""
+
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".wasm": "application/wasm"}
 
 
@@ -141,7 +144,7 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
     routes.append(Route("/endolens/instances/{uid}.mp4", video))
     routes.append(Route("/endolens/instances/{uid}.jpg", frame_of_video))
     routes.append(Route(f"/endolens{web.api.PREFIX}/jobs/{{key}}/events", partial(job_events, jobs)))
-    pages = Patience(WSGIMiddleware(page))  # type: ignore[arg-type]  # a2wsgi has types of its own
+    pages = Patience(WSGIMiddleware(page, workers=_THREADS))  # type: ignore[arg-type]  # a2wsgi has types of its own
     routes.append(Mount("/endolens", pages))
     routes += [Route(path, ohif_file) for path in viewer.paths()]
     insecure = bool(os.environ.get(INSECURE_VARIABLE))
