@@ -70,10 +70,10 @@ setup(
     ],
     extras_require={
         "postgresql": ["psycopg[binary]>=3.1"],
-        "ray": ["ray>=2.50"],  # an archive by many machines
+        "ray": ["ray>=2.52"],  # an archive by many machines
         "test": [
             "psycopg[binary]>=3.1",
-            "ray>=2.50",
+            "ray>=2.52",
             "pytest>=8.0",
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",

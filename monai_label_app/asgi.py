@@ -55,9 +55,12 @@ from monai_label_app.refusals import Refusals
 from monai_label_app.server import INSECURE_VARIABLE, OHIF_VARIABLE, REPORTS_VARIABLE
 from monai_label_app.uploads import Uploads
 from monai_label_app.video.player import Player
-from monai_label_app.viewers.ohif import Viewer, mended
+from monai_label_app.viewers.ohif import Viewer, mended, version
 from monai_label_app.web.events import job_events
 from monai_label_app.web.playing import rendered, thumbnail
+
+_THREADS = 64
+"""Requests of the page that are answered at a time: while many wait for the network, a picture need not."""
 
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".wasm": "application/wasm"}
 
@@ -87,8 +90,12 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
     async def ohif_file(request: Request) -> Response:
         path = viewer.file(request.url.path.removeprefix(viewer.base))
         text, kind = mended(path), _MEDIA_TYPES.get(path.suffix)
-        response = FileResponse(path, media_type=kind) if text is None else Response(text, media_type=kind)
+        etag, response = f'"{version(path)}"', Response(status_code=304)
+        if request.headers.get("if-none-match") != etag:
+            response = FileResponse(path, media_type=kind) if text is None else Response(text, media_type=kind)
         response.headers["Content-Security-Policy"] = viewer.policy(path)
+        # A browser asks whether its copy still holds: what is mended in a file does not change its name.
+        response.headers["ETag"], response.headers["Cache-Control"] = etag, "no-cache"
         return response
 
     async def video(request: Request) -> Response:
@@ -139,7 +146,7 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
     routes.append(Route("/endolens/instances/{uid}.mp4", video))
     routes.append(Route("/endolens/instances/{uid}.jpg", frame_of_video))
     routes.append(Route(f"/endolens{web.api.PREFIX}/jobs/{{key}}/events", partial(job_events, jobs)))
-    pages = Patience(WSGIMiddleware(page))  # type: ignore[arg-type]  # a2wsgi has types of its own
+    pages = Patience(WSGIMiddleware(page, workers=_THREADS))  # type: ignore[arg-type]  # a2wsgi has types of its own
     routes.append(Mount("/endolens", pages))
     routes += [Route(path, ohif_file) for path in viewer.paths()]
     insecure = bool(os.environ.get(INSECURE_VARIABLE))

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 3
 """How long who still listens or sends is waited for when the server ends."""
 
+IDLE_SECONDS = 75
+"""How long a connection is kept for the next request; closed too soon, a browser's request on it is lost in a rush."""
+
 INSECURE_VARIABLE = "ENDOLENS_INSECURE"
 """Environment variable: set where other machines may come though nothing asks them who they are."""
 

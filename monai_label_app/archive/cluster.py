@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -20,6 +21,7 @@ import torch
 from monai_label_app.archive.run import Hands
 from monai_label_app.archive.work import Analyst, Outcome, Task
 from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.endpoint import is_loopback
 from monai_label_app.frames import in_one_line
 
 LOOK = 5.0
@@ -28,18 +30,19 @@ LOOK = 5.0
 ATTEMPTS = 3
 """Of a study in whose midst the worker dies; and of workers that cannot even start."""
 
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # no report to Ray's makers
+    "RAY_NUM_REDIS_GET_RETRIES": "1",  # by default it takes a quarter of an hour to say that there is no cluster
 }
-"""No report to Ray's makers."""
 
-_LOCAL = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: listens on 127.0.0.1 alone
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""On every system: this machine is 127.0.0.1, and listens there alone."""
+
+_OWN = {
     "RAY_AUTH_MODE": "token",
-    "RAY_worker_niceness": "0",  # Ray's own, 15, leaves them next to nothing beside anything else that runs
+    "RAY_worker_niceness": "0",  # Ray's own, 15, leaves workers next to nothing beside anything else that runs
 }
-"""A cluster of this machine, for this process alone."""
+"""Of a cluster for this process alone."""
 
 
 @contextmanager
@@ -52,9 +55,11 @@ def workers(address: str = "") -> Iterator[Hands]:
     Raises:
         ValueError: there is no Ray, or no cluster.
     """
-    os.environ.update(_QUIET)
+    os.environ.update(_SETTINGS)
     if not address:
-        os.environ.update(_LOCAL, RAY_AUTH_TOKEN=secrets.token_hex(32))
+        os.environ.update(_OWN, RAY_AUTH_TOKEN=secrets.token_hex(32))
+    if not address or is_loopback(address.rpartition(":")[0]):
+        os.environ.update(_LOOPBACK)
     try:
         import ray
     except ImportError:
@@ -71,6 +76,8 @@ def workers(address: str = "") -> Iterator[Hands]:
             if address:
                 _require_listener(address)
             ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+            if not _cpus(ray):
+                raise ValueError("it has no CPU")
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             reason = f"{f'at {address}' if address else 'to be had here'}: {in_one_line(error)}"
             raise ValueError(f"there is no Ray cluster {reason}") from error
@@ -86,6 +93,10 @@ def _require_listener(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK).close()
     except (OSError, OverflowError) as error:
         raise ValueError(f"nobody answers there ({in_one_line(error)})") from None
+
+
+def _cpus(ray: Any) -> int:
+    return int(ray.cluster_resources().get("CPU", 0))
 
 
 def _spread(studies: Iterator[str], task: Task, classifier: Classifier) -> Iterator[Outcome]:
@@ -126,8 +137,7 @@ class _Pool:
 
     def fill(self) -> None:
         """Start as many workers as are missing: some may have died, or nodes have come."""
-        cpus = int(self._ray.cluster_resources().get("CPU", 0))
-        for _ in range(cpus - len(self._starting) - len(self.busy) - len(self.idle)):
+        for _ in range(_cpus(self._ray) - len(self._starting) - len(self.busy) - len(self.idle)):
             worker = self._kind.remote(self._task, self._classifier)
             self._starting[worker.ready.remote()] = worker
 
@@ -138,7 +148,11 @@ class _Pool:
 
     def wait(self) -> Iterator[tuple[str, Outcome | None]]:
         """What came of studies, as soon as there is something; None where the worker died."""
-        done, _ = self._ray.wait([*self.busy, *self._starting], timeout=LOOK)
+        awaited = [*self.busy, *self._starting]
+        if not awaited:  # the nodes are gone, and may come back
+            time.sleep(LOOK)
+            return
+        done, _ = self._ray.wait(awaited, timeout=LOOK)
         for one in done:
             worker, study = self.busy.pop(one) if one in self.busy else (self._starting.pop(one), "")
             try:

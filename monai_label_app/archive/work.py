@@ -69,10 +69,12 @@ class Analyst:
 
     def __call__(self, study: str) -> Outcome:
         """Do a study; doing it again stores nothing twice. An archive that is down is waited for."""
-        for pause in (*PAUSES, None):
+        pauses = iter(PAUSES)
+        while True:
             try:
                 return self._analyze(study)
             except UnreachableError as error:
+                pause = next(pauses, None)
                 if pause is None:
                     return Outcome(study, reason=str(error), unreachable=True)
                 time.sleep(pause)
@@ -80,7 +82,6 @@ class Analyst:
                 return Outcome(study, reason=str(error))
             except Exception as error:  # damaged metadata makes pydicom raise nearly anything
                 return Outcome(study, reason=in_one_line(error))
-        raise AssertionError
 
     def _analyze(self, study: str) -> Outcome:
         there = self._pacs.study(study)

@@ -183,7 +183,7 @@ def _analyze_archive(
             hands = stack.enter_context(workers(ray))
         classifier = open_classifier(model, weights)
         notice(classifier)
-        task = Task(pacs, Wanted(**wanted), rate, out if not ray else None, credentials())
+        task = Task(pacs, Wanted(**wanted), rate, None if ray else out.resolve(), credentials())
         totals = run.run(asked, task, classifier, out, hands)
     before = f", done before: {totals.before}" if totals.before else ""
     click.echo(f"studies analysed: {totals.studies}, frames: {totals.frames}{before}; results in {pacs}, "
