@@ -11,9 +11,11 @@ from typing import Any
 import highdicom as hd
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.uid import JPEGBaseline8Bit, generate_uid
+from torch import Tensor, nn
 
 from monai_label_app import analysis
 from monai_label_app.classifier.classifier import Classifier
@@ -157,6 +159,35 @@ def test_an_instance_of_which_a_later_frame_is_damaged_leaves_nothing(spotlight,
     assert len(damaged.result.problems) == 1
     assert damaged.result.frames == []
     assert not list((tmp_path / "out").rglob("*.dcm"))
+
+
+class Blinded(nn.Module):
+    """A network whose scores are no numbers where anything in a picture is bright."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        bright = images.amax((1, 2, 3)) > 0.9
+        scores: Tensor = self.network(images)
+        return scores * torch.where(bright, torch.inf, 1.0)[:, None]
+
+
+def test_a_still_with_which_the_network_fails_takes_no_other_with_it(spotlight, tmp_path):
+    blinded = replace(spotlight, network=Blinded(spotlight.network))
+    blinded = replace(blinded, card=replace(spotlight.card, target_layer="network.0"))
+    for name, light in (("a", 200), ("b", 240), ("c", 190)):
+        still = image(np.minimum(lit(LEFT), np.uint8(light)), StudyInstanceUID="1.2.3")
+        write(still, tmp_path / f"{name}.dcm")
+    uids = {path.stem: dcmread(path).SOPInstanceUID for path in tmp_path.glob("*.dcm")}
+    (tmp_path / "out").mkdir()
+    (study,), _ = read_studies([tmp_path])
+    result = analysis.analyze(study, blinded, tmp_path / "out")
+    (problem,) = result.problems
+    assert problem.origin.endswith("b.dcm")
+    assert {line.sop_instance_uid for line in result.frames} == {uids["a"], uids["c"]}
+    assert len(list((tmp_path / "out" / "heatmaps").iterdir())) == 2
 
 
 def test_the_capture_references_its_frame_and_inherits_patient_study_and_history(done):
