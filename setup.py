@@ -77,6 +77,7 @@ setup(
             "pytest>=8.0",
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",
+            "pyyaml>=6.0",
             "captum==0.8.0",  # the last that goes with numpy 1
             "grad-cam>=1.5.5",
             "ruff==0.17.6",

@@ -83,6 +83,8 @@ def peak(saliency: ArrayLike | Tensor, percentile: float = 100.0) -> float:
         ValueError: values that are not finite numbers.
     """
     values = _finite(saliency)
+    if percentile == 100:
+        return float(values.max(initial=0))
     positive = values[values > 0]
     return float(np.percentile(positive, percentile)) if positive.size else 0.0
 
@@ -160,10 +162,11 @@ def overlay(
         strip = slice(top, top + _STRIP)
         values = np.clip(_finite(given[strip]), 0, 1, dtype=np.float32)
         alpha = opacity * np.minimum(1, 2 * values)
+        mixed = image[strip].astype(np.float32)
         for channel, level in enumerate(_levels(values, colours)):
-            below = image[strip, :, channel]
+            below = mixed[..., channel]
             level -= below
             level *= alpha
-            level += below
-            blended[strip, :, channel] = np.rint(level, out=level)
+            below += level
+        blended[strip] = np.rint(mixed, out=mixed)
     return blended

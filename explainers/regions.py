@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import binary_fill_holes
 from skimage.measure import approximate_polygon, find_contours, label, regionprops
 
 from explainers.heatmap import finite
@@ -54,21 +53,27 @@ def regions(saliency: ArrayLike, threshold: float = THRESHOLD, minimum_area: flo
     peak = values.max(initial=0.0)
     if not peak > 0:
         return []
-    # A ring of zeros closes contours that leave the image.
-    padded = np.pad(values / peak, 1)
+    below = np.nextafter(threshold, 0)
+    # All that is in question, and what lies beside it. A ring of zeros closes contours that leave the image.
+    lines = (np.flatnonzero(values.max(axis=axis) / peak >= threshold) for axis in (1, 0))
+    around = tuple(slice(max(0, line[0] - 1), line[-1] + 2) for line in lines)
+    padded = np.pad(values[around] / peak, 1)
+    # A region is connected by edges, so what surrounds it by corners too. What does not hang together with the ring is
+    # a hole, and part of the region around it.
+    outside = label(padded < threshold, connectivity=2)
+    components = label(outside != outside[0, 0], connectivity=1)
     found = []
-    # A region is connected by edges, so what surrounds it by corners too.
-    components = label(binary_fill_holes(padded >= threshold, np.ones((3, 3))), connectivity=1)
     for component in regionprops(components):
         if component.area < minimum_area * values.size:
             continue
+        place = tuple(slice(part.start - 1, part.stop + 1) for part in component.slice)
         # Only this component stands above the threshold: one closed outline, or none around a pixel that barely
         # reaches it.
-        alone = np.minimum(padded, np.nextafter(threshold, 0))
-        inside = components == component.label
-        alone[inside] = np.maximum(padded[inside], threshold)
-        for outline in find_contours(alone, np.nextafter(threshold, 0)):
-            contour = _contour(outline, values.shape)
+        inside = components[place] == component.label
+        alone = np.where(inside, np.maximum(padded[place], threshold), np.minimum(padded[place], below))
+        for outline in find_contours(alone, below):
+            corner = [part.start + whole.start for part, whole in zip(place, around, strict=True)]
+            contour = _contour(outline + corner, values.shape)
             if len(contour) >= _TRIANGLE and np.ptp(contour, axis=0).all():
                 found.append(Region(contour, _box(contour), float(component.area)))
     return sorted(found, key=lambda region: -region.area)

@@ -1,4 +1,7 @@
-"""The main job, top to bottom: a study → predictions → maps → findings → DICOM objects."""
+"""The main job, top to bottom: a study → predictions → maps → findings → DICOM objects.
+
+Three threads share it: one reads images, one runs the network on them, some at a time, one makes the objects.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,22 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, dcmread
 
-from explainers import METHODS, Region, heatmap, regions
+from explainers import heatmap
+from monai_label_app.ahead import ahead
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.frames import Frame, UnreadableError, frames, in_one_line, require_size
+from monai_label_app.seeing import BATCH, Heatmap, Look, Seen, look
 from monai_label_app.study import Instance, Problem, Study
 from report.attributes import CONVERTER
 from report.examination import ExaminationReport
@@ -26,7 +32,6 @@ from report.examination_report import examination_report
 from report.fhir import fhir_bundle
 from report.findings import (
     GRAD_CAM,
-    GUIDED_GRAD_CAM,
     NO_VIDEO,
     Algorithm,
     Explanation,
@@ -35,14 +40,11 @@ from report.findings import (
 )
 from report.key_objects import key_objects
 from report.render import encapsulated_pdf, page, pdf
-from report.secondary_capture import GUIDED_HEATMAPS, HEATMAPS, LAYER_WALK, HeatmapSeries, heatmap_capture
+from report.secondary_capture import heatmap_capture
 from report.segmentation import segmentation
 from report.structured_report import findings_report
 from report.suggest import draft, examined, suggest
 
-BATCH = 8
-
-_KEYS = {GRAD_CAM: "grad-cam", GUIDED_GRAD_CAM: "guided-grad-cam"}
 _COLOURS = heatmap.colourise(np.linspace(0, 1, 256))
 
 
@@ -55,7 +57,7 @@ class Wanted:
         layer_walk: a series that shows the Grad-CAM of the last layer of each size, from the first to the last.
         caption: a strip under every heatmap says what it is.
         compression: of heatmaps, one of :data:`report.secondary_capture.COMPRESSIONS`.
-        three_dimensional: a Comprehensive 3D SR in the place of a Comprehensive SR.
+        comprehensive_3d: a Comprehensive 3D SR in the place of a Comprehensive SR.
         segmentation: the regions of every frame as a Segmentation too.
         key_images: a Key Object Selection of the surest image of each class, with its heatmap.
         report: a draft of the examination's report, as a Structured Report, as PDF and in FHIR.
@@ -65,42 +67,10 @@ class Wanted:
     layer_walk: bool = False
     caption: bool = True
     compression: str = "lossless"
-    three_dimensional: bool = False
+    comprehensive_3d: bool = False
     segmentation: bool = False
     key_images: bool = False
     report: bool = False
-
-
-@dataclass(frozen=True)
-class Heatmap:
-    """A map of the predicted class, (H, W) at source size, 0 to 1 of its own maximum, and its series."""
-
-    method: str
-    layer: str
-    saliency: NDArray[np.float32]
-    series: HeatmapSeries = HEATMAPS
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the network saw in one frame.
-
-    Attributes:
-        predicted: the class with the highest probability.
-        probabilities: class → probability, 0 to 1, summing to 1.
-        heatmaps: the first is the Grad-CAM of the card's target layer.
-        regions: of that map, the largest first; none where the map is zero.
-    """
-
-    predicted: str
-    probabilities: dict[str, float]
-    heatmaps: tuple[Heatmap, ...]
-    regions: list[Region]
-
-    @property
-    def saliency(self) -> NDArray[np.float32]:
-        """The map that the regions were cut from."""
-        return self.heatmaps[0].saliency
 
 
 @dataclass
@@ -141,6 +111,30 @@ class StudyResult:
             line.update({key: place(line[key]) for key in ("still", "clip", "clip_dicom", "timeline") if line.get(key)})
 
 
+@dataclass
+class _Image:
+    """An instance on its way through the analysis, and what came of it so far, which an error undoes."""
+
+    instance: Instance
+    header: Dataset = field(default_factory=Dataset)
+    still: list[Path] = field(default_factory=list)
+    looked: int = 0
+    written: list[Path] = field(default_factory=list)
+    lines: list[FrameResult] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    captures: list[Dataset] = field(default_factory=list)
+    error: Exception | None = None
+
+    @property
+    def problem(self) -> Problem:
+        """The error, for the user."""
+        assert self.error
+        origin, unreadable = self.instance.origin, isinstance(self.error, UnreadableError)
+        return Problem(
+            origin, str(self.error) if unreadable else f"{origin} cannot be reported: {in_one_line(self.error)}"
+        )
+
+
 def analyze(
     study: Study,
     classifier: Classifier,
@@ -162,84 +156,45 @@ def analyze(
         footage: what was seen in the study's videos, whose stills are among the images.
     """
     result = StudyResult(study.uid)
+    images = [_Image(instance) for instance in study.instances]
+    numbers = count(1)
+    with ThreadPoolExecutor(1, "objects") as objects, closing(ahead(_frames(images, folder), BATCH)) as pictures:
+        made: list[Future[None]] = []
+        try:
+            while batch := list(islice(pictures, BATCH)):
+                looked = list(_looked(batch, classifier, wanted))
+                _await(made, progress)
+                made = [
+                    objects.submit(_add, image, frame, one, classifier, next(numbers), wanted, folder)
+                    for image, frame, one in looked
+                ]
+            _await(made, progress)
+        finally:
+            objects.shutdown(cancel_futures=True)
     findings: list[Finding] = []
     sources: list[Dataset] = []
     captures: list[Dataset] = []
-    for instance in study.instances:
-        written: list[Path] = []
-        lines: list[FrameResult] = []
-        try:
-            dataset = instance.read()
-            if sources and dataset.get("PatientID") != sources[0].get("PatientID"):
-                raise UnreadableError(f"{instance.origin} has another Patient ID than the rest of its study")
-            still: list[Path] = []
-            if instance.converted:
-                dataset.InstanceCreatorUID = CONVERTER
-                still.append(write(dataset, folder / "stills", written))
-            found: list[Finding] = []
-            shown: list[Dataset] = []
-            for frame, seen in see(dataset, instance.origin, classifier, wanted=wanted):
-                number = len(result.frames) + len(lines) + 1
-                made = captures_of(dataset, frame, seen, classifier, number, wanted)
-                outputs = [*still, *(write(capture, folder / "heatmaps", written) for capture in made)]
-                new = findings_of(dataset, frame, seen, made)
-                if wanted.segmentation and seen.regions:
-                    regions_of = segmentation(new, dataset, algorithm_of(classifier), number)
-                    outputs.append(write(regions_of, folder / "segmentations", written))
-                lines.append(_frame_result(instance, dataset, frame, seen, outputs))
-                found += new
-                shown += [_header(capture) for capture in made]
-                progress(1)
-        except (ValueError, TypeError) as error:
+    for image in images:
+        progress(image.instance.frame_count - image.looked)  # those of an instance that is left out
+        if image.error:
             # A frame may be damaged after good ones: of such an instance nothing is kept.
-            for path in written:
+            for path in image.written:
                 path.unlink()
-            unreadable = isinstance(error, UnreadableError)
-            reason = str(error) if unreadable else f"{instance.origin} cannot be reported: {in_one_line(error)}"
-            result.problems.append(Problem(instance.origin, reason))
-        else:
-            result.frames += lines
-            result.objects += written
-            findings += found
-            captures += shown
-            sources.append(_header(dataset))
-        progress(instance.frame_count - len(lines))  # those of an instance that is left out
+            result.problems.append(image.problem)
+            continue
+        result.frames += image.lines
+        result.objects += image.written
+        findings += image.findings
+        captures += image.captures
+        sources.append(image.header)
     if findings:
         algorithm = algorithm_of(classifier)
-        document = findings_report(findings, sources, algorithm, captures, wanted.three_dimensional, footage)
+        document = findings_report(findings, sources, algorithm, captures, wanted.comprehensive_3d, footage)
         report = write(document, folder / "findings", result.objects)
         for line in result.frames:
             line.outputs.append(str(report))
         _propose(study, result, findings, [*sources, *captures], classifier, wanted, folder, footage)
     return result
-
-
-def see(
-    dataset: Dataset, origin: str, classifier: Classifier, only: int | None = None, wanted: Wanted = Wanted()
-) -> Iterator[tuple[Frame, Seen]]:
-    """Predict and explain every frame of an image, or ``only`` this one, a batch at a time.
-
-    Raises:
-        UnreadableError: its pixels cannot be used, or it is too small.
-    """
-    remaining, card = frames(dataset, origin, only), classifier.card
-    walked = classifier.stages if wanted.layer_walk else []
-    looks = [(GRAD_CAM, card.target_layer, HEATMAPS)]
-    looks += [(GUIDED_GRAD_CAM, card.target_layer, GUIDED_HEATMAPS)] if wanted.guided else []
-    looks += [(GRAD_CAM, layer, LAYER_WALK) for layer in walked]
-    while batch := list(islice(remaining, BATCH)):
-        layers = list(dict.fromkeys([card.target_layer, *walked]))
-        dissection, geometries = classifier.dissect([require_size(frame.pixels, origin) for frame in batch], layers)
-        top = dissection.probabilities.argmax(dim=1).tolist()
-        made = [METHODS[_KEYS[method]].look(dissection, layer, top).cpu().numpy() for method, layer, _ in looks]
-        for index, frame in enumerate(batch):
-            heatmaps = []
-            for (method, layer, series), maps in zip(looks, made, strict=True):
-                saliency = geometries[index].to_source(maps[index])
-                full = heatmap.peak(saliency, METHODS[_KEYS[method]].percentile)
-                heatmaps.append(Heatmap(method, layer, heatmap.normalise(saliency, full), series))
-            named = dict(zip(card.classes, dissection.probabilities[index].tolist(), strict=True))
-            yield frame, Seen(card.classes[top[index]], named, tuple(heatmaps), regions(heatmaps[0].saliency))
 
 
 def algorithm_of(classifier: Classifier) -> Algorithm:
@@ -291,6 +246,72 @@ def findings_of(source: Dataset, frame: Frame, seen: Seen, captures: Sequence[Da
         )
         for number, contour in enumerate(contours or [outline], start=1)
     ]
+
+
+def _frames(images: Sequence[_Image], folder: Path) -> Iterator[tuple[_Image, Frame]]:
+    """Every frame that can be looked at; where one cannot, its image gets the error."""
+    patient = None
+    for image in images:
+        origin = image.instance.origin
+        try:
+            dataset = image.instance.read()
+            if patient and [dataset.get("PatientID")] != patient:
+                raise UnreadableError(f"{origin} has another Patient ID than the rest of its study")
+            if image.instance.converted:
+                dataset.InstanceCreatorUID = CONVERTER
+                image.still = [write(dataset, folder / "stills", image.written)]
+            image.header = _header(dataset)
+            for frame in frames(dataset, origin):
+                require_size(frame.pixels, origin)
+                yield image, frame
+        except (ValueError, TypeError) as error:
+            image.error = error
+        else:
+            patient = patient or [dataset.get("PatientID")]
+
+
+def _looked(
+    batch: Sequence[tuple[_Image, Frame]], classifier: Classifier, wanted: Wanted
+) -> Iterator[tuple[_Image, Frame, Look]]:
+    """What the network puts out for frames; an image with which it fails gets the error."""
+    try:
+        looks = look([frame.pixels for _, frame in batch], classifier, wanted.guided, wanted.layer_walk)
+    except (ValueError, TypeError) as error:
+        if len(batch) > 1:  # not all of them need be to blame
+            for one in batch:
+                yield from _looked([one], classifier, wanted)
+        else:
+            batch[0][0].error = error
+    else:
+        yield from ((image, frame, look) for (image, frame), look in zip(batch, looks, strict=True))
+
+
+def _add(
+    image: _Image, frame: Frame, one: Look, classifier: Classifier, number: int, wanted: Wanted, folder: Path
+) -> None:
+    """Make and write the objects of a frame, ``number`` of its study; where that fails, its image gets the error."""
+    image.looked += 1
+    if image.error:
+        return
+    try:
+        header, seen = image.header, one.seen(classifier.card.classes)
+        made = captures_of(header, frame, seen, classifier, number, wanted)
+        outputs = [*image.still, *(write(capture, folder / "heatmaps", image.written) for capture in made)]
+        new = findings_of(header, frame, seen, made)
+        if wanted.segmentation and seen.regions:
+            regions_of = segmentation(new, header, algorithm_of(classifier), number)
+            outputs.append(write(regions_of, folder / "segmentations", image.written))
+        image.lines.append(_frame_result(image.instance, header, frame, seen, outputs))
+        image.findings += new
+        image.captures += map(_header, made)
+    except (ValueError, TypeError) as error:
+        image.error = error
+
+
+def _await(made: Sequence[Future[None]], progress: Callable[[int], None]) -> None:
+    for one in made:
+        one.result()
+        progress(1)
 
 
 def _propose(
@@ -346,9 +367,11 @@ def _explanation(one: Heatmap, seen: Seen) -> Explanation:
 
 
 def _header(dataset: Dataset) -> Dataset:
-    """Without pixels, so that a long study does not fill the memory."""
-    del dataset.PixelData
-    return dataset
+    """A dataset of its own without pixels, so that a long study does not fill the memory."""
+    header = Dataset()
+    header.update({element.tag: element for element in dataset if element.keyword != "PixelData"})
+    header.file_meta = dataset.file_meta
+    return header
 
 
 def summary(classifier: Classifier, results: list[StudyResult], problems: list[Problem]) -> str:

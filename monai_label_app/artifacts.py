@@ -10,8 +10,10 @@ from pathlib import Path
 from PIL import Image
 
 from monai_label_app.classifier.artifacts import Artifacts, clean, find_artifacts
+from monai_label_app.files import find_files
 from monai_label_app.folder import whole
-from monai_label_app.study import Problem, find_files, read_frame
+from monai_label_app.reading import read_frame
+from monai_label_app.study import Problem
 
 
 def examine(

@@ -34,6 +34,8 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Mount, Route
 
 from monai_label_app import web
+from monai_label_app.access.guard import Guard, Patience
+from monai_label_app.access.headers import SafeHeaders
 from monai_label_app.access.identity import Authentication, of, open_authentication
 from monai_label_app.access.login import Login
 from monai_label_app.access.openid import ROLES
@@ -42,22 +44,23 @@ from monai_label_app.access.trail import TRAIL, Trail
 from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.dicomweb import forward
 from monai_label_app.frames import UnreadableError
-from monai_label_app.guard import Guard, Patience
-from monai_label_app.headers import SafeHeaders
 from monai_label_app.jobs import Jobs
 from monai_label_app.library import PacsLibrary, beside, open_library
-from monai_label_app.observed.checks import Check, check_disk, check_kept, check_model, check_studies
-from monai_label_app.observed.health import Ready, live
+from monai_label_app.observed.checks import Check, check_database, check_disk, check_kept, check_model, check_studies
+from monai_label_app.observed.health import routes as observing
 from monai_label_app.observed.logs import LOG_VARIABLE, Requests, write_json
-from monai_label_app.observed.metrics import metrics
+from monai_label_app.observed.metrics import count_waiting
 from monai_label_app.pacs import PacsError
 from monai_label_app.refusals import Refusals
 from monai_label_app.server import INSECURE_VARIABLE, OHIF_VARIABLE, REPORTS_VARIABLE
 from monai_label_app.uploads import Uploads
 from monai_label_app.video.player import Player
-from monai_label_app.viewers.ohif import Viewer, mended
+from monai_label_app.viewers.ohif import Viewer, mended, version
 from monai_label_app.web.events import job_events
 from monai_label_app.web.playing import rendered, thumbnail
+
+_THREADS = 64
+"""Requests of the page that are answered at a time: while many wait for the network, a picture need not."""
 
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".wasm": "application/wasm"}
 
@@ -77,8 +80,8 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
     viewer = Viewer(ohif)
     pacs = isinstance(library, PacsLibrary)
     classifier = partial(open_classifier, model)
-    uploads, jobs, player = Uploads(library), Jobs(library, classifier), Player(library)
     datastore, reports = (lambda: app_instance().datastore()), os.environ.get(REPORTS_VARIABLE)
+    uploads, jobs, player = Uploads(library), Jobs(library, classifier, reports), Player(library)
     page = web.create_app(library, classifier, viewer, pacs, uploads, jobs, datastore, reports, player)
 
     async def configuration(request: Request) -> Response:
@@ -87,8 +90,12 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
     async def ohif_file(request: Request) -> Response:
         path = viewer.file(request.url.path.removeprefix(viewer.base))
         text, kind = mended(path), _MEDIA_TYPES.get(path.suffix)
-        response = FileResponse(path, media_type=kind) if text is None else Response(text, media_type=kind)
+        etag, response = f'"{version(path)}"', Response(status_code=304)
+        if request.headers.get("if-none-match") != etag:
+            response = FileResponse(path, media_type=kind) if text is None else Response(text, media_type=kind)
         response.headers["Content-Security-Policy"] = viewer.policy(path)
+        # A browser asks whether its copy still holds: what is mended in a file does not change its name.
+        response.headers["ETag"], response.headers["Cache-Control"] = etag, "no-cache"
         return response
 
     async def video(request: Request) -> Response:
@@ -126,11 +133,10 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
         "disk": partial(check_disk, studies),
         "audit_trail": trail.check,
     }
-    routes += [
-        Route("/health/live", live),
-        Route("/health/ready", Ready(checks).answer),
-        Route("/metrics", metrics(lambda: jobs.waiting)),
-    ]
+    if reports:
+        checks["database"] = partial(check_database, jobs.unended)
+    count_waiting(lambda: jobs.waiting)
+    routes += observing(checks)
     if viewer.base != "/":
         routes.append(Route("/", _home))
     if pacs:
@@ -140,7 +146,7 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
     routes.append(Route("/endolens/instances/{uid}.mp4", video))
     routes.append(Route("/endolens/instances/{uid}.jpg", frame_of_video))
     routes.append(Route(f"/endolens{web.api.PREFIX}/jobs/{{key}}/events", partial(job_events, jobs)))
-    pages = Patience(WSGIMiddleware(page))  # type: ignore[arg-type]  # a2wsgi has types of its own
+    pages = Patience(WSGIMiddleware(page, workers=_THREADS))  # type: ignore[arg-type]  # a2wsgi has types of its own
     routes.append(Mount("/endolens", pages))
     routes += [Route(path, ohif_file) for path in viewer.paths()]
     insecure = bool(os.environ.get(INSECURE_VARIABLE))
@@ -165,6 +171,7 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        jobs.open()
         async with monailabel.app.lifespan(app):
             yield
         # Here, for a server that is told to end by SIGTERM runs nothing after it.
@@ -176,7 +183,7 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
     app = Starlette(
         routes=all_routes, middleware=[Middleware(Requests), Middleware(SafeHeaders), cors, guard], lifespan=lifespan
     )
-    app.state.authentication = authentication
+    app.state.authentication, app.state.checks = authentication, checks
     return app
 
 

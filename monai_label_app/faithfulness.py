@@ -27,10 +27,12 @@ from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.classifier.data import find_dataset
 from monai_label_app.console import Progress, silent
 from monai_label_app.explain import TOP
+from monai_label_app.files import find_files
 from monai_label_app.folder import whole
 from monai_label_app.masks import find_masks, read_mask
 from monai_label_app.pictures import write_plot
-from monai_label_app.study import Problem, find_files, read_frame
+from monai_label_app.reading import read_frame
+from monai_label_app.study import Problem
 
 CENTRE, RANDOM = "centre", "random"
 """Baselines: a bell at the middle of the image, where a lesion often is, and noise of the map's own resolution."""

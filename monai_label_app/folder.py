@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
 from pydicom import Dataset
 
 if TYPE_CHECKING:  # torch comes with it
@@ -50,11 +51,11 @@ def alone(folder: Path) -> Iterator[None]:
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another process works already on the folder {folder}") from None
+    try:
+        held = FileLock(folder / "lock").acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"another process works already on the folder {folder}") from None
+    with held:
         yield
 
 
@@ -76,6 +77,21 @@ def staging(out: Path) -> Iterator[Path]:
     finally:
         if not existed and not any(out.iterdir()):
             out.rmdir()
+
+
+@contextmanager
+def temporary() -> Iterator[Path]:
+    """A folder to work in on the system's temporary disk (``TMPDIR``); it goes as that of :func:`staging` does.
+
+    Raises:
+        OSError: it cannot be made, or another user has taken its place.
+    """
+    root = Path(tempfile.gettempdir(), f"endolens-{os.getuid()}")
+    root.mkdir(mode=0o700, exist_ok=True)
+    if root.lstat().st_uid != os.getuid():
+        raise PermissionError(f"{root} belongs to another user")
+    with staging(root) as folder:
+        yield folder
 
 
 def sweep(out: Path) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from monai_label_app.files import as_file, read_dicom
 from monai_label_app.folder import whole
 from monai_label_app.frames import UnreadableError, frames, in_one_line, require_size
 from monai_label_app.library import Library, PacsLibrary
 from monai_label_app.pacs import MODALITY
 from monai_label_app.pictures import read_picture
-from monai_label_app.study import Instance, as_file, convert_pictures, read_dicom
+from monai_label_app.reading import convert_pictures
+from monai_label_app.study import Instance
 from monai_label_app.video.decode import VIDEO_SUFFIXES
 from monai_label_app.video.dicom_video import open_dicom
 from monai_label_app.video.recording import as_dicom, fingerprint, require_storable
@@ -71,8 +75,12 @@ class Outcome:
     reason: str = ""
 
 
+_DEFERRED = 1024 * 1024
+"""Bytes of a value above which it is passed over, not read."""
+
+
 def look(path: Path, name: str) -> Received:
-    """See what a file is, by its content. A DICOM file is written anew, as it will be stored.
+    """See what a file is, by its content. A DICOM image is written anew, as it will be stored.
 
     Args:
         path: where it lies.
@@ -103,22 +111,36 @@ def _look_at_dicom(path: Path, name: str) -> Received:
         raise UnreadableError(f"{name} is damaged DICOM: {in_one_line(error)}") from None
     if syntax == DeflatedExplicitVRLittleEndian:  # a small file can become one of any size
         raise UnreadableError(f"{name} is deflated as a whole, and such files are not taken")
-    dataset = read_dicom(path)
-    instance = Instance(name, dataset, lambda: dataset)
+    header = read_dicom(path, pixels=False)
+    instance = Instance(name, header, partial(read_dicom, path))
     if instance.is_video and instance.streamed:
-        open_dicom(name, dataset, dataset, streamed=True)
-    elif reason := instance.refusal:
+        _require_whole_stream(path, name, header)
+        return Received(name, path)
+    if reason := instance.refusal:
         raise UnreadableError(f"{name} {reason}")
-    else:
-        require_size(next(frames(dataset, name, only=1)).pixels, name)
+    dataset = instance.read()
+    require_size(next(frames(dataset, name, only=1)).pixels, name)
+    with _damage_told(name), whole(path) as partly:
+        dataset.save_as(partly, enforce_file_format=True)
+    return Received(name, path)
+
+
+def _require_whole_stream(path: Path, name: str, header: Dataset) -> None:
+    """Look at a video where it lies, for it may be longer than the memory is large; it is kept as it came."""
+    open_dicom(name, header, path, streamed=True)
+    with _damage_told(name):
+        header.save_as(io.BytesIO(), enforce_file_format=True)
+        dcmread(path, defer_size=_DEFERRED)
+
+
+@contextmanager
+def _damage_told(name: str) -> Iterator[None]:
     try:
-        with whole(path) as partly:
-            dataset.save_as(partly, enforce_file_format=True)
+        yield
     except OSError:
         raise
     except Exception as error:
         raise UnreadableError(f"{name} is damaged DICOM: {in_one_line(error)}") from None
-    return Received(name, path)
 
 
 def store(files: Iterable[Received], examination: Examination, library: Library) -> list[Outcome]:

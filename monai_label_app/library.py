@@ -14,9 +14,11 @@ from typing import Protocol, TypeVar
 
 from pydicom import Dataset
 
+from monai_label_app.files import list_folder, read_header
 from monai_label_app.folder import add_objects
 from monai_label_app.pacs import Pacs
-from monai_label_app.study import Instance, Problem, Study, group, list_folder, read_header, read_instances
+from monai_label_app.reading import read_instances
+from monai_label_app.study import Instance, Problem, Study, group
 
 Found = TypeVar("Found")
 

@@ -20,14 +20,15 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.activelearning.random import Random
 from pydicom import Dataset
 
-from monai_label_app.analysis import Seen, captures_of, see
+from monai_label_app.analysis import captures_of
 from monai_label_app.classifier.classifier import Classifier, open_classifier
 from monai_label_app.classifier.registry import Registry
 from monai_label_app.datastore import open_datastore
+from monai_label_app.files import read_dicom
 from monai_label_app.frames import Frame
 from monai_label_app.library import open_library
+from monai_label_app.seeing import Seen, see
 from monai_label_app.strategies import Diversity, Uncertainty
-from monai_label_app.study import read_dicom
 from monai_label_app.trainer import Learn
 
 

@@ -19,7 +19,8 @@ from pydicom.uid import UID
 from python_multipart.multipart import MultipartParser, parse_options_header
 from requests.auth import HTTPBasicAuth
 
-from monai_label_app.study import Instance, Study, as_file, make_study
+from monai_label_app.files import as_file
+from monai_label_app.study import Instance, Study, make_study
 
 if TYPE_CHECKING:  # torch comes with it
     from monai_label_app.analysis import StudyResult

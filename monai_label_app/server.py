@@ -1,29 +1,45 @@
-"""Start the server: checks first, so that a mistake is one sentence and not a traceback."""
+"""Start the servers: checks first, so that a mistake is one sentence and not a traceback."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import click
 
-from monai_label_app.access.identity import TOKEN_VARIABLE, Authentication, open_authentication
-from monai_label_app.endpoint import Endpoint
+from monai_label_app.access.endpoint import Endpoint
+from monai_label_app.access.identity import (
+    SESSION_KEY_VARIABLE,
+    TOKEN_VARIABLE,
+    Authentication,
+    open_authentication,
+    read_token,
+)
 from monai_label_app.library import Library, is_address, open_library
 from monai_label_app.observed.logs import LOG_VARIABLE
 from monai_label_app.viewers.ohif import Viewer
 from report.drafts import Drafts
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.types import ASGIApp
+
+    from monai_label_app.listening.service import Settings
+    from monai_label_app.observed.checks import Check
 
 GRACE_SECONDS = 3
 """How long who still listens or sends is waited for when the server ends."""
+
+IDLE_SECONDS = 75
+"""How long a connection is kept for the next request; closed too soon, a browser's request on it is lost in a rush."""
 
 INSECURE_VARIABLE = "ENDOLENS_INSECURE"
 """Environment variable: set where other machines may come though nothing asks them who they are."""
@@ -42,6 +58,7 @@ def run(
     ohif: Path | None,
     dataset: Path | None = None,
     log: str = "text",
+    node: Settings | None = None,
 ) -> None:
     """Serve until interrupted.
 
@@ -52,10 +69,12 @@ def run(
         ohif: a built OHIF, or None for the bundled one.
         dataset: labelled pictures that are learned again with the doctors' corrections.
         log: ``text`` or ``json``.
+        node: a DICOM node that works beside it, or None.
 
     Raises:
         ValueError: studies, model or OHIF are not what they should be, the database of reports cannot be opened, the
             endpoint cannot be listened on.
+        ValueError, PacsError, OSError: as :func:`monai_label_app.listening.service.running`.
     """
     pacs = is_address(studies)
     studies = studies if pacs else str(Path(studies).resolve())
@@ -76,8 +95,7 @@ def run(
     if ohif:
         os.environ[OHIF_VARIABLE] = str(ohif)
     os.environ[LOG_VARIABLE] = log
-    if endpoint.insecure:
-        os.environ[INSECURE_VARIABLE] = "1"
+    os.environ[INSECURE_VARIABLE] = "1" if endpoint.insecure else ""
     authentication = _authentication(endpoint)
     listener = endpoint.open(authentication.required)
 
@@ -90,8 +108,75 @@ def run(
     click.echo(f"Model: {card.name}{', ' + card.notice if card.notice else ''}")
     click.echo(f"OHIF:     {endpoint.url}{viewer.base if pacs else _first_study(library, viewer)}")
     click.echo(f"EndoLens: {endpoint.url}/endolens/")
-    _say_how_to_log_in(endpoint, app.state.authentication, "/endolens/")
-    _run(app, endpoint, listener)
+    if log != "json":  # then it is no person who reads it, and it may be kept for long
+        _say_how_to_log_in(endpoint, app.state.authentication, "/endolens/")
+    with _beside(node) as checks:
+        app.state.checks.update(checks)
+        _run(app, endpoint, listener)
+
+
+@contextmanager
+def _beside(node: Settings | None) -> Iterator[Mapping[str, Callable[[], Check]]]:
+    """A node beside a server, which ends with it; what is to be looked at of it."""
+    if node is None:
+        yield {}
+        return
+    from monai_label_app.listening import service
+
+    with service.running(node, lambda: signal.raise_signal(signal.SIGTERM)) as checks:
+        yield checks
+
+
+def listen(node: Settings, observed: Endpoint | None) -> None:
+    """Be a DICOM node until interrupted.
+
+    Args:
+        node: what it does.
+        observed: where it answers ``/health`` and ``/metrics``, or None.
+
+    Raises:
+        ValueError, PacsError, OSError: as :func:`monai_label_app.listening.service.running`, or the endpoint cannot be
+            listened on.
+    """
+    from monai_label_app.listening import service
+
+    token_file = observed and observed.token_file
+    authentication = Authentication(read_token(token_file) if token_file else None)
+    listener = observed.open(authentication.required) if observed else None
+    stop = threading.Event()
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda *_: stop.set())
+    with ExitStack() as stack:
+        checks = stack.enter_context(service.running(node, stop.set))
+        if observed and listener:
+            stack.enter_context(_observing(checks, authentication, observed, listener))
+        stop.wait()
+
+
+@contextmanager
+def _observing(
+    checks: Mapping[str, Callable[[], Check]],
+    authentication: Authentication,
+    endpoint: Endpoint,
+    listener: socket.socket,
+) -> Iterator[None]:
+    """Answer ``/health`` and ``/metrics`` in a thread of its own."""
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+
+    from monai_label_app.access.guard import Guard
+    from monai_label_app.access.roles import Roles
+    from monai_label_app.observed.health import routes
+
+    guard = Middleware(Guard, authentication=authentication, roles=Roles(), insecure=endpoint.insecure)
+    server = _server(Starlette(routes=routes(checks), middleware=[guard]), endpoint)
+    thread = threading.Thread(target=server.run, args=[[listener]])
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def watch(source: str, endpoint: Endpoint, model: str | None, folder: Path | None) -> None:
@@ -126,25 +211,31 @@ def watch(source: str, endpoint: Endpoint, model: str | None, folder: Path | Non
 
 def _run(app: ASGIApp, endpoint: Endpoint, listener: socket.socket) -> None:
     """Serve until interrupted."""
+    with suppress(KeyboardInterrupt):  # the usual way to end it, which uvicorn passes on after a clean stop
+        _server(app, endpoint).run(sockets=[listener])
+
+
+def _server(app: ASGIApp, endpoint: Endpoint) -> uvicorn.Server:
     import uvicorn
 
-    with suppress(KeyboardInterrupt):  # the usual way to end it, which uvicorn passes on after a clean stop
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            server_header=False,
-            ssl_certfile=endpoint.tls_certificate,
-            ssl_keyfile=endpoint.tls_key,
-            # As JSON, its lines go the way of all others.
-            log_config=None if os.environ.get(LOG_VARIABLE) == "json" else uvicorn.config.LOGGING_CONFIG,
-        )
-        uvicorn.Server(config).run(sockets=[listener])
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        server_header=False,
+        ssl_certfile=endpoint.tls_certificate,
+        ssl_keyfile=endpoint.tls_key,
+        # As JSON, its lines go the way of all others.
+        log_config=None if os.environ.get(LOG_VARIABLE) == "json" else uvicorn.config.LOGGING_CONFIG,
+    )
+    return uvicorn.Server(config)
 
 
 def _authentication(endpoint: Endpoint) -> Authentication:
     if endpoint.token_file:
         os.environ[TOKEN_VARIABLE] = str(endpoint.token_file)
+    if endpoint.session_key:
+        os.environ[SESSION_KEY_VARIABLE] = str(endpoint.session_key)
     return open_authentication()
 
 

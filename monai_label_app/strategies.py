@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.stats import entropy
 
 from monai_label_app.classifier.classifier import Classifier, open_classifier
+from monai_label_app.files import read_dicom
 from monai_label_app.frames import frames
-from monai_label_app.study import read_dicom
 
 NEW_LOOKS = 50
 """Images at most that are looked at for the first time when a strategy is asked; drawn at random, seeded."""

@@ -9,14 +9,15 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from monai_label_app import intake
+from monai_label_app.folder import temporary
 from monai_label_app.intake import Outcome, Received
 from monai_label_app.library import Library
 from report.endoscopic_image import Examination
@@ -83,7 +84,8 @@ class Uploads:
         self._lock, self._looking = threading.Lock(), threading.Lock()
         self._slots = threading.BoundedSemaphore(AT_ONCE)
         self._uploads: dict[str, _Upload] = {}
-        self._root = tempfile.TemporaryDirectory(prefix="endolens-uploads-")
+        self._ending = ExitStack()
+        self._root = self._ending.enter_context(temporary())
 
     def begin(self) -> str:
         """Open an upload; returns its key. BusyError if too many are open."""
@@ -94,7 +96,7 @@ class Uploads:
             if len(self._uploads) >= MOST_UPLOADS:
                 raise BusyError(f"{MOST_UPLOADS} uploads are open already; one of them must end first")
             key = secrets.token_hex(16)
-            folder = Path(self._root.name, key)
+            folder = self._root / key
             folder.mkdir()
             self._uploads[key] = _Upload(folder, time.monotonic())
         return key
@@ -172,7 +174,7 @@ class Uploads:
 
     def close(self) -> None:
         """End all uploads, when the server ends."""
-        self._root.cleanup()
+        self._ending.close()
 
     def _find(self, key: str) -> _Upload:
         if key not in self._uploads:
@@ -186,7 +188,7 @@ class Uploads:
         if size > self.limit:
             raise TooLargeError(f"{name} has {_megabytes(size)}, and a file may have {_megabytes(self.limit)}")
         # Once as it comes, and once more as it is stored.
-        if shutil.disk_usage(self._root.name).free < 2 * size + RESERVE:
+        if shutil.disk_usage(self._root).free < 2 * size + RESERVE:
             raise NoRoomError(f"the server's disk has no room for {name}, {_megabytes(size)}")
 
     def _write(self, stream: Stream, path: Path, name: str) -> None:

@@ -28,7 +28,7 @@ from pydicom.uid import (
     JPEGExtended12Bit,
     JPEGLSNearLossless,
 )
-from pydicom.valuerep import DA, DT, TM
+from pydicom.valuerep import DA, DT, TM, VR
 
 from report.choices import role
 from report.examination import Signature
@@ -212,7 +212,20 @@ def filled(document: Dataset, content: Dataset) -> Dataset:
     made.update(document)
     made.update(content)
     made.file_meta = document.file_meta
+    _settle(made)
     return made
+
+
+def _settle(made: Dataset) -> None:
+    """Say of every item that it is as it will be written, for no attribute of a document has a VR that is in doubt.
+
+    pydicom would look for such ones in every item and all below it, again at each level.
+    """
+    made.set_original_encoding(False, True, made._character_set)
+    for element in made:
+        if element.VR == VR.SQ:
+            for item in element.value:
+                _settle(item)
 
 
 def dated(made: Dataset, signature: Signature) -> None:

@@ -96,7 +96,8 @@ def findings_report(
     made_of = (first.StudyInstanceUID, algorithm.name, algorithm.version, *maps, *headers, *shown)
     made_of = (*made_of, "3D") if three_dimensional else made_of
     made_of = (*made_of, *map(str, footage.segments))
-    asked = cache(partial(_asked, algorithm))
+    asked, measured = cache(partial(_asked, algorithm)), cache(_measured)
+    seen_in = {uid: _visual_explanation(capture) for uid, capture in shown.items()}
     content = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=device_observer(algorithm)),
         procedure_reported=_procedure(first),
@@ -106,7 +107,8 @@ def findings_report(
                 headers[finding.sop_instance_uid],
                 algorithm,
                 asked(finding.explanation.method, finding.explanation.layer, finding.explanation.label),
-                [shown[uid] for uid in finding.captures],
+                measured(finding.explanation.probability),
+                [seen_in[uid] for uid in finding.captures],
             )
             for finding in findings
         ],
@@ -196,7 +198,8 @@ def _group(
     source: Dataset,
     algorithm: Algorithm,
     asked: AlgorithmIdentification,
-    captures: Sequence[Dataset],
+    probability: Measurement,
+    reasons: Sequence[ImageContentItem],
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     explanation = finding.explanation
     meaning = term(explanation.label)
@@ -214,11 +217,15 @@ def _group(
         ),
         finding_type=meaning.finding,
         finding_sites=[FindingSite(meaning.site)] if meaning.site else None,
-        measurements=[Measurement(codes.DCM.Probability, value=round(100 * explanation.probability, 2), unit=PERCENT)],
+        measurements=[probability],
         algorithm_id=asked,
     )
-    group[0].ContentSequence.extend(_visual_explanation(capture) for capture in captures)
+    group[0].ContentSequence.extend(reasons)
     return group
+
+
+def _measured(probability: float) -> Measurement:
+    return Measurement(codes.DCM.Probability, value=round(100 * probability, 2), unit=PERCENT)
 
 
 def _visual_explanation(capture: Dataset) -> ImageContentItem:

@@ -134,6 +134,33 @@ def draft(
     return replace(about, observations=tuple(observations), ai_involvement=said)
 
 
+def taken_up(proposed: ExaminationReport, versions: Sequence[ExaminationReport]) -> ExaminationReport:
+    """A report with what is proposed now and was in none of its versions: what was once taken out stays out.
+
+    Args:
+        proposed: by :func:`draft`.
+        versions: of the report, the one that counts last.
+    """
+    first, report = versions[0], versions[-1]
+    labels = {one.label for version in versions for one in version.observations}
+    shown = {_place(one) for version in versions for one in version.evidence}
+    new = {one.label: one for one in proposed.observations}
+    observations = [
+        replace(one, evidence=(*one.evidence, *(image for image in more.evidence if _place(image) not in shown)))
+        if (more := new.get(one.label))
+        else one
+        for one in report.observations
+    ]
+    observations += [one for one in proposed.observations if one.label not in labels]
+    untouched = report.ai_involvement == first.ai_involvement
+    said = proposed.ai_involvement if untouched and observations != list(report.observations) else report.ai_involvement
+    return replace(report, observations=tuple(observations), ai_involvement=said)
+
+
+def _place(image: Evidence) -> tuple[str, int]:
+    return image.sop_instance_uid, image.frame_number
+
+
 def _landmarks(footage: Footage, language: Language) -> str:
     if not footage.landmarks:
         return ""

@@ -72,7 +72,7 @@ _TABLE = (
     _Rule("POST", f"{_API}/studies/{_UID}/analysis", Role.ANALYSING, ANALYSED),
     _Rule("DELETE", f"{_API}/jobs/{_UID}", Role.ANALYSING, CHANGED),
     _Rule("GET", rf"{_REPORT}\.(pdf|dcm)", Role.READING, EXPORTED),
-    _Rule("GET", rf"{_REPORT}(/versions|\.html|/pictures/.+)?", Role.READING, SAW),
+    _Rule("GET", rf"{_REPORT}(/versions|/proposals|\.html|/pictures/.+)?", Role.READING, SAW),
     _Rule("POST PUT", f"{_REPORT}(/evidence|/addendum)?", Role.ANALYSING, CHANGED),
     _Rule("POST", f"{_REPORT}/signature", Role.SIGNING, SIGNED),
     # MONAI Label's routes, by the roles that it gives them itself.

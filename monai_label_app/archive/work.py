@@ -13,7 +13,7 @@ from monai_label_app.folder import staging
 from monai_label_app.frames import in_one_line
 from monai_label_app.library import beside
 from monai_label_app.pacs import Pacs, PacsError, UnreachableError
-from monai_label_app.study import with_videos
+from monai_label_app.reading import with_videos
 from monai_label_app.video import footage
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, *[30.0] * 19)

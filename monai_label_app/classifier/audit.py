@@ -21,7 +21,8 @@ from monai_label_app.classifier.counterfactual import DRAWN_BOX, cover, cut, pla
 from monai_label_app.classifier.data import Example, read_examples
 from monai_label_app.classifier.evaluation import refuse_strange
 from monai_label_app.console import Progress, silent
-from monai_label_app.study import Problem, read_frame
+from monai_label_app.reading import read_frame
+from monai_label_app.study import Problem
 
 ELSEWHERE = "elsewhere"
 """Where a frame has no artifact."""

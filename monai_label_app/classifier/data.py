@@ -24,7 +24,8 @@ from monai_label_app.console import Progress, silent
 from monai_label_app.folder import whole
 from monai_label_app.frames import in_one_line
 from monai_label_app.pictures import PICTURE_SUFFIXES
-from monai_label_app.study import Problem, read_frame
+from monai_label_app.reading import read_frame
+from monai_label_app.study import Problem
 
 POLYPS = "polyps"
 """The class of the pictures of another source; see :class:`Dataset`."""

@@ -52,7 +52,7 @@ def explain(
     from monai_label_app import folder
     from monai_label_app.classifier.classifier import open_classifier
     from monai_label_app.explain import TOP, Picture, deliver, earlier, look, write
-    from monai_label_app.study import read_frame
+    from monai_label_app.reading import read_frame
 
     with explained(out):
         # What is wrong fails now, not after the work.

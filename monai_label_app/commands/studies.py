@@ -15,6 +15,8 @@ from monai_label_app.commands.options import (
     endpoint,
     endpoint_options,
     model_option,
+    node_options,
+    node_settings,
     result_folder,
     result_options,
     weights_option,
@@ -109,7 +111,7 @@ def analyze(
     from monai_label_app import analysis, folder
     from monai_label_app.classifier.classifier import open_classifier
     from monai_label_app.pacs import Pacs
-    from monai_label_app.study import read_studies, with_videos
+    from monai_label_app.reading import read_studies, with_videos
     from monai_label_app.video import footage
 
     choice = analysis.Wanted(**wanted)
@@ -208,7 +210,8 @@ def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
       endolens dicomize stills/ --out study --patient-id 4711 --patient-name "Doe^Jane"
     """
     from monai_label_app import folder
-    from monai_label_app.study import convert_pictures, find_files
+    from monai_label_app.files import find_files
+    from monai_label_app.reading import convert_pictures
 
     examination = _examination(attributes)
     with explained(out):
@@ -232,16 +235,24 @@ def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
 @click.option("--studies", required=True, metavar="DIR|URL", help="A folder of DICOM and pictures, or a DICOMweb URL.")
 @endpoint_options(8000)
 @click.option("--ohif", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+              envvar="ENDOLENS_OHIF", show_envvar=True,
               help="A built OHIF to serve in place of the bundled one.")  # fmt: skip
 @click.option("--dataset", type=click.Path(path_type=Path, exists=True), metavar="DIR|CSV",
               help="Labelled pictures, learned again with the doctors' labels: nothing is forgotten.")  # fmt: skip
 @click.option("--log", type=click.Choice(["text", "json"]), default="text", show_default=True,
               envvar="ENDOLENS_LOG", show_envvar=True, help="How to log; as JSON, also a line a request.")  # fmt: skip
 @model_option
-def serve(studies: str, ohif: Path | None, dataset: Path | None, log: str, model: str | None, **where: Any) -> None:
+@click.option("--listen", is_flag=True, help="Be a DICOM node too, as `endolens listen`; the options below say which.")
+@node_options("dicom-")
+@result_options
+@weights_option
+def serve(
+    studies: str, ohif: Path | None, dataset: Path | None, log: str, model: str | None, listen: bool, **given: Any
+) -> None:
     """Serve studies: MONAI Label's API, OHIF and the EndoLens page, in one process.
 
-    With a folder of versions as --model, the server also trains on the labels that doctors save.
+    With a folder of versions as --model, the server also trains on the labels that doctors save. With --listen it is
+    a DICOM node too, which analyses every study that comes in and sends the results on.
 
     \b
     Example:
@@ -249,11 +260,15 @@ def serve(studies: str, ohif: Path | None, dataset: Path | None, log: str, model
       endolens serve --studies results --model endolens-models --dataset kvasir-dataset-v2
       endolens serve --studies http://localhost:8042/dicom-web --port 8001
       endolens serve --studies results --host 0.0.0.0 --token-file token --tls-certificate cert.pem --tls-key key.pem
+      endolens serve --studies http://localhost:8042/dicom-web --listen --send http://localhost:8042/dicom-web
     """
     from monai_label_app import server
 
+    where = endpoint(given)
+    if given["send"] and not listen:
+        raise click.UsageError("--send says where a node sends results; give --listen too")
     with explained(Path(studies)):
-        server.run(studies, endpoint(where), model, ohif, dataset, log)
+        server.run(studies, where, model, ohif, dataset, log, node_settings(given, model, "dicom-") if listen else None)
 
 
 @click.command()

@@ -1,6 +1,6 @@
 """``endolens listen``: a DICOM node that analyses what it is sent, and sends on what it found.
 
-node.py          objects come in by C-STORE,
+node.py          objects come in by C-STORE, over TLS where security.py says so,
 poller.py        or are fetched by DICOMweb;
 receiving.py     each is looked at, and on disk before it is acknowledged
 store.py         the state folder and its database (tables.py): what is there, and what is to be done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,9 +12,12 @@ from pydicom import Dataset, dcmread
 from pynetdicom import AE
 
 from monai_label_app.library import is_address
+from monai_label_app.listening.security import Security
 from monai_label_app.pacs import TIMEOUT, Pacs, PacsError
 
-_ENTITY = re.compile(r"(?P<title>[^@\\\s][^@\\]{0,15})@(?P<host>[\w.:-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
+_ENTITY = re.compile(
+    r"(?P<tls>dicom-tls://)?(?P<title>[^@\\\s][^@\\]{0,15})@(?P<host>[\w.:-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})"
+)
 _STORED = (0x0000, 0xB000, 0xB006, 0xB007)
 """Status of a C-STORE that says that the object is there, with or without a warning (PS3.4 table B.2-1)."""
 
@@ -33,22 +37,24 @@ class Destination(Protocol):
         """
 
 
-def open_destination(address: str, title: str) -> Destination:
+def open_destination(address: str, title: str, security: Security) -> Destination:
     """The destination of an address.
 
     Args:
-        address: ``http://…`` or ``https://…`` of a DICOMweb service, or ``AET@host:port``.
+        address: ``http://…`` or ``https://…`` of a DICOMweb service, ``AET@host:port``, or ``dicom-tls://AET@host:port``.
         title: AE title that calls.
+        security: for the last.
 
     Raises:
-        ValueError, PacsError: it is no address.
+        ValueError, PacsError: it is no address, or the files of the security cannot be used.
     """
     if is_address(address):
         return DicomWeb(Pacs(address))
     parts = _ENTITY.fullmatch(address)
     if parts is None or not 0 < int(parts["port"]) < 65536:
         raise ValueError(f"{address} is neither a DICOMweb address (http://…) nor of the form AET@host:port")
-    return Entity(address, parts["title"], parts["host"].strip("[]"), int(parts["port"]), title)
+    context = security.calling() if parts["tls"] else None
+    return Entity(address, parts["title"], parts["host"].strip("[]"), int(parts["port"]), title, context)
 
 
 class DicomWeb:
@@ -69,11 +75,13 @@ class DicomWeb:
 
 
 class Entity:
-    """An application entity by C-STORE."""
+    """An application entity by C-STORE, over TLS if there is a context for it."""
 
-    def __init__(self, address: str, title: str, host: str, port: int, calling: str) -> None:
+    def __init__(
+        self, address: str, title: str, host: str, port: int, calling: str, context: ssl.SSLContext | None
+    ) -> None:
         self._address, self._title, self._host, self._port = address, title, host, port
-        self._calling = calling
+        self._calling, self._tls = calling, (context, host) if context else None
 
     def send(self, files: Sequence[Path], sent: Callable[[Path], None]) -> None:
         """As :meth:`Destination.send`."""
@@ -85,7 +93,7 @@ class Entity:
             entity.add_requested_context(*kind)
         if not kinds:
             return
-        association = entity.associate(self._host, self._port, ae_title=self._title)
+        association = entity.associate(self._host, self._port, ae_title=self._title, tls_args=self._tls)
         if not association.is_established:
             raise PacsError(
                 f"{self._address} {'refuses to be called' if association.is_rejected else 'does not answer'}"

@@ -8,14 +8,15 @@ from collections.abc import Callable, Sequence
 
 from pydicom import Dataset
 from pydicom.uid import AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
-from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom import AE, AllStoragePresentationContexts, _config, dimse_messages, evt
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.events import Event
+from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.fsm import InvalidEventError
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from monai_label_app.frames import UnreadableError, in_one_line
-from monai_label_app.listening.receiving import NoRoomError, Receiver
+from monai_label_app.listening.receiving import Arriving, NoRoomError, Receiver
+from monai_label_app.listening.security import Security, shake_hands
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND, PROCESSING_FAILURE = 0x0000, 0xA700, 0xC000, 0x0110
 """Status of a C-STORE (PS3.4 table B.2-1, PS3.7 annex C)."""
@@ -42,7 +43,13 @@ _log = logging.getLogger(__name__)
 
 
 def listen(
-    receiver: Receiver, title: str, host: str, port: int, peers: Sequence[str], say: Callable[[str], None]
+    receiver: Receiver,
+    title: str,
+    host: str,
+    port: int,
+    peers: Sequence[str],
+    security: Security,
+    say: Callable[[str], None],
 ) -> Callable[[], None]:
     """Start to listen; what it returns ends it.
 
@@ -51,10 +58,12 @@ def listen(
         title: AE title by which the node must be called.
         host, port: to listen on.
         peers: AE titles of those that may call; anyone, if there is none.
+        security: whether by TLS.
         say: gets a sentence for every object that is refused.
 
     Raises:
-        ValueError: a title is none, the port is taken, or the host is not this machine's.
+        ValueError: a title is none, the port is taken, the host is not this machine's, or the files of TLS cannot be
+            used.
     """
     entity = AE(title)
     entity.require_called_aet = True
@@ -71,10 +80,15 @@ def listen(
         return _stored(event, receiver, say)
 
     threading.excepthook = _told
+    # Objects go to the disk as they come, not into memory; and to our own, not to the system's temporary folder.
+    _config.STORE_RECV_CHUNKED_DATASET = True
+    dimse_messages.NamedTemporaryFile = lambda **_: receiver.arriving()  # type: ignore[assignment]
+    tls = security.listening()
+    handlers: list[EventHandlerType] = [(evt.EVT_C_STORE, store), (evt.EVT_CONN_CLOSE, _leave)]
+    if tls:
+        handlers.append((evt.EVT_CONN_OPEN, shake_hands))
     try:
-        entity.start_server(
-            (host, port), block=False, evt_handlers=[(evt.EVT_C_STORE, store), (evt.EVT_CONN_CLOSE, _leave)]
-        )
+        entity.start_server((host, port), block=False, ssl_context=tls, evt_handlers=handlers)
     except OSError as error:
         raise ValueError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     return entity.shutdown
@@ -87,9 +101,14 @@ def _told(failure: threading.ExceptHookArgs) -> None:
 
 
 def _leave(event: Event) -> None:
-    """Let go of who hangs up without having asked for an association, whose place is waited with otherwise."""
+    """Let go of who hangs up without having asked for an association, whose place is waited with otherwise; and of an
+    object that they did not send to its end.
+    """
     if event.assoc.requestor.primitive is None:
         event.assoc.dul.to_user_queue.put(None)
+    message = event.assoc.dimse.message
+    if message is not None and isinstance(message._data_set_file, Arriving):
+        message._data_set_file.remove()
 
 
 def _stored(event: Event, receiver: Receiver, say: Callable[[str], None]) -> Dataset | int:
@@ -97,7 +116,9 @@ def _stored(event: Event, receiver: Receiver, say: Callable[[str], None]) -> Dat
     assert isinstance(event.request, C_STORE)
     name = str(event.request.AffectedSOPInstanceUID)
     try:
-        receiver.take(event.encoded_dataset(), name)
+        arrived = event.request._dataset_file
+        assert isinstance(arrived, Arriving)
+        receiver.take(arrived, name)
     except UnreadableError as error:
         return _refused(CANNOT_UNDERSTAND, str(error), say)
     except NoRoomError as error:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Callable
 
-from pydicom import dcmwrite
 from sqlalchemy.exc import SQLAlchemyError
 
 from monai_label_app.frames import UnreadableError, in_one_line
@@ -85,9 +83,14 @@ class Poller:
             if stop.is_set():
                 return
             if instance.header.SOPInstanceUID not in known:
-                stream = io.BytesIO()
-                dcmwrite(stream, instance.read(), enforce_file_format=True)
+                arriving = self._receiver.arriving()
                 try:
-                    self._receiver.take(stream.getvalue(), instance.origin)
+                    if instance.fetch:
+                        instance.fetch(arriving.path)
+                    self._receiver.take(arriving, instance.origin)
                 except UnreadableError as error:
                     self._say(str(error))
+                except OSError as error:
+                    raise NoRoomError(f"the disk does not take it: {error.strerror or error}") from error
+                finally:
+                    arriving.remove()

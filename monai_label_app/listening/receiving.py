@@ -7,25 +7,94 @@ import secrets
 import shutil
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import Dataset
 from sqlalchemy.exc import SQLAlchemyError
 
+from monai_label_app.files import read_header
 from monai_label_app.folder import settle
 from monai_label_app.frames import UnreadableError
 from monai_label_app.intake import look, patient_of
 from monai_label_app.listening.store import Store
-from monai_label_app.study import read_header
+from monai_label_app.observed.metrics import RECEIVED
 from report.attributes import is_own_result
 from report.database import reason
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 STORED, PRESENT, OWN = "stored", "present", "own"
+REFUSED, NO_ROOM = "refused", "no room"
 
 
 class NoRoomError(Exception):
     """There is no room for it now, on the disk or in the database; the message is one sentence."""
+
+
+class Arriving:
+    """An object as it comes: a file that is not held in memory. pynetdicom writes to it as to one of the system's.
+
+    A disk that fails is told when all has come, by the status that answers it; the sender would not learn it otherwise.
+
+    Args:
+        folder: it is written to.
+        reserve: bytes that stay free on the disk.
+    """
+
+    def __init__(self, folder: Path, reserve: int) -> None:
+        self.path = folder / f".{secrets.token_hex(8)}.partial"
+        self.name, self.file = str(self.path), self  # as pynetdicom asks for them
+        self.failure: OSError | None = None
+        self._folder, self._reserve = folder, reserve
+        self._open: BinaryIO | None = None
+        with self._noting():
+            self._open = self.path.open("wb")
+
+    def write(self, content: bytes) -> None:
+        """Add bytes; nothing more once that failed."""
+        with self._noting():
+            if self._open:
+                require_room(self._folder, self._reserve + len(content))
+                self._open.write(content)
+
+    def flush(self) -> None:
+        """All that was written is in the file, unless that fails."""
+        with self._noting():
+            if self._open:
+                self._open.flush()
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        with self._noting():
+            if self._open:
+                self._open.close()
+        self._open = None
+
+    def remove(self) -> None:
+        """Give up what has come, if it was not moved to its place."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.failure = self.failure or error
+            if self._open:
+                opened, self._open = self._open, None
+                with suppress(OSError):  # it tries once more to write what it holds
+                    opened.close()
+            self.path.unlink(missing_ok=True)
+
+
+def require_room(folder: Path, size: int) -> None:
+    """OSError unless so many bytes are free on the disk of a folder."""
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, "it is full")
 
 
 class Receiver:
@@ -47,11 +116,15 @@ class Receiver:
         """Whether a study could have been sent to its end: long enough, all that came has been taken."""
         return time.time() >= self._open_since + self._quiet
 
-    def take(self, content: bytes, name: str) -> str:
-        """Take an object in.
+    def arriving(self) -> Arriving:
+        """A file for an object that comes, to be taken when it is whole, or else removed."""
+        return Arriving(self._store.received, self._reserve)
+
+    def take(self, arrived: Arriving, name: str) -> str:
+        """Take an object in; its file is gone afterwards.
 
         Args:
-            content: a DICOM file.
+            arrived: a DICOM file.
             name: what the sender calls it, for the sentences.
 
         Returns:
@@ -61,23 +134,28 @@ class Receiver:
             UnreadableError: it is damaged, no endoscopic image, or another patient's than the rest of its study.
             NoRoomError: it cannot be kept now.
         """
+        outcome = REFUSED
         try:
             with self._lock:
-                return self._take(content, name)
+                outcome = self._take(arrived, name)
         except SQLAlchemyError as error:
-            self._open_since = time.time()
+            self._open_since, outcome = time.time(), NO_ROOM
             raise NoRoomError(f"the database does not take it: {reason(error)}") from error
         except OSError as error:
-            self._open_since = time.time()
+            self._open_since, outcome = time.time(), NO_ROOM
             raise NoRoomError(f"the disk does not take it: {error.strerror or error}") from error
+        finally:
+            RECEIVED.labels(outcome).inc()
+            arrived.remove()
+        return outcome
 
-    def _take(self, content: bytes, name: str) -> str:
-        folder = self._store.received
-        if shutil.disk_usage(folder).free < self._reserve + len(content):
-            raise OSError(errno.ENOSPC, "it is full")
-        partial = folder / f".{secrets.token_hex(8)}.partial"
+    def _take(self, arrived: Arriving, name: str) -> str:
+        arrived.close()
+        if arrived.failure:
+            raise arrived.failure
+        require_room(self._store.received, self._reserve)
+        partial = arrived.path
         try:
-            partial.write_bytes(content)
             header = read_header(partial)
             if is_own_result(header):
                 return OWN
@@ -90,15 +168,13 @@ class Receiver:
             place.parent.mkdir(exist_ok=True)
             partial.replace(place)
             settle(place.parent)
-            settle(folder)
+            settle(place.parent.parent)
             # If this fails the file stays: what was committed is not always told. The next start tidies it away.
             self._store.add(study, uid, patient_of(header), time.time() + self._quiet)
             return STORED
         except UnreadableError as error:
             # Where it lies here is nobody's business.
             raise UnreadableError(str(error).replace(str(partial), name)) from None
-        finally:
-            partial.unlink(missing_ok=True)
 
     def _is_known(self, header: Dataset, name: str) -> bool:
         """Whether the object is there already; nothing is overwritten, or put into another patient's study."""

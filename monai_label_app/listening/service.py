@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,14 @@ from monai_label_app.folder import alone
 from monai_label_app.listening import node
 from monai_label_app.listening.destinations import open_destination
 from monai_label_app.listening.poller import Poller
-from monai_label_app.listening.receiving import Receiver
+from monai_label_app.listening.receiving import Receiver, require_room
+from monai_label_app.listening.security import Security
 from monai_label_app.listening.store import ANALYSIS, Store
 from monai_label_app.listening.work import Analysis, Patience, Sending, Worker
+from monai_label_app.observed.checks import Check
+from monai_label_app.observed.metrics import jobs_counted
 from monai_label_app.pacs import Pacs
+from report.database import reason
 
 HOUSEKEEPING = 600.0
 """Seconds between two looks for what may be forgotten."""
@@ -35,6 +39,7 @@ class Settings:
         database: address of its database, or None for a file in the folder.
         title, host, port: where it listens.
         peers: AE titles that may call; anyone, if there is none.
+        security: its certificates.
         poll: DICOMweb address to look for studies at, or None.
         since: Study Date of the earliest that is looked for there, YYYYMMDD; empty for all.
         every: seconds between two looks.
@@ -53,6 +58,7 @@ class Settings:
     host: str
     port: int
     peers: tuple[str, ...]
+    security: Security
     poll: str | None
     since: str
     every: float
@@ -66,14 +72,23 @@ class Settings:
     wanted: dict[str, Any] = field(default_factory=dict)
 
 
-def run(settings: Settings) -> None:
-    """Listen until interrupted; what was begun goes on at the next start.
+@contextmanager
+def running(settings: Settings, ended: Callable[[], None]) -> Iterator[Mapping[str, Callable[[], Check]]]:
+    """A node that works in threads of its own until the block is left; what was begun goes on at the next start.
+
+    Args:
+        settings: of the node.
+        ended: called when it cannot go on; the block is to be left then.
+
+    Yields:
+        What is to be looked at to know whether it is well: name → check.
 
     Raises:
         ValueError, PacsError, OSError: an address is none, the port is taken, the state folder or the database cannot
-            be used or is in use, or the model cannot be opened.
+            be used or is in use, or the model cannot be opened. The last is known some seconds later, and raised when
+            the block is left.
     """
-    opened = {one: open_destination(one, settings.title) for one in settings.destinations}
+    opened = {one: open_destination(one, settings.title, settings.security) for one in settings.destinations}
     archive = Pacs(settings.poll) if settings.poll else None
     stop = threading.Event()
     with alone(settings.folder):
@@ -84,34 +99,55 @@ def run(settings: Settings) -> None:
         analysis = Analysis(store, settings.destinations, settings.model, settings.weights, settings.wanted, stop)
         analyst = Worker(ANALYSIS, analysis, store, settings.patience, _say, lambda: receiver.complete)
         senders = (Worker(to, Sending(store, at, stop), store, settings.patience, _say) for to, at in opened.items())
-        loops = [analysis.load, analyst.run, *(one.run for one in senders)]
+        loops = [analysis.load, analyst.run, *(one.run for one in senders), partial(_forget, store, settings.days)]
         if archive:
             loops.append(Poller(archive, settings.since, settings.every, receiver, store, _say).run)
-        close = node.listen(receiver, settings.title, settings.host, settings.port, settings.peers, _say)
-        for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(ending, lambda *_: stop.set())
+        close = node.listen(
+            receiver, settings.title, settings.host, settings.port, settings.peers, settings.security, _say
+        )
         _say(f"{settings.title} listens on {settings.host}:{settings.port}")
         failures: list[BaseException] = []
-        threads = [threading.Thread(target=_guarded, args=(loop, stop, failures)) for loop in loops]
+
+        def guarded(loop: Callable[[threading.Event], None]) -> None:
+            try:
+                loop(stop)
+            except BaseException as error:  # a node that half works would go unnoticed
+                failures.append(error)
+                stop.set()
+                ended()
+
+        threads = [threading.Thread(target=guarded, args=(loop,)) for loop in loops]
         for thread in threads:
             thread.start()
-        while not stop.wait(HOUSEKEEPING):
-            with suppress(SQLAlchemyError):  # those who work say that it does not answer
-                store.forget(settings.days)
-        close()
-        for thread in threads:
-            thread.join()
-    if failures:
-        raise failures[0]
+        try:
+            with jobs_counted(store.numbers):
+                yield {"node": partial(_check, store, settings)}
+        finally:
+            stop.set()
+            close()
+            for thread in threads:
+                thread.join()
+            if failures:
+                raise failures[0]
 
 
-def _guarded(loop: Callable[[threading.Event], None], stop: threading.Event, failures: list[BaseException]) -> None:
-    """A thread that fails ends them all: a node that half works would go unnoticed."""
+def _forget(store: Store, days: float, stop: threading.Event) -> None:
+    while not stop.wait(HOUSEKEEPING):
+        with suppress(SQLAlchemyError):  # those who work say that it does not answer
+            store.forget(days)
+
+
+def _check(store: Store, settings: Settings) -> Check:
+    """Whether it can take in an object now."""
     try:
-        loop(stop)
-    except BaseException as error:
-        failures.append(error)
-        stop.set()
+        require_room(settings.folder, settings.reserve)
+        store.numbers()
+    except OSError:
+        todo = f"make room: {settings.reserve // 2**20} MiB stay free for results (--reserve)"
+        return Check("node", f"the disk of {settings.folder} is full", todo)
+    except SQLAlchemyError as error:
+        return Check("node", f"its database does not answer: {reason(error)}", "start it, or correct its address")
+    return Check("node", f"{settings.title} listens on {settings.host}:{settings.port}")
 
 
 def _say(sentence: str) -> None:

@@ -22,6 +22,9 @@ from report.database import open_database
 ANALYSIS = "analysis"
 """The task of a study that comes first; the others are destinations that its results are sent to."""
 
+SENDING = "sending"
+"""All tasks but :data:`ANALYSIS`, in numbers."""
+
 WAITING, DONE, DEAD = STATES = ("waiting", "done", "dead")
 """A job is to be done, is done, or was given up and waits for a person."""
 
@@ -253,6 +256,16 @@ class Store:
             for study, task, count in connection.execute(unsent.group_by(RESULTS.c.study, RESULTS.c.task)):
                 counts.setdefault(study, {})[task] = count
         return counts
+
+    def numbers(self) -> dict[tuple[str, str], int]:
+        """(analysis or sending, state) → how many jobs."""
+        numbers = {(doing, state): 0 for doing in (ANALYSIS, SENDING) for state in (WAITING, DEAD)}
+        doing = case((JOBS.c.task == ANALYSIS, ANALYSIS), else_=SENDING)
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                select(doing, JOBS.c.state, func.count()).where(JOBS.c.state != DONE).group_by(doing, JOBS.c.state)
+            )
+            return numbers | {(doing, state): count for doing, state, count in rows}
 
     def retry(self, study: str | None = None) -> int:
         """Do again what was given up or waits for its next attempt, of one study or of all; how many jobs that are."""

@@ -18,7 +18,8 @@ from monai_label_app.frames import in_one_line
 from monai_label_app.listening.destinations import Destination
 from monai_label_app.listening.receiving import is_full
 from monai_label_app.listening.store import Job, Store
-from monai_label_app.study import read_studies
+from monai_label_app.observed.metrics import SENDING_FAILURES, failures_counted
+from monai_label_app.reading import read_studies
 
 PAUSE = 0.5
 """Seconds between two looks at what is due."""
@@ -199,7 +200,8 @@ class Sending:
             if self._stop.is_set():
                 raise _StoppedError
 
-        self._destination.send(files, sent)
+        with failures_counted(SENDING_FAILURES):
+            self._destination.send(files, sent)
         if gone := self._store.unsent(job):
             raise HopelessError(f"{len(gone)} results are gone from the disk, such as {gone[0].name}; drop the study")
         self._store.delivered(job)

@@ -1,4 +1,4 @@
-"""``/health/live`` and ``/health/ready``, for what starts a server and sends it requests."""
+"""``/health/live`` and ``/health/ready``, for what starts a server and sends it requests, and ``/metrics`` beside."""
 
 from __future__ import annotations
 
@@ -8,11 +8,26 @@ from collections.abc import Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from monai_label_app.observed.checks import Check, look
+from monai_label_app.observed.metrics import metrics
 
 FRESH_SECONDS = 5.0
 """How long a look counts: who asks without a token must not keep the PACS busy."""
+
+
+def routes(checks: Mapping[str, Callable[[], Check]]) -> list[Route]:
+    """All three.
+
+    Args:
+        checks: name → check; may get more.
+    """
+    return [
+        Route("/health/live", live),
+        Route("/health/ready", Ready(checks).answer),
+        Route("/metrics", metrics),
+    ]
 
 
 def live(request: Request) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -14,8 +13,10 @@ from pydicom import Dataset
 from monai_label_app import analysis
 from monai_label_app.analysis import StudyResult, Wanted
 from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.files import TIMELINE, read_dicom
+from monai_label_app.folder import temporary
 from monai_label_app.observed.metrics import counted
-from monai_label_app.study import TIMELINE, Instance, Problem, Study, read_dicom
+from monai_label_app.study import Instance, Problem, Study
 from monai_label_app.video.choice import Still, stills
 from monai_label_app.video.clips import Clip, cut
 from monai_label_app.video.recording import Recording
@@ -56,14 +57,14 @@ def analyze(
     problems: list[Problem] = []
     written: dict[Path, None] = {}
     # Stills wait in files, so that those of a long video do not fill the memory.
-    with tempfile.TemporaryDirectory(prefix="endolens-stills-") as waiting:
+    with temporary() as waiting:
         for recording in study.recordings:
             samples = sample(
                 recording.movie, classifier, _journal(recording, classifier, journals, rate), rate, progress
             )
             if reason := _cut_off(recording, samples):
                 problems.append(Problem(recording.movie.origin, reason))
-            parts = tuple(_parts(recording, samples, classifier, rate, folder / "clips", Path(waiting)))
+            parts = tuple(_parts(recording, samples, classifier, rate, folder / "clips", waiting))
             watched.append(Watched(recording.movie.origin, samples, parts))
             written.update(dict.fromkeys(part.clip.path for part in parts))
         chosen = tuple(part.still for one in watched for part in one.parts if part.still)

@@ -16,12 +16,12 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from monai_label_app.access.guard import Guard
+from monai_label_app.access.headers import SafeHeaders
 from monai_label_app.access.identity import Authentication
 from monai_label_app.access.login import Login
 from monai_label_app.access.roles import Roles
 from monai_label_app.classifier.checkpoint import Card
-from monai_label_app.guard import Guard
-from monai_label_app.headers import SafeHeaders
 from monai_label_app.video.live import Live
 
 

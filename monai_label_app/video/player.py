@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
+from monai_label_app.folder import temporary
 from monai_label_app.frames import UnreadableError, in_one_line
 from monai_label_app.library import Library
 from monai_label_app.study import Instance
@@ -101,7 +102,8 @@ class Player:
     def __init__(self, library: Library) -> None:
         self._library = library
         self._lock = threading.Lock()
-        self._folder = tempfile.TemporaryDirectory(prefix="endolens-player-")
+        self._ending = ExitStack()
+        self._folder = self._ending.enter_context(temporary())
         self._known: OrderedDict[str, _Preparation] = OrderedDict()
         self._workers = ThreadPoolExecutor(_WORKERS, "player")
         self._closed = threading.Event()
@@ -124,7 +126,7 @@ class Player:
             raise UnreadableError(f"{uid} is no video")
         with self._lock:
             if uid not in self._known:
-                made = _Preparation(Path(self._folder.name) / f"{uid}.mp4")
+                made = _Preparation(self._folder / f"{uid}.mp4")
                 made.result = self._workers.submit(self._prepare, instance, made)
                 self._known[uid] = made
             preparation = self._known[uid]
@@ -143,7 +145,7 @@ class Player:
         """Give up what is being made, and remove the files."""
         self._closed.set()
         self._workers.shutdown(cancel_futures=True)
-        self._folder.cleanup()
+        self._ending.close()
 
     def _forget(self) -> None:
         ready = [uid for uid, one in self._known.items() if one.result.done()]

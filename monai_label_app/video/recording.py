@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from pydicom import Dataset
 from pydicom.uid import HEVCMP51, MPEG2MPHL, MPEG2MPML, UID
 
+from monai_label_app.folder import temporary
 from monai_label_app.frames import UnreadableError
 from monai_label_app.video.clips import can_be_copied, copy_whole
 from monai_label_app.video.decode import Movie, VideoFile
@@ -109,8 +109,8 @@ def as_dicom(path: Path, examination: Examination, print_of: str, number: int) -
     movie = VideoFile(path, str(path))
     recording = Recording(movie, video_header(examination, print_of), stored=False, size=path.stat().st_size)
     syntax = _other_syntax(movie)
-    with tempfile.TemporaryDirectory(prefix="endolens-video-") as folder:
-        copy = copy_whole(movie, Path(folder) / ("video.ts" if syntax in _MPEG2.values() else "video.mp4"))
+    with temporary() as folder:
+        copy = copy_whole(movie, folder / ("video.ts" if syntax in _MPEG2.values() else "video.mp4"))
         content = copy.path.read_bytes()
     stream = Stream(content, copy.frames, float(copy.rate), copy.width, copy.height, copy.level, syntax)
     return endoscopic_video(recording.header, stream, recording.coding, number)

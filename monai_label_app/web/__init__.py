@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 from apiflask import APIFlask, HTTPError
 from flask import Response, render_template, request
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
+from monai_label_app.access.headers import POLICY
 from monai_label_app.analysis import algorithm_of
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.datastore import StudyDatastore, open_datastore
-from monai_label_app.headers import POLICY
 from monai_label_app.jobs import Jobs
 from monai_label_app.library import Library
 from monai_label_app.pacs import PacsError
@@ -81,7 +82,7 @@ def create_app(
     app.register_blueprint(api.create_blueprint(services))
     app.register_blueprint(pages.create_blueprint(services))
     app.error_processor(_refused)
-    for error in (LookupError, ValueError, RecursionError, PacsError, PreparingError, HTTPException):
+    for error in (LookupError, ValueError, RecursionError, PacsError, PreparingError, SQLAlchemyError, HTTPException):
         app.register_error_handler(error, _refused)
     app.after_request(_protected)
     app.jinja_env.globals["has_page"] = app.view_functions.__contains__

@@ -34,7 +34,7 @@ from report.record import checked
 from report.render import page, pdf
 from report.signed_report import reference, signed_documents
 from report.structured_report import read_algorithm, read_findings
-from report.suggest import draft, examined, suggest
+from report.suggest import draft, examined, suggest, taken_up
 from report.video_segments import read_segments
 
 LOOKED_AT = 32
@@ -95,6 +95,21 @@ class Reporting:
         with suppress(LookupError):
             return self.drafts.current(study)
         return self.drafts.create(study, *self._proposal(self._library.study(study), LANGUAGES[language]))
+
+    def proposed(self, study: str) -> tuple[Version, ExaminationReport]:
+        """The version that counts, and what it would be with what is proposed by now and was never in it.
+
+        A newer analysis by another model proposes nothing: a report names one machine.
+
+        Raises:
+            LookupError: the study has no report, or is not there.
+        """
+        version = self.drafts.current(study)
+        proposal, algorithm = self._proposal(self._library.study(study), LANGUAGES[version.report.language])
+        if version.signature or algorithm != self.drafts.algorithm(study):
+            return version, version.report
+        before = [one.report for one in self.drafts.versions(study) if one.number != version.number]
+        return version, taken_up(proposal, [*before, version.report])
 
     def save(self, study: str, base: int, report: ExaminationReport, author: str = "") -> Version:
         """Save a report, as :meth:`Drafts.save` does.

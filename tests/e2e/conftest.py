@@ -1,5 +1,7 @@
 """Real servers and a real browser: Orthanc, `endolens serve`, Chromium."""
 
+import datetime
+import ipaddress
 import json
 import shutil
 import socket
@@ -15,12 +17,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from pydicom import Dataset
 from pynetdicom import AE
 
 from monai_label_app.viewers.ohif import Viewer, mended
+from tests.e2e.issuer import new_key, pem
 from tests.validators import missing
 
 ENDOLENS = str(Path(sys.executable).with_name("endolens"))
@@ -216,6 +223,18 @@ def ohif_options(request: pytest.FixtureRequest) -> list[str]:
     if not builds:
         missing("npm's @ohif/app")
     return ["--ohif", str(builds[-1])]
+
+
+def certificate_of_here(folder: Path) -> tuple[Path, Path]:
+    """For 127.0.0.1, signed by itself, and its key."""
+    key, name = new_key(), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "EndoLens test")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
+    signed = made.add_extension(here, critical=False).sign(key, SHA256())
+    (folder / "certificate.pem").write_bytes(signed.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(pem(key))
+    return folder / "certificate.pem", folder / "key.pem"
 
 
 class _Hospital(SimpleHTTPRequestHandler):

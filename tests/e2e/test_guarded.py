@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
 import os
 import re
@@ -18,14 +16,10 @@ import httpx
 import jwt
 import pydicom
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
 from playwright.sync_api import Browser, expect
 
 from monai_label_app.sample import STUDY
-from tests.e2e.conftest import REPOSITORY, free_port, running
+from tests.e2e.conftest import REPOSITORY, certificate_of_here, free_port, running
 from tests.e2e.issuer import KID, Issuer, issuing, new_key, pem, public_pem
 
 pytestmark = pytest.mark.e2e
@@ -67,7 +61,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     shutil.copytree(STUDY, folder / "studies")
     port = free_port()
     url = f"https://127.0.0.1:{port}"
-    certificate, key = _certificate(folder)
+    certificate, key = certificate_of_here(folder)
     with issuing() as issuer, pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         settings = {"MONAI_LABEL_AUTH_ENABLE": "true", "MONAI_LABEL_AUTH_REALM_URI": issuer.url}
@@ -80,18 +74,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             routes = [(method, _filled(path)) for method, path in json.loads((folder / "routes.json").read_text())]
             token = (folder / "token").read_text().strip()
             yield Server(url, issuer, routes, token, folder)
-
-
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    """For 127.0.0.1, signed by itself, and its key."""
-    key, name = new_key(), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "EndoLens test")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
-    signed = made.add_extension(here, critical=False).sign(key, SHA256())
-    (folder / "certificate.pem").write_bytes(signed.public_bytes(Encoding.PEM))
-    (folder / "key.pem").write_bytes(pem(key))
-    return folder / "certificate.pem", folder / "key.pem"
 
 
 def _filled(path: str) -> str:

@@ -2,7 +2,12 @@
 
 import json
 import re
+import shutil
 import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -10,13 +15,17 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom import Dataset
+from pydicom.encaps import encapsulate, generate_fragments
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
-from pydicom.uid import BasicTextSRStorage
+from pydicom.uid import MPEG4HP41, BasicTextSRStorage
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from monai_label_app.listening.node import ASSOCIATIONS
+from monai_label_app.sample import STUDY
 from tests.dicom_files import CT, image
-from tests.e2e.conftest import REPOSITORY, Orthanc, free_port, running_orthanc
+from tests.e2e.conftest import REPOSITORY, Orthanc, certificate_of_here, free_port, running_orthanc
 from tests.e2e.listening import (
     Node,
     association,
@@ -29,8 +38,16 @@ from tests.e2e.listening import (
     undisturbed,
     until,
 )
+from tests.validators import missing
+from tests.video_files import encode, numbered, wrapped
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+DCMTK = "/usr/bin"
+"""Where dcmtk is; pynetdicom has programs of the same names."""
+
+LARGE = 64 * 2**20
+"""Bytes of a long video."""
 
 
 def jobs(node: Node, *options: str) -> list[dict[str, object]]:
@@ -150,3 +167,87 @@ def test_orthanc_as_the_documentation_sets_it_up_sends_what_is_stable(checkpoint
             assert stored(orthanc)["1.2.3.1"] == sorted([*results, *(one.SOPInstanceUID for one in images)])
         assert not (node.state / "results" / "1.2.3.1").exists()
         assert node.said().count("is analysed") == 1
+
+
+@contextmanager
+def dcmtk(folder: Path, port: int, certificate: Path, key: Path) -> Iterator[None]:
+    """dcmtk's receiver, which asks for certificates."""
+    if shutil.which("storescp", path=DCMTK) is None:
+        missing("dcmtk")
+    command = [
+        f"{DCMTK}/storescp",
+        "+tls",
+        key,
+        certificate,
+        "+cf",
+        certificate,
+        "-rc",
+        "+xa",
+        "-od",
+        folder,
+        str(port),
+    ]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def memory(node: Node) -> int:
+    """Bytes that a node held at most."""
+    assert node.process
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{node.process.pid}/status").read_text())
+    assert found
+    return int(found[1]) * 1024
+
+
+def numbers(url: str) -> dict[str, float]:
+    lines = httpx.get(f"{url}/metrics").raise_for_status().text.splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+
+def test_a_node_that_speaks_tls_takes_and_sends_by_it_alone_and_tells_how_it_is(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    certificate, key = certificate_of_here(tmp_path)
+    to, port = free_port(), free_port()
+    options: list[str | Path] = ["--tls-certificate", certificate, "--tls-key", key, "--tls-ca", certificate]
+    options += ["--send", f"dicom-tls://SINK@127.0.0.1:{to}", "--quiet", "1", "--model", checkpoint]
+    options += ["--metrics", str(port), "--reserve", "1"]
+    sink, url = tmp_path / "sink", f"http://127.0.0.1:{port}"
+    sink.mkdir()
+    tls = ["+tls", key, certificate, "+cf", certificate, "-aec", "ENDOLENS", "127.0.0.1"]
+    with dcmtk(sink, to, certificate, key), listening(tmp_path / "state", *options) as node:
+        # Who connects and says nothing keeps nobody else waiting.
+        silent = socket.create_connection(("127.0.0.1", node.port))
+        assert not association(node.port, []).is_established, "without TLS"
+        stranger = ssl.create_default_context(cafile=str(certificate))
+        entity = AE("SCOPE")
+        entity.add_requested_context(Verification)
+        nameless = entity.associate("127.0.0.1", node.port, ae_title="ENDOLENS", tls_args=(stranger, "127.0.0.1"))
+        assert not nameless.is_established, "without a certificate"
+        sent = STUDY / "still_0001.dcm"
+        subprocess.run([f"{DCMTK}/storescu", "-xy", *tls, str(node.port), sent], check=True)
+        until(lambda: len(list(sink.iterdir())) == 2, node.said)
+        silent.close()
+
+        # A long video goes to the disk as it comes.
+        video = wrapped(encode(tmp_path / "short.mp4", map(numbered, range(3))), MPEG4HP41, 3, 25)
+        video.PixelData = encapsulate([next(generate_fragments(video.PixelData[8:])), bytes(LARGE)], has_bot=False)
+        before = memory(node)
+        video.save_as(tmp_path / "long.dcm", enforce_file_format=True)
+        subprocess.run([f"{DCMTK}/storescu", "-R", "-xn", *tls, str(node.port), tmp_path / "long.dcm"], check=True)
+        assert memory(node) < before + LARGE // 2
+        kept = node.state / "received" / video.StudyInstanceUID / f"{video.SOPInstanceUID}.dcm"
+        assert pydicom.dcmread(kept).PixelData == video.PixelData
+
+        assert httpx.get(f"{url}/health/live").status_code == 200
+        ready = httpx.get(f"{url}/health/ready")
+        assert (ready.status_code, ready.json()) == (200, {"status": "ready", "node": "ok"})
+        counted = numbers(url)
+        assert counted['endolens_received_total{outcome="stored"}'] == 2
+        assert counted["endolens_study_seconds_count"] >= 1
+        assert counted['endolens_node_jobs{state="dead",task="sending"}'] == 0
+        assert video.PatientID not in httpx.get(f"{url}/metrics").text

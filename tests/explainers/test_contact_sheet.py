@@ -40,6 +40,7 @@ def ink(part) -> bool:
     return bool((part.max(axis=2) < 128).any())
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
     st.lists(st.text("abc_019", min_size=1, max_size=20), min_size=1, max_size=4, unique=True),

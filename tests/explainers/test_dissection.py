@@ -330,6 +330,7 @@ def test_no_more_than_two_layers_gradients_are_held_during_a_pass(images, no_gc)
     assert max(alive) <= 2  # that of the layer itself, and of the one behind it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["nothing", "maps", "failed"])
 def test_a_dissection_that_is_dropped_frees_its_memory_at_once(network, images, no_gc, asked):
     before = held()
@@ -374,7 +375,8 @@ def test_maps_have_the_size_of_their_layer_and_gradients_that_of_the_images(netw
             assert gradient.min() < 0 < gradient.max()
 
 
-@pytest.mark.parametrize("name", ["branching", pytest.param("densenet121", marks=pytest.mark.slow), "resnet18"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["branching", "densenet121", "resnet18"])
 def test_a_batch_gives_what_single_images_give_each_for_its_own_class(name):
     network = Branching(4) if name == "branching" else torchvision.models.get_model(name, num_classes=4)
     images, targets = torch.randn(3, 3, 64, 64), [3, 0, 2]

@@ -115,6 +115,7 @@ def test_scores_are_bit_for_bit_those_of_the_plain_forward_pass(case):
     assert not case.dissection.scores.requires_grad
 
 
+@pytest.mark.slow
 def test_grad_cam_and_hires_cam_equal_plain_hooks_at_every_convolution(case):
     kept: dict[str, Tensor] = {}
     network = copy.deepcopy(case.plain)
@@ -209,6 +210,7 @@ def test_saliency_of_a_layer_equals_captums_guided_backpropagation_of_its_channe
         assert_same(case.dissection.saliency(name), expected)
 
 
+@pytest.mark.slow
 def test_guided_grad_cam_of_a_class_equals_captum(case):
     shown = 0.0
     for name, module in case.some_layers()[1:]:
@@ -237,6 +239,7 @@ def test_guided_backpropagation_equals_pytorch_grad_cam(name):
     assert_same(dissect(network, images).guided_backprop(2)[0], torch.from_numpy(theirs).permute(2, 0, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_b0", "convnext_tiny"])
 def test_without_a_relu_guided_backpropagation_is_the_plain_gradient(name):
     network, images = build(name), torch.randn(1, 3, 64, 64)

@@ -63,6 +63,7 @@ pairs = sizes.flatmap(
 # Deletion and insertion
 
 
+@pytest.mark.slow
 @given(sizes, st.integers(2, 20), st.integers(0, 99))
 def test_deletion_is_the_probability_by_hand_after_the_strongest_pixels_are_gone(size, steps, seed):
     image, weights = random_image(*size, seed), np.random.default_rng(seed + 1).normal(size=size)
@@ -89,6 +90,7 @@ def test_the_other_class_has_the_other_probability():
     np.testing.assert_allclose(one + other, 1)
 
 
+@pytest.mark.slow
 @given(sizes, st.integers(2, 20), st.integers(0, 99))
 def test_insertion_puts_the_strongest_pixels_of_the_original_into_the_blurred_image(size, steps, seed):
     image = random_image(*size, seed)
@@ -119,6 +121,7 @@ def test_the_area_is_that_of_scikit_learn(size, steps):
         assert curve.area == pytest.approx(auc(curve.share, curve.probability))
 
 
+@pytest.mark.slow
 @given(st.tuples(st.integers(10, 20), st.integers(10, 20)), st.integers(0, 99))
 def test_no_map_beats_the_true_importance_of_the_pixels(size, seed):
     rng = np.random.default_rng(seed)
@@ -133,6 +136,7 @@ def test_no_map_beats_the_true_importance_of_the_pixels(size, seed):
         assert best < worst - 1e-3
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(pairs)
 def test_only_the_order_of_a_map_counts(pair):
@@ -147,6 +151,7 @@ def test_only_the_order_of_a_map_counts(pair):
             assert (curve == curves[0]).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(pairs)
 def test_no_pixel_goes_before_a_stronger_one(pair):
@@ -197,6 +202,7 @@ def test_a_map_of_another_size_and_a_class_that_does_not_exist_are_refused(measu
 # Pointing game and energy in mask
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(pairs)
 def test_the_pointing_game_is_the_share_of_the_peaks_that_lie_on_the_object(pair):
@@ -218,6 +224,7 @@ def test_the_energy_in_a_mask_is_the_positive_part_inside_over_all_of_it(pair):
         assert energy_in_mask(saliency, mask) + energy_in_mask(saliency, ~mask) == pytest.approx(1)
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(pairs)
 def test_a_map_without_a_peak_points_like_a_random_point(pair):

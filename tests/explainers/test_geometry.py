@@ -66,6 +66,7 @@ def views(draw: st.DrawFn) -> tuple[Geometry, tuple[int, int], int, tuple[int, i
     return geometry, (size[0], size[1]), stride, (left, top, right, bottom), (pixel[1], pixel[0])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(views())
 def test_a_rectangle_comes_back_within_two_pixels_or_one_of_the_map_where_that_is_larger(view):
@@ -100,6 +101,7 @@ def test_a_smooth_blob_comes_back_within_two_pixels_of_its_centre_and_outline(co
     assert distance == pytest.approx(np.full(len(distance), sigma * np.sqrt(2 * np.log(2))), abs=2)
 
 
+@pytest.mark.slow
 @given(views(), st.floats(0.125, 100, width=32))
 @settings(max_examples=40, deadline=None)
 def test_an_even_map_comes_back_even_in_the_content_and_zero_outside(view, value):

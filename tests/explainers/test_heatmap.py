@@ -80,6 +80,7 @@ def test_resize_aligns_pixel_areas_as_pillow_does():
     np.testing.assert_allclose(heatmap.resize(saliency, (49, 35)), np.asarray(enlarged), atol=1e-5)
 
 
+@pytest.mark.slow
 @given(maps)
 def test_viridis_is_that_of_a_picture_saved_by_matplotlib(saliency):
     stream = io.BytesIO()

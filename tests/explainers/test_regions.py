@@ -62,6 +62,7 @@ def test_coordinates_are_x_y_from_the_outer_corner_of_the_first_pixel():
     assert region.box == pytest.approx((12, 5, 16, 8), abs=0.01)
 
 
+@pytest.mark.slow
 @given(
     st.tuples(st.integers(30, 90), st.integers(30, 90)),
     st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(4, 25), st.floats(4, 25)),
@@ -161,6 +162,7 @@ def test_a_map_with_values_that_are_no_numbers_is_refused():
         regions([[np.nan, 1.0]])
 
 
+@pytest.mark.slow
 @given(hnp.arrays(np.float32, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.floats(0, 1, width=16)))
 @example(np.array([[1, 0], [0, 0.5]], np.float32))
 def test_any_map_gives_a_well_formed_region_for_every_component_that_stands_out(saliency):

@@ -11,13 +11,16 @@ from typing import Any
 import highdicom as hd
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.uid import JPEGBaseline8Bit, generate_uid
+from torch import Tensor, nn
 
 from monai_label_app import analysis
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.study import read_studies
+from monai_label_app.reading import read_studies
+from monai_label_app.seeing import BATCH, see
 from report import read_findings
 from report.structured_report import findings_report
 from tests.dicom_files import CAPTURE, by_pillow, encapsulated, image, write
@@ -143,7 +146,7 @@ def test_a_damaged_instance_is_named_and_leaves_nothing(done):
 
 def test_an_instance_of_which_a_later_frame_is_damaged_leaves_nothing(spotlight, tmp_path):
     stream = by_pillow(lit(LEFT), "JPEG")
-    count = analysis.BATCH + 2  # the first batch is written before the damage comes to light
+    count = 4 * BATCH  # the first are written before the damage comes to light
     streams = [stream] * (count - 1) + [stream[:20] + b"\xff\xd9"]
     stack = np.stack([lit(LEFT)] * count)
     (tmp_path / "study").mkdir()
@@ -156,6 +159,35 @@ def test_an_instance_of_which_a_later_frame_is_damaged_leaves_nothing(spotlight,
     assert len(damaged.result.problems) == 1
     assert damaged.result.frames == []
     assert not list((tmp_path / "out").rglob("*.dcm"))
+
+
+class Blinded(nn.Module):
+    """A network whose scores are no numbers where anything in a picture is bright."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        bright = images.amax((1, 2, 3)) > 0.9
+        scores: Tensor = self.network(images)
+        return scores * torch.where(bright, torch.inf, 1.0)[:, None]
+
+
+def test_a_still_with_which_the_network_fails_takes_no_other_with_it(spotlight, tmp_path):
+    blinded = replace(spotlight, network=Blinded(spotlight.network))
+    blinded = replace(blinded, card=replace(spotlight.card, target_layer="network.0"))
+    for name, light in (("a", 200), ("b", 240), ("c", 190)):
+        still = image(np.minimum(lit(LEFT), np.uint8(light)), StudyInstanceUID="1.2.3")
+        write(still, tmp_path / f"{name}.dcm")
+    uids = {path.stem: dcmread(path).SOPInstanceUID for path in tmp_path.glob("*.dcm")}
+    (tmp_path / "out").mkdir()
+    (study,), _ = read_studies([tmp_path])
+    result = analysis.analyze(study, blinded, tmp_path / "out")
+    (problem,) = result.problems
+    assert problem.origin.endswith("b.dcm")
+    assert {line.sop_instance_uid for line in result.frames} == {uids["a"], uids["c"]}
+    assert len(list((tmp_path / "out" / "heatmaps").iterdir())) == 2
 
 
 def test_the_capture_references_its_frame_and_inherits_patient_study_and_history(done):
@@ -279,7 +311,7 @@ def test_the_report_has_a_region_for_every_region_of_the_summary(done):
 
 def test_what_is_read_back_from_the_report_is_what_was_found(study, spotlight, tmp_path):
     source = dcmread(study / "two.dcm")
-    ((frame, seen),) = analysis.see(source, "two", spotlight)
+    ((frame, seen),) = see(source, "two", spotlight)
     captures = analysis.captures_of(source, frame, seen, spotlight)
     found = analysis.findings_of(source, frame, seen, captures)
     assert len(found) == 2
@@ -302,6 +334,7 @@ def test_dciodvfy_finds_no_error_in_any_result(done):
         assert dciodvfy(path) == []
 
 
+@pytest.mark.slow
 def test_analysing_again_makes_the_same_objects(done, study, spotlight, tmp_path):
     again = run(study, spotlight, tmp_path)
     first, second = ({path.name: path for path in one.result.objects} for one in (done, again))
@@ -335,6 +368,7 @@ def test_the_summary_says_what_the_objects_say(done, spotlight):
         assert reference.get("ReferencedFrameNumber", 1) == line["frame"]
 
 
+@pytest.mark.slow
 def test_pictures_bring_their_stills_along(polyp_files, classifier, tmp_path):
     (found,), _ = read_studies(polyp_files)
     result = analysis.analyze(found, classifier, tmp_path)
@@ -371,6 +405,7 @@ def test_images_of_two_patients_never_share_a_report(polyp, classifier, tmp_path
     assert "another Patient ID" in problem.reason
 
 
+@pytest.mark.slow
 def test_picture_added_beside_earlier_results_doubles_nothing(polyp_files, classifier, tmp_path):
     for file in polyp_files[:2]:
         shutil.copy(file, tmp_path)

@@ -21,8 +21,9 @@ from monai_label_app import web
 from monai_label_app.analysis import analyze
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.library import FolderLibrary
+from monai_label_app.reading import read_instances
 from monai_label_app.sample import STUDY
-from monai_label_app.study import group, read_instances
+from monai_label_app.study import group
 from monai_label_app.viewers.ohif import Viewer
 from monai_label_app.web.explorer import OPEN
 
@@ -148,6 +149,7 @@ def test_prediction_and_evidence_agree_and_the_regions_lie_in_the_frame(client, 
     assert y0 <= rows.mean() <= y1
 
 
+@pytest.mark.slow
 def test_evidence_on_a_navigation_box_is_measured_and_a_large_share_is_a_warning(client, tmp_path, classifier) -> None:
     still = pydicom.dcmread(tmp_path / STILLS[0].name)
     still.decompress(generate_instance_uid=False)

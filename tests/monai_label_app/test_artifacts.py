@@ -58,6 +58,7 @@ def test_no_frame_without_a_box_has_one(real_images, boxes):
     assert [path for path in others if find_artifacts(frame(path)).navigation_box] == []
 
 
+@pytest.mark.slow
 def test_boxes_and_cut_outs_are_found_in_the_classes_that_carry_them(real_images):
     folder = real_images / "kvasir-8"
     with (folder / "manifest.csv").open(newline="") as file:
@@ -84,6 +85,7 @@ def test_a_box_that_was_blacked_out_is_found_as_such(boxes):
         assert overlap(again.blacked_out, seen) >= 0.8
 
 
+@pytest.mark.slow
 def test_green_tissue_is_no_box(polyp_files):
     for path in polyp_files:
         for light in ([0.1, 1, 0.75], [0.1, 3, 2.4], [0, 2, 1.6]):
@@ -123,6 +125,7 @@ def test_cleaning_blacks_the_box_and_crops_the_border_and_leaves_the_frame_alone
     assert (source == before).all()
 
 
+@pytest.mark.slow
 def test_inpainting_leaves_tissue_as_it_is_and_nothing_black_or_green_in_its_place(boxes):
     for name, box in boxes.items():
         source = frame(name)

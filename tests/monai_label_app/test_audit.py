@@ -18,7 +18,7 @@ from monai_label_app.classifier.audit_summary import summary
 from monai_label_app.classifier.checkpoint import Card
 from monai_label_app.classifier.classifier import Classifier, open_classifier
 from monai_label_app.classifier.data import Example, find_dataset
-from monai_label_app.study import read_frame
+from monai_label_app.reading import read_frame
 from tests.monai_label_app.test_cli import assert_refused, endolens, files
 
 CLASSES = ("normal-cecum", "polyps")

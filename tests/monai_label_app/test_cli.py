@@ -118,6 +118,7 @@ def test_the_good_files_among_bad_ones_are_analysed_and_written(bad, polyp, chec
     assert all(dciodvfy(path) == [] for path in out.rglob("*.dcm"))
 
 
+@pytest.mark.slow
 def test_an_analysis_names_its_outputs_where_they_are(polyp_files, checkpoint, tmp_path):
     out = tmp_path / "deep" / "out"
     result = endolens("analyze", *polyp_files, "--out", out, "--model", checkpoint)
@@ -130,6 +131,7 @@ def test_an_analysis_names_its_outputs_where_they_are(polyp_files, checkpoint, t
     assert len(named) == 3 + 3 + 1
 
 
+@pytest.mark.slow
 def test_analysing_again_adds_nothing_and_never_takes_results_for_input(polyp_files, polyp, checkpoint, tmp_path):
     study = tmp_path / "study"
     study.mkdir()
@@ -283,6 +285,7 @@ def test_a_folder_that_cannot_be_written_is_named(polyp, checkpoint, tmp_path):
     assert_refused(result, tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_dicomize_makes_a_study_of_pictures(polyp_files, polyp, tmp_path):
     (tmp_path / "b.png").write_bytes(by_pillow(polyp, "PNG"))
     out = tmp_path / "out"

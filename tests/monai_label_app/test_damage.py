@@ -20,9 +20,10 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
 )
 
+from monai_label_app.files import read_dicom
 from monai_label_app.frames import UnreadableError, frames, in_one_line
 from monai_label_app.pictures import read_picture
-from monai_label_app.study import read_dicom, read_studies
+from monai_label_app.reading import read_studies
 from tests.dicom_files import CT, ENCAPSULATED, NATIVE, by_pillow, encapsulated, image, of_every_syntax, write
 from tests.fuzz.damage import examples
 

@@ -215,6 +215,7 @@ def test_near_duplicates_share_a_group_whatever_their_class_and_so_do_their_grou
     assert groups[0] == groups[1] == groups[2] == groups[4] != groups[3]
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 6))
 @settings(max_examples=50, deadline=None)
 def test_groups_are_the_connected_pictures(seed, count, scenes):
@@ -236,6 +237,7 @@ def test_groups_are_the_connected_pictures(seed, count, scenes):
 # Folds
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30)), min_size=12, max_size=80),
     st.integers(2, 4),

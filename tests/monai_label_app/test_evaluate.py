@@ -80,6 +80,7 @@ def assert_measured(said: dict, labels: list[str], predicted: list[str]) -> None
         assert said[f"macro_{name}"] == pytest.approx(np.mean([row[name] for row in said["per_class"].values()]))
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_what_the_model_says_of_each_picture(rendered, evaluated):
     said, _ = evaluated
     classifier = open_classifier()
@@ -129,6 +130,7 @@ def test_the_report_needs_no_other_file_and_says_what_it_is_of(rendered, evaluat
         assert words in page
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_a_class_their_mean_and_its_interval(rendered, evaluated):
     said, _ = evaluated
     result = endolens("evaluate", rendered)

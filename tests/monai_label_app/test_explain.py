@@ -101,6 +101,7 @@ def test_the_raw_maps_are_those_of_the_dissection(everything, classifier, polyp)
         assert one["maximum"] == raw.max()
 
 
+@pytest.mark.slow
 def test_the_pictures_are_the_raw_maps_laid_over_the_source_one_scale_a_layer(everything, polyp):
     maps = manifest(everything)["maps"]
     for layer in LAYERS:
@@ -126,6 +127,7 @@ def find(sheet, picture, left: int = 0, top: int = 0) -> tuple[int, int]:
     raise AssertionError("the picture is not on the sheet")
 
 
+@pytest.mark.slow
 def test_the_contact_sheet_has_every_picture_in_its_layers_row_and_its_classs_column(everything):
     sheet = pixels(everything / manifest(everything)["contact_sheet"])
     cells = {
@@ -240,6 +242,7 @@ def test_viridis_is_used_where_it_is_asked_for(source, checkpoint, polyp, tmp_pa
 # Which picture
 
 
+@pytest.mark.slow
 def test_jpeg_png_and_dicom_are_read_and_a_frame_of_several_is_the_one_of_its_number(
     classifier, checkpoint, polyp, tmp_path
 ):

@@ -128,6 +128,7 @@ def test_the_numbers_are_those_of_the_definitions_on_real_polyps(real, model, on
     assert found["centre"] == pytest.approx(np.mean(middle))
 
 
+@pytest.mark.slow
 def test_the_areas_are_those_of_the_definitions_on_real_polyps(real, model):
     classifier = open_classifier(str(model))
     method = "guided-backprop"  # its pixels are hardly ever equal
@@ -156,6 +157,7 @@ def test_the_areas_are_those_of_the_definitions_on_real_polyps(real, model):
     assert found["insertion_auc"] == pytest.approx(np.mean(areas[1::2]), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_its_own_plot_is_no_picture(real, model, tmp_path):
     folder = tmp_path / "stills"
     shutil.copytree(real / "images", folder)
@@ -165,6 +167,7 @@ def test_its_own_plot_is_no_picture(real, model, tmp_path):
     assert (folder / "plot.png").exists()
 
 
+@pytest.mark.slow
 def test_without_masks_the_rest_is_measured_with_the_same_numbers(real, measured, on_polyps):
     without = measured(real / "images", "--class", "polyps")
     assert set(without) == set(on_polyps)
@@ -187,6 +190,7 @@ def test_weights_are_shuffled_from_the_last_layer_to_the_first_on_four_pictures(
     assert (found["randomisation_images"], found["images"]) == (4, 5)
 
 
+@pytest.mark.slow
 def test_blank_maps_do_not_pass_for_a_perfect_fall(tmp_path):
     steps = [Randomised("last", 0.5, 1), Randomised("first", None, 4)]
     result = Evaluation({"grad-cam": Score()}, images=5, randomised=steps)
@@ -218,6 +222,7 @@ def test_every_method_is_measured(real, model, method):
         assert 0 <= found[name] <= 1
 
 
+@pytest.mark.slow
 def test_the_predicted_class_is_the_default(real, model):
     classifier = open_classifier(str(model))
     file = min((real / "images").iterdir())
@@ -294,6 +299,7 @@ def test_measuring_leaves_the_network_as_it_was(real, model):
 # What it prints and draws
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_the_method_and_each_baseline_and_the_plot_is_a_png(real, model, on_polyps, tmp_path):
     out = tmp_path / "curves.png"
     choice = [real / "images", "--masks", real / "masks", "--class", "polyps"]
@@ -339,6 +345,7 @@ def mask(path: Path, value: int = 255, size: tuple[int, int] = (60, 80)) -> Path
     return path
 
 
+@pytest.mark.slow
 def test_pictures_whose_mask_is_missing_empty_or_of_another_size_are_named_and_left_out(model, tmp_path):
     for number, name in enumerate("abcdef"):
         noise(tmp_path / "images" / f"{name}.png", number)
@@ -394,6 +401,7 @@ def test_a_limit_takes_pictures_spread_over_the_folder(model, tmp_path):
     assert named == [str(tmp_path / f"{number}.png") for number in (0, 2, 4)]
 
 
+@pytest.mark.slow
 def test_masks_among_the_pictures_are_not_measured_as_pictures(real, measured):
     assert measured(real, "--masks", real / "masks")["images"] == 5
 

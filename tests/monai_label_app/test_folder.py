@@ -1,11 +1,13 @@
 """Files and folders of results appear whole or not at all."""
 
+import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
-from monai_label_app.folder import staging, whole
+from monai_label_app.folder import staging, temporary, whole
 
 
 def test_a_file_appears_whole_and_a_failure_leaves_the_one_before(tmp_path):
@@ -19,6 +21,19 @@ def test_a_file_appears_whole_and_a_failure_leaves_the_one_before(tmp_path):
         raise OSError("disk full")
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives a folder to another user")
+def test_a_temporary_folder_is_its_user_s_alone_and_another_user_s_is_not_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with temporary() as folder:
+        assert folder.parent.parent == tmp_path
+        assert folder.parent.stat().st_mode & 0o777 == folder.stat().st_mode & 0o777 == 0o700
+    (root,) = tmp_path.iterdir()
+    assert list(root.iterdir()) == []
+    os.lchown(root, 12345, 12345)
+    with pytest.raises(PermissionError, match="belongs to another user"), temporary():
+        pass
 
 
 def test_what_a_killed_process_left_goes_and_what_another_works_on_stays(tmp_path):

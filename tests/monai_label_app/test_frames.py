@@ -25,8 +25,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from monai_label_app.files import read_dicom
 from monai_label_app.frames import UnreadableError, frames
-from monai_label_app.study import read_dicom
 from tests.dicom_files import by_gdcm, by_pillow, encapsulated, image, write
 
 SYNTAX = gdcm.TransferSyntax

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,13 +23,15 @@ from flask.testing import FlaskClient
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
+from monai_label_app import analysis, web
 from monai_label_app import jobs as jobs_module
 from monai_label_app import library as library_module
-from monai_label_app import web
+from monai_label_app.access.guard import Patience
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.guard import Patience
-from monai_label_app.jobs import ENDED, Jobs
+from monai_label_app.job_queue import ENDED
+from monai_label_app.jobs import Jobs
 from monai_label_app.library import FolderLibrary
+from monai_label_app.observed.checks import check_database
 from monai_label_app.sample import STUDY
 from monai_label_app.study import Study
 from monai_label_app.viewers.ohif import Viewer
@@ -109,6 +112,7 @@ def files(folder: Path) -> set[str]:
     return {str(one) for one in found if one.parts[0] not in (".endolens", ".lock", "datastore_v2.json")}
 
 
+@pytest.mark.slow
 def test_an_analysis_is_stored_once_and_its_study_is_analysed(client, gate, studies, scratch) -> None:
     before = files(studies)
     assert client.get(f"/api/v1/studies/{UID}").get_json()["state"] == "new"
@@ -169,17 +173,18 @@ def test_a_cancelled_analysis_leaves_nothing_and_can_be_started_again(
         return Study(uid, (*others, replace(last, read=read)))
 
     monkeypatch.setattr(library, "study", paused)
+    monkeypatch.setattr(analysis, "BATCH", 1)
     gate.open.set()
     running = client.post(ANALYSIS).get_json()
     assert in_work.wait(60)
-    assert client.get(f"/api/v1/jobs/{running['key']}").get_json()["done"] == 2
-    assert files(scratch)
+    assert client.get(f"/api/v1/jobs/{running['key']}").get_json()["state"] == "running"
+    wait_for(lambda: files(scratch))
     assert client.delete(f"/api/v1/jobs/{running['key']}").get_json()["state"] == "cancelled"
     again = client.post(ANALYSIS).get_json()
     assert (again["state"], again["key"] != running["key"]) == ("queued", True)
     assert client.delete(f"/api/v1/jobs/{again['key']}").get_json()["state"] == "cancelled"
     go_on.set()
-    wait_for(lambda: not list(scratch.glob("endolens-analysis-*")))
+    wait_for(lambda: not files(scratch))
     assert files(studies) == before
     assert client.delete(f"/api/v1/jobs/{running['key']}").get_json()["state"] == "cancelled"
     assert ended(client, client.post(ANALYSIS).get_json())["state"] == "done"
@@ -274,6 +279,7 @@ def test_events_tell_the_progress_to_many_at_once_who_keep_nobody_waiting(addres
     assert httpx.get(f"{address}/api/v1/jobs/nothing/events").status_code == 404
 
 
+@pytest.mark.slow
 def test_who_stalls_in_the_midst_of_a_file_is_taken_for_gone(address, scratch) -> None:
     key = httpx.post(f"{address}/api/v1/uploads").json()["key"]
     host, port = address.removeprefix("http://").split("/")[0].split(":")
@@ -288,3 +294,23 @@ def test_who_stalls_in_the_midst_of_a_file_is_taken_for_gone(address, scratch) -
     assert httpx.post(f"{address}/api/v1/uploads/{key}/files?name=a", content=still).status_code == 201
     for one in stalled:
         one.close()
+
+
+def test_a_database_that_does_not_answer_is_said_and_what_was_begun_goes_on_when_it_does(
+    library, classifier, tmp_path
+) -> None:
+    file = tmp_path / "shared.sqlite"
+    jobs = Jobs(library, lambda: classifier, f"sqlite:///{file}")
+    client = web.create_app(library, lambda: classifier, Viewer(), False, jobs=jobs).test_client()
+    with sqlite3.connect(file) as connection:
+        connection.execute("ALTER TABLE analyses RENAME TO away")
+    jobs.open()
+    for method, address in (("POST", ANALYSIS), ("GET", "/api/v1/jobs/x"), ("DELETE", "/api/v1/jobs/x"), ("GET", "/")):
+        answer = client.open(address, method=method)
+        assert (answer.status_code, "The database does not answer." in answer.text) == (503, True), address
+    assert not check_database(jobs.unended).ok
+    with sqlite3.connect(file) as connection:
+        connection.execute("ALTER TABLE away RENAME TO analyses")
+    assert ended(client, client.post(ANALYSIS).get_json())["state"] == "done"
+    assert check_database(jobs.unended).ok
+    jobs.close()

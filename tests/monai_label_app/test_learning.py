@@ -45,6 +45,7 @@ def others(tmp_path_factory) -> Path:
     return folder.parent
 
 
+@pytest.mark.slow
 def test_a_trained_checkpoint_serves_the_other_commands(dataset, tmp_path):
     out = tmp_path / "mine.safetensors"
     result = endolens("train", dataset, "--out", out, *SMALL, "--name", "mine", "--notice", "for research")
@@ -176,6 +177,7 @@ def test_the_papers_figures_fit_each_other_under_their_corrected_heads(row):
     assert precision < specificity
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [

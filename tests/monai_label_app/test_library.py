@@ -11,9 +11,9 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from monai_label_app import library as library_module
+from monai_label_app.files import read_header
 from monai_label_app.library import FolderLibrary
 from monai_label_app.sample import STUDY
-from monai_label_app.study import read_header
 from tests.dicom_files import write
 
 STILLS = sorted(STUDY.iterdir())[:3]

@@ -22,6 +22,7 @@ from monai_label_app.cli import main
 from monai_label_app.frames import UnreadableError
 from monai_label_app.listening.destinations import open_destination
 from monai_label_app.listening.receiving import NoRoomError, Receiver
+from monai_label_app.listening.security import Security
 from monai_label_app.listening.store import ANALYSIS, DEAD, DONE, WAITING, Store
 from monai_label_app.listening.work import Patience, Sending, Worker
 from tests.dicom_files import image
@@ -38,16 +39,20 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "state")
 
 
-def as_bytes(dataset: Dataset) -> bytes:
+def take(receiver: Receiver, dataset: Dataset) -> str:
+    """Send an object to a receiver, in two parts."""
     stream = io.BytesIO()
     dataset.save_as(stream, enforce_file_format=True)
-    return stream.getvalue()
+    arriving = receiver.arriving()
+    arriving.write(stream.getvalue()[:1000])
+    arriving.write(stream.getvalue()[1000:])
+    return receiver.take(arriving, "it")
 
 
 def received(store: Store, **attributes: object) -> Dataset:
     """An image of a study that is complete at once."""
     one = image(np.full((64, 64, 3), 90, np.uint8), **attributes)
-    assert Receiver(store, 0, 0).take(as_bytes(one), "it") == "stored"
+    assert take(Receiver(store, 0, 0), one) == "stored"
     return one
 
 
@@ -131,16 +136,16 @@ def test_what_the_database_does_not_speak_of_is_tidied_away_and_what_is_old_forg
 def test_an_object_is_kept_once_and_never_put_into_another_patient_s_study(store: Store) -> None:
     receiver = Receiver(store, 60, 0)
     first = received(store)
-    assert receiver.take(as_bytes(first), "it") == "present"
+    assert take(receiver, first) == "present"
     same = {"SOPInstanceUID": first.SOPInstanceUID, "StudyInstanceUID": first.StudyInstanceUID}
     for changes in ({"PatientID": "another"}, {"StudyInstanceUID": "1.2.3.4"}):
         other = image(np.zeros((64, 64, 3), np.uint8), **{**same, **changes})
         with pytest.raises(UnreadableError, match="it has the SOP Instance UID of an image of another"):
-            receiver.take(as_bytes(other), "it")
+            take(receiver, other)
     own = image(np.zeros((64, 64, 3), np.uint8), Manufacturer="EndoLens")
-    assert receiver.take(as_bytes(own), "it") == "own"
+    assert take(receiver, own) == "own"
     with pytest.raises(NoRoomError, match="full"):
-        Receiver(store, 60, 2**60).take(as_bytes(image(np.zeros((64, 64, 3), np.uint8))), "it")
+        take(Receiver(store, 60, 2**60), image(np.zeros((64, 64, 3), np.uint8)))
     assert [file.stem for file in store.received.rglob("*.dcm")] == [first.SOPInstanceUID]
 
 
@@ -159,6 +164,7 @@ def pacs(port: int, status: int, kept: list[str]) -> Iterator[None]:
     server.shutdown()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_sent_is_given_up_with_a_reason_and_tried_again_when_a_person_says_so(
     store: Store, tmp_path: Path
 ) -> None:
@@ -171,7 +177,7 @@ def test_what_cannot_be_sent_is_given_up_with_a_reason_and_tried_again_when_a_pe
         place.parent.mkdir()
         result.save_as(place, enforce_file_format=True)
         assert store.analysed(store.begin(ANALYSIS, 60), [result.SOPInstanceUID], "", [to])
-    sending = Sending(store, open_destination(to, "ENDOLENS"), stop)
+    sending = Sending(store, open_destination(to, "ENDOLENS", Security()), stop)
     worker = Worker(to, sending, store, Patience(attempts=2, longest=0), print)
 
     def work(state: str) -> None:

@@ -32,6 +32,7 @@ def predictions(draw):
     return labels, predicted, classes
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:A single label was found")
 @given(predictions())
 @settings(deadline=None, max_examples=60)
@@ -93,6 +94,7 @@ def test_the_interval_of_a_recall_is_that_of_the_binomial_distribution():
         np.testing.assert_allclose((low[row], high[row]), exact, atol=1.01 / size)
 
 
+@pytest.mark.slow
 def test_an_interval_is_as_wide_as_that_of_images_that_are_drawn_one_by_one():
     random = np.random.default_rng(3)
     labels = random.integers(0, 4, 300)

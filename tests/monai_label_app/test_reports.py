@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from werkzeug.test import TestResponse
 from monai_label_app import library as library_module
 from monai_label_app import web
 from monai_label_app.analysis import Wanted, analyze
-from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.classifier.classifier import Classifier, open_classifier
 from monai_label_app.library import FolderLibrary
+from monai_label_app.reading import read_instances
 from monai_label_app.sample import STUDY
-from monai_label_app.study import group, read_instances
+from monai_label_app.study import group
 from monai_label_app.viewers.ohif import Viewer
 from tests.validators import dciodvfy, dsrdump, pdftotext
 
@@ -129,6 +131,7 @@ def test_a_frame_is_added_to_the_finding_of_a_class_once(client, classifier):
     assert client.get(REPORT).get_json()["number"] == version["number"]
 
 
+@pytest.mark.slow
 def test_a_draft_of_an_analysed_study_is_what_the_analysis_found(client, folder, classifier):
     (study,) = group(read_instances(STILLS)[0])
     (folder / "results").mkdir()
@@ -156,6 +159,51 @@ def test_a_draft_of_an_analysed_study_is_what_the_analysis_found(client, folder,
     before = made.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert before.ReferencedSOPInstanceUID == drafted.SOPInstanceUID
     assert made.SOPInstanceUID == signed["documents"][0]
+
+
+@pytest.mark.slow
+def test_what_an_analysis_finds_later_is_proposed_and_what_was_taken_out_stays_out(folder, monkeypatch):
+    monkeypatch.setattr(library_module, "FRESH_SECONDS", 0.0)
+    classifier = open_classifier()
+    client = web.create_app(FolderLibrary(folder), lambda: classifier, Viewer(), pacs=False).test_client()
+    for still in STILLS[2:]:
+        (folder / still.name).unlink()
+    begun = begin(client)
+    report = begun.get_json()["report"]
+    taken_out, kept = report["observations"]
+    kept["text"] = "Seen by the doctor."
+    before = {kept["label"], taken_out["label"]}
+    saved = save(client, begun.headers["ETag"], {**report, "observations": [kept]})
+    nothing = client.get(f"{REPORT}/proposals").get_json()
+    assert (nothing["findings"], nothing["images"], nothing["report"]["observations"]) == (0, 0, [kept])
+    for still in STILLS[2:]:
+        shutil.copy(still, folder)
+    (study,) = group(read_instances(STILLS)[0])
+    (folder / "results").mkdir()
+    seen = {one.predicted for one in analyze(study, classifier, folder / "results").frames}
+    proposed = client.get(f"{REPORT}/proposals").get_json()
+    first, *others = proposed["report"]["observations"]
+    assert {one["label"] for one in others} == seen - before
+    assert others and proposed["findings"] == len(others)
+    assert {**first, "evidence": first["evidence"][:1]} == kept
+    assert [image["caption"] for image in first["evidence"]] == ["", "Grad-CAM"]
+    assert proposed["images"] == 1 + 2 * len(others)
+    assert "4 of 4 frames" in proposed["report"]["ai_involvement"]
+    taken_up = save(client, saved.headers["ETag"], proposed["report"])
+    assert taken_up.status_code == 200
+    again = client.get(f"{REPORT}/proposals").get_json()
+    assert (again["findings"], again["images"], again["report"]) == (0, 0, proposed["report"])
+
+
+@pytest.mark.slow
+def test_an_analysis_by_another_machine_proposes_nothing_to_a_report_that_names_the_first(client, folder, classifier):
+    begin(client)
+    (study,) = group(read_instances(STILLS)[0])
+    (folder / "results").mkdir()
+    other = replace(classifier, card=replace(classifier.card, version="99.0"))
+    analyze(study, other, folder / "results")
+    proposed = client.get(f"{REPORT}/proposals").get_json()
+    assert (proposed["findings"], proposed["images"]) == (0, 0)
 
 
 def test_null_is_no_request_for_a_draft(client):
@@ -265,6 +313,7 @@ def test_who_signs_without_saying_who_is_refused(client, changed):
     assert client.get(REPORT).get_json()["signature"] is None
 
 
+@pytest.mark.slow
 def test_a_signature_makes_three_documents_once_however_often_it_is_asked_for(client, folder, classifier):
     begun = begin(client)
     report = {**begun.get_json()["report"], "impression": "<script>alert(1)</script>", "adverse_events": "keine"}
@@ -298,6 +347,7 @@ def test_a_signature_makes_three_documents_once_however_often_it_is_asked_for(cl
     assert (late.status_code, "begin an addendum" in late.get_json()["detail"]) == (409, True)
 
 
+@pytest.mark.slow
 def test_letters_that_the_pdf_cannot_show_are_named_and_not_signed(client, folder):
     report = begin(client).get_json()["report"]
     saved = save(client, '"1"', {**report, "impression": "of private use: \ue123"})
@@ -310,6 +360,7 @@ def test_letters_that_the_pdf_cannot_show_are_named_and_not_signed(client, folde
     assert sign(client, mended.headers["ETag"]).status_code == 200
 
 
+@pytest.mark.slow
 def test_what_could_not_be_stored_is_signed_and_stored_when_it_is_signed_again(client, folder):
     begin(client)
     (folder / UID).write_bytes(b"in the way of the study's folder")
@@ -335,6 +386,7 @@ def state(client: FlaskClient) -> str:
     return str(said)
 
 
+@pytest.mark.slow
 def test_an_addendum_begins_as_the_signed_report_and_names_it(client, folder):
     assert state(client) == "new"
     begin(client)
@@ -356,6 +408,7 @@ def test_an_addendum_begins_as_the_signed_report_and_names_it(client, folder):
     assert client.get(f"{REPORT}?version=1").get_json() == first, "the first stays as it was signed"
 
 
+@pytest.mark.slow
 def test_a_long_report_of_12_findings_and_30_images_is_shown_whole(client):
     begun = begin(client).get_json()["report"]
     uids = [str(one.SOPInstanceUID) for one in HEADERS]
@@ -368,6 +421,7 @@ def test_a_long_report_of_12_findings_and_30_images_is_shown_whole(client):
     assert all(f"Finding {number} of twelve" in said for number in range(12))
 
 
+@pytest.mark.slow
 def test_an_image_that_is_gone_is_named_and_can_be_detached(client, folder):
     begun = begin(client).get_json()["report"]
     gone = images(begun)[0]

@@ -301,6 +301,7 @@ def test_what_cannot_be_loaded_is_named_and_the_others_are_there(bench, tmp_path
             file.unlink()
 
 
+@pytest.mark.slow
 def test_what_the_server_hands_out_runs_alone(bench, tmp_path) -> None:
     """On the computer where Slicer runs there is no EndoLens."""
     answer = httpx.get(f"{bench.address}/endolens/slicer.zip")

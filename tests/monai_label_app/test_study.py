@@ -10,8 +10,9 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import MPEG4HP41, BasicTextSRStorage, VideoEndoscopicImageStorage, generate_uid
 
+from monai_label_app.files import find_files
 from monai_label_app.frames import UnreadableError, frames
-from monai_label_app.study import convert_pictures, find_files, read_instances, read_studies
+from monai_label_app.reading import convert_pictures, read_instances, read_studies
 from report.endoscopic_image import Examination
 from tests.dicom_files import by_pillow, encapsulated, image, write
 

@@ -46,6 +46,7 @@ def dataset(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_dataset_and_corrections_are_learned_together_and_a_part_is_kept_aside(datastore, registry, dataset):
     images = datastore.list_images()
     for frame, image in enumerate(images[:3]):

@@ -22,7 +22,7 @@ from monai_label_app.classifier.network import HEAD, build, split
 from monai_label_app.classifier.teacher import Teacher, disagreement
 from monai_label_app.classifier.training import Recipe, Training
 from monai_label_app.console import silent
-from monai_label_app.study import read_frame
+from monai_label_app.reading import read_frame
 
 CLASSES = ("green", "red")
 SMALL = Recipe("vgg11", 1 / 16, size=64, preprocess="none", epochs=4, rate=1e-3, guidance=0)
@@ -99,6 +99,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(examples, tmp_path,
     assert resumed.history == whole.history
 
 
+@pytest.mark.slow
 def test_the_folder_of_another_run_is_refused(examples, tmp_path):
     training(examples, SMALL, tmp_path / "run")
     with pytest.raises(ValueError, match="holds a run with other options or pictures"):
@@ -113,6 +114,7 @@ def test_training_stops_where_nothing_improves(examples, tmp_path):
     assert len(run.history.loss) == best + 3 < 30
 
 
+@pytest.mark.slow
 def test_frozen_layers_stay_as_they_were(examples, tmp_path):
     run = training(examples, replace(SMALL, train_from="block3_conv1", views=1, epochs=1), tmp_path / "run")
     before = [tensor.clone() for tensor in run.network.features.state_dict().values()]
@@ -131,6 +133,7 @@ def test_the_two_parts_of_a_network_are_the_network(network, first):
         assert torch.equal(rest(before(image).clone()), network(image))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "first", "said"),
     [
@@ -192,6 +195,7 @@ def test_a_teacher_of_another_input_is_refused(examples, tmp_path):
         training(examples, replace(SMALL, teacher=str(tmp_path / "t.safetensors")), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_teacher_shares_the_frozen_layers_with_its_pupil_or_is_refused(examples, tmp_path):
     wide = (1 / 16, 1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 16)
     known = str(tmp_path / "t.safetensors")

@@ -18,6 +18,7 @@ from monai_label_app.classifier.training_set import Draws, Features, TrainingSet
 from monai_label_app.console import silent
 
 
+@pytest.mark.slow
 @example(seed=1712199)  # dark and of low resolution
 @given(seed=st.integers(1, 2**31 - 1))
 def test_a_view_keeps_the_mask_on_the_object_and_the_object_in_the_picture(seed):

@@ -25,7 +25,7 @@ from monai_label_app import uploads as uploads_module
 from monai_label_app import web
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.library import FolderLibrary
-from monai_label_app.study import convert_pictures
+from monai_label_app.reading import convert_pictures
 from monai_label_app.uploads import LIMIT_VARIABLE, BusyError, Uploads
 from monai_label_app.viewers.ohif import Viewer
 from report.endoscopic_image import Examination
@@ -395,6 +395,7 @@ damaged = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.binary(max_size=2000) | st.binary(max_size=600).map(lambda end: b"\0" * 128 + b"DICM" + end) | damaged

@@ -34,10 +34,11 @@ from monai_label_app.classifier.network import build, calibrate
 from monai_label_app.cli import main
 from monai_label_app.frames import UnreadableError, frames
 from monai_label_app.intake import look, store
-from monai_label_app.jobs import ENDED, Jobs
+from monai_label_app.job_queue import ENDED
+from monai_label_app.jobs import Jobs
 from monai_label_app.library import FolderLibrary
 from monai_label_app.pictures import read_picture
-from monai_label_app.study import read_studies
+from monai_label_app.reading import read_studies
 from monai_label_app.video.decode import VideoFile
 from monai_label_app.video.footage import analyze
 from monai_label_app.video.sampling import BATCH, HELD, sample
@@ -264,6 +265,7 @@ def textured(colour: tuple[int, int, int], count: int, seed: int) -> list[np.nda
 RED, GREEN = (230, 120, 90), (150, 200, 90)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("codec", "name", "syntax"), [("libx264", "a.mp4", MPEG4HP41), ("mpeg2video", "a.m2v", MPEG2MPML)]
 )
@@ -315,6 +317,7 @@ def server(folder: Path, classifier: Classifier) -> FlaskClient:
     return web.create_app(FolderLibrary(folder), lambda: classifier, Viewer(), pacs=False).test_client()
 
 
+@pytest.mark.slow
 def test_what_a_still_shows_already_is_not_shown_again(red_or_not, polyp, tmp_path):
     red = np.asarray(Image.fromarray(polyp).resize(SIZE))
     encode(tmp_path / "a.mp4", [*[red] * 20, *[red[:, ::-1, [1, 0, 2]]] * 20, *[red] * 20])
@@ -396,6 +399,7 @@ def test_a_video_that_cannot_be_stored_as_it_is_is_refused(tmp_path):
         look(file, "a.mpg")
 
 
+@pytest.mark.slow
 def test_of_a_video_that_is_cut_off_what_is_there_is_analysed_and_that_is_said(red_or_not, tmp_path):
     file = encode(tmp_path / "a.ts", textured(RED, 100, 3), container="mpegts")
     content = file.read_bytes()
@@ -416,6 +420,7 @@ def test_of_a_video_that_is_cut_off_what_is_there_is_analysed_and_that_is_said(r
     assert [one["class"] for one in result.segments] == ["polyps"]
 
 
+@pytest.mark.slow
 def test_where_a_video_has_no_frame_at_all_nothing_is_seen(red_or_not, tmp_path):
     moving = textured(RED, 100, 3)
     milliseconds = [40 * place + (20_000 if place >= 50 else 0) for place in range(100)]

@@ -12,7 +12,7 @@ from PIL import Image
 from pydicom.uid import HEVCMP51, MPEG2MPML, MPEG4HP41
 
 from monai_label_app.frames import UnreadableError
-from monai_label_app.study import read_studies
+from monai_label_app.reading import read_studies
 from monai_label_app.video.decode import Movie, VideoFile, shown_at
 from tests.dicom_files import image, write
 from tests.video_files import copied, encode, number_of, numbered, only_sound, wrapped

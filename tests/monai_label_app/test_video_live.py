@@ -44,6 +44,7 @@ def test_the_picture_is_shown_at_its_own_speed_and_what_is_seen_is_recorded_once
     assert (tmp_path / "found" / line["frame"]).exists() and (tmp_path / "found" / line["map"]).exists()
 
 
+@pytest.mark.slow
 def test_when_the_analysis_fails_the_picture_goes_on_unchanged(spotlight, tmp_path):
     class Broken(Classifier):
         def dissect(self, *arguments: object) -> object:

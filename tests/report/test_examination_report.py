@@ -223,6 +223,7 @@ def _jpeg() -> bytes:
     return stream.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signature", [None, SIGNED])
 def test_the_pdf_says_it_all_and_who_answers_for_it(tmp_path: Path, signature):
     pictures = {(STILL.SOPInstanceUID, 1): _jpeg()}

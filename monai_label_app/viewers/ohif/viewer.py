@@ -43,6 +43,50 @@ _MENDED = {
         "const imageSrc = thumbnailImageSrcMap[ds.displaySetInstanceUID]"
         " ?? (ds.viewportType === 'video' ? ds.thumbnailSrc : undefined);"
     ),
+    # It reads a Segmentation's orientation in the object, which has none: the regions lie as their picture does.
+    "validOrientations = Segmentation_4X_getValidOrientations(ImageOrientationPatient);": (
+        "validOrientations = Segmentation_4X_getValidOrientations(ImageOrientationPatient);"
+        " for (const frame of [multiframe.PerFrameFunctionalGroupsSequence].flat())"
+        " frame.PlaneOrientationSequence ??= { ImageOrientationPatient };"
+    ),
+    # It stays at the first picture of the series, whichever the regions are of.
+    "utils_promptHydrateSEG({\n      servicesManager,\n      viewportId,\n      segDisplaySet,\n      preHydrate": (
+        "const viewport = window.cornerstone.getEnabledElementByViewportId(viewportId)?.viewport;"
+        " const first = segDisplaySet.images.find((_, index) => segDisplaySet.segmentsOnFrame[index]?.length);"
+        " if (first) viewport?.setImageIdIndex?.(viewport.getImageIds().indexOf(first.referencedImageId));"
+        " utils_promptHydrateSEG({ servicesManager, viewportId, segDisplaySet, preHydrate"
+    ),
+    # It takes all pictures of a series to be of the size of the segmented one, and draws over all what lies over one:
+    # it asks where they are in space, which is nowhere.
+    "scalarData.set(volumeScalarData.slice(": (
+        "if (scalarData.length === segDisplaySet.instance.Rows * segDisplaySet.instance.Columns)"
+        " scalarData.set(volumeScalarData.slice("
+    ),
+    "viewport.isReferenceViewable({ referencedImageId: labelmapImageId }, { asOverlay: true })": (
+        "((image) => viewport.getImageIds().includes(image) ? image === viewport.getCurrentImageId() :"
+        " viewport.isReferenceViewable({ referencedImageId: labelmapImageId }, { asOverlay: true }))"
+        "(window.cornerstone.cache.getImage(labelmapImageId)?.referencedImageId)"
+    ),
+    "stackViewport.isReferenceViewable({ referencedImageId: labelmapImageId, sliceIndex: index }, "
+    "{ asOverlay: true, withNavigation: true })": (
+        "((image) => imageIds.includes(image) ? image === imageIds[index] :"
+        " stackViewport.isReferenceViewable({ referencedImageId: labelmapImageId, sliceIndex: index }, "
+        "{ asOverlay: true, withNavigation: true }))"
+        "(window.cornerstone.cache.getImage(labelmapImageId)?.referencedImageId)"
+    ),
+    # Of a manifest's image of several frames it shows the next frame, or none, until the file is there.
+    "loadImageFromPromise(dataSetPromise, imageId, parsedImageId.frame,": (
+        "loadImageFromPromise(dataSetPromise, imageId, parsedImageId.pixelDataFrame,"
+    ),
+    # It draws what a Segmentation says of the second frame over the first, the only one that it knows here.
+    'Number(imageId.split("frame=")[1]);\n  return imageIdFrameNumber === frameNumber - 1 ?': (
+        'Number(imageId.split("frame=")[1]);\n  return imageIdFrameNumber === frameNumber ?'
+    ),
+    # OHIF 3.13 reads regions that do not fill whole bytes from the wrong end of a byte, and stumbles over padding.
+    "if (!(totalBytes !== length)) {": "if (!(totalBytes + (totalBytes % 2) !== length)) {",
+    "allPixelData = stream.readArrayBuffer(totalBytes);": "allPixelData = stream.readArrayBuffer(length);",
+    "bitValue = sourceByte >> 7 - sourceBitIndex & 1;": "bitValue = sourceByte >> sourceBitIndex & 1;",
+    "frameView[targetByteIndex] |= 1 << 7 - targetBitIndex;": "frameView[targetByteIndex] |= 1 << targetBitIndex;",
 }
 """Expressions in OHIF's scripts, and what must stand there."""
 
@@ -141,6 +185,12 @@ class Viewer:
             "sourceName": "dicomjson",
             "configuration": {"friendlyName": "Folder", "name": "json"},
         }
+        # OHIF 3.13 asks it, where there is one, for each frame of a Segmentation; the other names the first each time.
+        local = {
+            "namespace": "@ohif/extension-default.dataSourcesModule.dicomlocal",
+            "sourceName": "dicomlocal",
+            "configuration": {"friendlyName": "Frames"},
+        }
         config = {
             "routerBasename": self.base,
             "showStudyList": pacs,
@@ -152,7 +202,7 @@ class Viewer:
             "showLoadingIndicator": True,
             "strictZSpacingForVolumeViewport": True,
             "defaultDataSourceName": "dicomweb" if pacs else "dicomjson",
-            "dataSources": [dicomweb if pacs else dicomjson],
+            "dataSources": [dicomweb] if pacs else [dicomjson, local],
         }
         return f"window.config = {json.dumps(config, indent=1)};\n{_TAMED}"
 
@@ -172,6 +222,14 @@ def mended(path: Path) -> str | None:
             text = text.replace(one, _MENDED[one])
         return text if wrong else None
     return None
+
+
+@lru_cache(maxsize=256)
+def version(path: Path) -> str:
+    """What tells a file of OHIF, as it is served, from an earlier one of its name."""
+    text = mended(path)
+    content = path.read_bytes() if text is None else text.encode()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _bundled() -> Path:

@@ -128,6 +128,15 @@ class VersionSchema(VersionSummary):
     predecessor: int | None
 
 
+class Proposals(BaseModel):
+    """The number of the version that counts, how many findings and images would be added, and the report with them."""
+
+    version: int
+    findings: int
+    images: int
+    report: ExaminationReport
+
+
 class VersionChoice(BaseModel):
     """Which version; the one that counts unless given."""
 
@@ -209,6 +218,16 @@ def create_blueprint(services: Services) -> APIBlueprint:
     @api.output(VersionSchema)
     def report(uid: str, query_data: VersionChoice) -> Response:
         return answered(chosen(uid, query_data))
+
+    @api.get(f"{_REPORT}/proposals")
+    @api.doc(summary="What is proposed by now, and was never in the report", responses=_UNKEPT)
+    @api.output(Proposals)
+    def proposals(uid: str) -> Response:
+        version, report = reporting.proposed(uid)
+        findings = len(report.observations) - len(version.report.observations)
+        images = sum(len(one.evidence) for one in report.observations)
+        images -= sum(len(one.evidence) for one in version.report.observations)
+        return jsonify(version=version.number, findings=findings, images=images, report=as_dict(report))
 
     @api.put(_REPORT)
     @api.input(Edited, location="headers")

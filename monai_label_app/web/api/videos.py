@@ -157,7 +157,11 @@ def create_blueprint(services: Services) -> APIBlueprint:
 
 def _no_more_than_a_piece(size: int) -> dict[str, str]:
     """The asked range, ended where a piece does; nothing where none is asked for, or one that is not there."""
-    wanted = request.range.range_for_length(size) if request.range else None
+    if not request.range:
+        return {}
+    # Of more last bytes than there are: all (RFC 9110, 14.1.2).
+    more = request.range.ranges[0][0] < -size
+    wanted = (0, size) if more else request.range.range_for_length(size)
     if wanted is None:
         return {}
     start, stop = wanted

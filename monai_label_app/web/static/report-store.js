@@ -74,6 +74,10 @@ export class ReportStore extends EventTarget {
     return this.#ask(`?version=${number}`).then(({ version }) => version);
   }
 
+  proposals() {
+    return this.#ask("/proposals").then(({ version }) => version);
+  }
+
   async sign(signature) {
     try {
       const { version, etag } = await this.#ask("/signature", { method: "POST", body: signature });

@@ -137,6 +137,24 @@ async function restore(number) {
   changed();
 }
 
+// An analysis may have ended since the draft was made, in another tab or by itself.
+async function lookForProposals() {
+  if (!version || version.signature) return;
+  const { findings: more, images } = await store.proposals();
+  $("#proposals").hidden = !(more || images);
+  $("#proposals span").textContent = `The machine proposes what was not in this report yet: findings: ${more}, images: ${images}.`;
+}
+document.addEventListener("visibilitychange", () => document.hidden || attempt(lookForProposals));
+$("#take-up").addEventListener("click", () =>
+  attempt(async () => {
+    if (!(await store.flush())) return;
+    ({ report } = await store.proposals());
+    $("#proposals").hidden = true;
+    showReport();
+    changed();
+  }),
+);
+
 $("#show-sign").addEventListener("click", () =>
   attempt(async () => {
     if (!(await store.flush())) return;
@@ -179,5 +197,7 @@ attempt(async () => {
     $("#state").value = "";
     throw problem;
   }
-  if (!version.signature) showReport();
+  if (version.signature) return;
+  showReport();
+  await lookForProposals();
 });

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from monai_label_app.access.endpoint import is_loopback
 from monai_label_app.access.identity import (
     HERE,
     NOBODY,
@@ -25,7 +26,6 @@ from monai_label_app.access.identity import (
 from monai_label_app.access.login import cookie_name, login_address
 from monai_label_app.access.roles import REFUSED, Need, Role, Roles
 from monai_label_app.access.trail import Trail
-from monai_label_app.endpoint import is_loopback
 from monai_label_app.observed.logs import request_id
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
