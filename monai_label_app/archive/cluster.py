@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
+from monai_label_app.access.endpoint import is_loopback
 from monai_label_app.archive.run import Hands
 from monai_label_app.archive.work import Analyst, Outcome, Task
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.endpoint import is_loopback
 from monai_label_app.frames import in_one_line
 
 LOOK = 5.0
