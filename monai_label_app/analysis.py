@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -151,24 +151,27 @@ def analyze(
         study: the images.
         classifier: the network.
         folder: exists; gets ``stills/`` (images made from pictures), ``heatmaps/`` and ``findings/``.
-        progress: called with the number of frames that are done since the last call; what it raises ends the work.
+        progress: called with the number of frames that are done since the last call, by another thread too; what it
+            raises ends the work.
         wanted: which objects.
         footage: what was seen in the study's videos, whose stills are among the images.
     """
     result = StudyResult(study.uid)
     images = [_Image(instance) for instance in study.instances]
     numbers = count(1)
-    with ThreadPoolExecutor(1, "objects") as objects, closing(ahead(_frames(images, folder), BATCH)) as pictures:
+    with ThreadPoolExecutor(1, "objects") as objects, closing(ahead(_frames(images, folder), BATCH)) as batches:
+
+        def add(image: _Image, frame: Frame, one: Look) -> None:
+            _add(image, frame, one, classifier, next(numbers), wanted, folder)
+            progress(1)
+
         made: list[Future[None]] = []
         try:
-            while batch := list(islice(pictures, BATCH)):
+            for batch in batches:
                 looked = list(_looked(batch, classifier, wanted))
-                _await(made, progress)
-                made = [
-                    objects.submit(_add, image, frame, one, classifier, next(numbers), wanted, folder)
-                    for image, frame, one in looked
-                ]
-            _await(made, progress)
+                _await(made)
+                made = [objects.submit(add, *one) for one in looked]
+            _await(made)
         finally:
             objects.shutdown(cancel_futures=True)
     findings: list[Finding] = []
@@ -308,10 +311,9 @@ def _add(
         image.error = error
 
 
-def _await(made: Sequence[Future[None]], progress: Callable[[int], None]) -> None:
+def _await(made: Sequence[Future[None]]) -> None:
     for one in made:
         one.result()
-        progress(1)
 
 
 def _propose(
