@@ -23,9 +23,9 @@ from flask.testing import FlaskClient
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
-from monai_label_app import analysis, web
 from monai_label_app import jobs as jobs_module
 from monai_label_app import library as library_module
+from monai_label_app import web
 from monai_label_app.access.guard import Patience
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.job_queue import ENDED
