@@ -286,10 +286,16 @@ def endolens(*arguments: str | Path, check: bool = True) -> subprocess.Completed
 
 @pytest.fixture(scope="session")
 def real_study(real_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Real frames of four classes as a VL Endoscopic study, made by `endolens dicomize`."""
+    """Real frames of four classes as a VL Endoscopic study, made by `endolens dicomize`.
+
+    The second is of an odd size, so that bits of its Segmentation's regions do not fill whole bytes.
+    """
     folders = ("polyps", "normal-cecum", "ulcerative-colitis", "dyed-lifted-polyps")
     pictures = [largest(real_images / "kvasir-8" / name) for name in folders]
     out = tmp_path_factory.mktemp("real") / "study"
+    with Image.open(pictures[1]) as picture:
+        pictures[1] = out.with_name("odd.png")
+        picture.crop((0, 0, picture.width // 2 * 2 - 1, picture.height // 2 * 2 - 1)).save(pictures[1])
     endolens("dicomize", *pictures, "--out", out, "--patient-name", "Test^Real", "--study-date", "20260102")
     return out
 
