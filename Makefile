@@ -19,6 +19,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 
 BIN := .venv/bin
+MANIFESTS := .cache/manifests
 OHIF_VERSION := 3.13.2
 OHIF := .cache/ohif-$(OHIF_VERSION)
 AXE_VERSION := 4.14.1
@@ -67,8 +68,9 @@ screenshots: system
 	$(BIN)/pip install --progress-bar off --quiet --constraint constraints.txt --editable ".[test]"
 	@touch $@
 
-# The real servers, viewers and validators of the tests: Orthanc, PostgreSQL, Chromium, dcmtk, poppler and PixelMed from
-# Debian; a current OHIF, and axe-core, which finds faults of accessibility, from npm. What cannot be installed is named
+# The real servers, viewers and validators of the tests: Orthanc, PostgreSQL, nginx, Chromium, dcmtk, poppler and PixelMed
+# from Debian; a current OHIF, and axe-core, which finds faults of accessibility, from npm; what checks the files of deploy/,
+# whose dependencies do not go with ours, in an environment of its own. What cannot be installed is named
 # here; its tests then skip, or fail where CI is set.
 system: .venv/tested
 	@missing=""; \
@@ -80,6 +82,7 @@ system: .venv/tested
 	command -v java >/dev/null || missing="$$missing default-jre-headless"; \
 	test -e /usr/share/java/pixelmed.jar || missing="$$missing libpixelmed-java"; \
 	command -v npm >/dev/null || missing="$$missing npm"; \
+	command -v nginx >/dev/null || test -x /usr/sbin/nginx || missing="$$missing nginx-light"; \
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing postgresql"; \
 	if [ -n "$$missing" ]; then \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -93,6 +96,8 @@ system: .venv/tested
 	@test -e $(AXE)/axe.min.js || { mkdir -p $(AXE) && cd .cache && npm pack --silent axe-core@$(AXE_VERSION) >/dev/null && \
 		tar xzf axe-core-$(AXE_VERSION).tgz -C axe-core-$(AXE_VERSION) --strip-components 1 package/axe.min.js && \
 		rm axe-core-$(AXE_VERSION).tgz; } || echo "could not fetch axe-core $(AXE_VERSION)"
+	@test -e $(MANIFESTS)/bin/kubernetes-validate || { $(PYTHON) -m venv $(MANIFESTS) && \
+		$(MANIFESTS)/bin/pip install --quiet check-jsonschema kubernetes-validate; } || echo "could not install what checks deploy/"
 
 # For every Python at once.
 constraints: .venv/tested

@@ -70,11 +70,14 @@ setup(
     ],
     extras_require={
         "postgresql": ["psycopg[binary]>=3.1"],
+        "ray": ["ray>=2.52"],  # an archive by many machines
         "test": [
             "psycopg[binary]>=3.1",
+            "ray>=2.52",
             "pytest>=8.0",
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",
+            "pyyaml>=6.0",
             "captum==0.8.0",  # the last that goes with numpy 1
             "grad-cam>=1.5.5",
             "ruff==0.17.6",

@@ -46,16 +46,16 @@ from monai_label_app.dicomweb import forward
 from monai_label_app.frames import UnreadableError
 from monai_label_app.jobs import Jobs
 from monai_label_app.library import PacsLibrary, beside, open_library
-from monai_label_app.observed.checks import Check, check_disk, check_kept, check_model, check_studies
+from monai_label_app.observed.checks import Check, check_database, check_disk, check_kept, check_model, check_studies
 from monai_label_app.observed.health import routes as observing
 from monai_label_app.observed.logs import LOG_VARIABLE, Requests, write_json
-from monai_label_app.observed.metrics import JOBS
+from monai_label_app.observed.metrics import count_waiting
 from monai_label_app.pacs import PacsError
 from monai_label_app.refusals import Refusals
 from monai_label_app.server import INSECURE_VARIABLE, OHIF_VARIABLE, REPORTS_VARIABLE
 from monai_label_app.uploads import Uploads
 from monai_label_app.video.player import Player
-from monai_label_app.viewers.ohif import Viewer, mended
+from monai_label_app.viewers.ohif import Viewer, mended, version
 from monai_label_app.web.events import job_events
 from monai_label_app.web.playing import rendered, thumbnail
 
@@ -80,8 +80,8 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
     viewer = Viewer(ohif)
     pacs = isinstance(library, PacsLibrary)
     classifier = partial(open_classifier, model)
-    uploads, jobs, player = Uploads(library), Jobs(library, classifier), Player(library)
     datastore, reports = (lambda: app_instance().datastore()), os.environ.get(REPORTS_VARIABLE)
+    uploads, jobs, player = Uploads(library), Jobs(library, classifier, reports), Player(library)
     page = web.create_app(library, classifier, viewer, pacs, uploads, jobs, datastore, reports, player)
 
     async def configuration(request: Request) -> Response:
@@ -90,8 +90,12 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
     async def ohif_file(request: Request) -> Response:
         path = viewer.file(request.url.path.removeprefix(viewer.base))
         text, kind = mended(path), _MEDIA_TYPES.get(path.suffix)
-        response = FileResponse(path, media_type=kind) if text is None else Response(text, media_type=kind)
+        etag, response = f'"{version(path)}"', Response(status_code=304)
+        if request.headers.get("if-none-match") != etag:
+            response = FileResponse(path, media_type=kind) if text is None else Response(text, media_type=kind)
         response.headers["Content-Security-Policy"] = viewer.policy(path)
+        # A browser asks whether its copy still holds: what is mended in a file does not change its name.
+        response.headers["ETag"], response.headers["Cache-Control"] = etag, "no-cache"
         return response
 
     async def video(request: Request) -> Response:
@@ -129,7 +133,9 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
         "disk": partial(check_disk, studies),
         "audit_trail": trail.check,
     }
-    JOBS.set_function(lambda: jobs.waiting)
+    if reports:
+        checks["database"] = partial(check_database, jobs.unended)
+    count_waiting(lambda: jobs.waiting)
     routes += observing(checks)
     if viewer.base != "/":
         routes.append(Route("/", _home))
@@ -165,6 +171,7 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        jobs.open()
         async with monailabel.app.lifespan(app):
             yield
         # Here, for a server that is told to end by SIGTERM runs nothing after it.

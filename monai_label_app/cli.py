@@ -11,7 +11,7 @@ import click
 from monai_label_app.commands import learning, listening, models, operation, pictures, studies
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ENDOLENS"})
 @click.version_option(package_name="endolens")
 def main() -> None:
     """See why a network says "polyp": heatmaps and findings of endoscopy images, as DICOM.
@@ -22,6 +22,8 @@ def main() -> None:
       endolens analyze study --out results
       endolens serve --studies results
       endolens explain still.jpg --layer all --class all
+
+    Every option can be set by the environment too: --host of serve by ENDOLENS_SERVE_HOST.
     """
     for ending in (signal.SIGTERM, signal.SIGHUP):
         # As Ctrl-C does, so that what is half done is taken away.

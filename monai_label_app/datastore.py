@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from monai_label_app import compatibility  # noqa: F401  (before monailabel)
 
 # isort: split
+from filelock import FileLock
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import (
@@ -29,6 +29,7 @@ from monai_label_app.study import Instance
 IMAGES = ".endolens/images"
 CORRECTIONS = ".endolens/corrections.jsonl"
 REPORTS = ".endolens/reports.sqlite"
+LABELS_LOCK = ".endolens/labels.lock"
 
 
 class StudyDatastore(LocalDatastore):
@@ -42,10 +43,12 @@ class StudyDatastore(LocalDatastore):
 
     def __init__(self, library: Library, folder: Path, classes: Callable[[], Sequence[str]]) -> None:
         self._library, self._classes = library, classes
-        self._saving = threading.Lock()
+        self._saving = FileLock(folder / LABELS_LOCK)
         self.corrections = Corrections(folder / CORRECTIONS)
         self.reports = folder / REPORTS
-        super().__init__(str(folder), images_dir=IMAGES, extensions=["*.dcm", "*.json"], auto_reload=False)
+        (folder / LABELS_LOCK).parent.mkdir(parents=True, exist_ok=True)
+        with self._saving:
+            super().__init__(str(folder), images_dir=IMAGES, extensions=["*.dcm", "*.json"], auto_reload=False)
 
     def list_images(self) -> list[str]:
         """SOP Instance UIDs of all images that can be analysed."""
@@ -59,6 +62,7 @@ class StudyDatastore(LocalDatastore):
 
     def json(self) -> dict[str, Any]:
         """What the datastore holds, with the images that nobody asked for yet."""
+        self._init_from_datastore_file()
         kept: dict[str, Any] = super().json()
         untouched = {"image": {"ext": ".dcm", "info": {}}, "labels": {}}
         return {**kept, "objects": {**dict.fromkeys(self.list_images(), untouched), **kept["objects"]}}
@@ -83,13 +87,15 @@ class StudyDatastore(LocalDatastore):
         if not file.exists():
             self._place(instance, file)
         if image_id not in self._datastore.objects:
-            self.refresh()
+            with self._alone():
+                self.refresh()
         return str(file)
 
     def _place(self, instance: Instance, file: Path) -> None:
         origin = Path(instance.origin)
         if origin.is_file() and not instance.converted:
-            file.symlink_to(origin.resolve())
+            with suppress(FileExistsError):  # another server was asked for it, too
+                file.symlink_to(origin.resolve())
             return
         with whole(file) as partial:
             instance.read().save_as(partial, enforce_file_format=True)
@@ -145,14 +151,35 @@ class StudyDatastore(LocalDatastore):
         self.get_image_uri(image_id)
         if label_tag == DefaultLabelTag.FINAL.value and Path(label_filename).suffix == ".json":
             return self._save_correction(image_id, Path(label_filename), label_info)
-        label: str = super().save_label(image_id, label_filename, label_tag, label_info)
+        with self._alone():
+            label: str = super().save_label(image_id, label_filename, label_tag, label_info)
         return label
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Take a label away; corrections stay in the file as withdrawn."""
         if label_tag == DefaultLabelTag.FINAL.value:
             self.corrections.withdraw(label_id)
-        super().remove_label(label_id, label_tag)
+        with self._alone():
+            super().remove_label(label_id, label_tag)
+
+    def get_label_uri(self, label_id: str, label_tag: str) -> str:
+        """Path of a label; empty if there is none."""
+        self._init_from_datastore_file()
+        label: str = super().get_label_uri(label_id, label_tag)
+        return label
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Images with a final label."""
+        self._init_from_datastore_file()
+        images: list[str] = super().get_labeled_images(label_tag, labels)
+        return images
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the labels as they are now: another server of the folder may have changed them, and may want to."""
+        with self._saving:
+            self._init_from_datastore_file()
+            yield
 
     def _save_correction(self, image_id: str, sent: Path, label_info: dict[str, Any]) -> str:
         try:
@@ -169,7 +196,7 @@ class StudyDatastore(LocalDatastore):
             UnreadableError, PacsError: it is there and cannot be read.
         """
         self.get_image_uri(correction.image)
-        with self._saving, temporary() as folder:
+        with self._alone(), temporary() as folder:
             self.corrections.add(correction)
             # MONAI Label keeps one file an image: all that was said of it.
             history = folder / f"{correction.image}.json"

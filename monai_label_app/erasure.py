@@ -15,6 +15,7 @@ from monai_label_app.access.trail import TRAIL, Trail
 from monai_label_app.corrections import Corrections
 from monai_label_app.datastore import CORRECTIONS, IMAGES, REPORTS
 from monai_label_app.folder import whole
+from monai_label_app.job_queue import JobQueue
 from monai_label_app.library import beside, open_library
 from report.drafts import Drafts
 
@@ -50,6 +51,8 @@ def erase(studies: str, study: str, reports: str | None) -> Erased:
     place = beside(studies)
     database = place / REPORTS
     versions = Drafts(reports or f"sqlite:///{database}").erase(study) if reports or database.is_file() else 0
+    if reports:
+        JobQueue(reports).erase(study)
     corrections = Corrections(place / CORRECTIONS).erase(images)
     copies = _remove(place / IMAGES, images)
     labels = sum(_remove(folder, images) for folder in (place / "labels").glob("*/"))

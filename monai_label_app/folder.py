@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
 from pydicom import Dataset
 
 if TYPE_CHECKING:  # torch comes with it
@@ -42,6 +43,23 @@ def settle(path: Path) -> None:
 
 
 @contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is made if it is not there, so that no other process works on it.
+
+    Raises:
+        ValueError: another process has it.
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        held = FileLock(folder / "lock").acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"another process works already on the folder {folder}") from None
+    with held:
+        yield
+
+
+@contextmanager
 def staging(out: Path) -> Iterator[Path]:
     """A hidden folder inside ``out`` to work in; whatever is left there goes when the work ends or fails.
 
@@ -52,7 +70,7 @@ def staging(out: Path) -> Iterator[Path]:
     try:
         with ExitStack() as stack:
             with _held(out):  # nobody takes the folder for one that was left before it is held
-                _sweep(out)
+                sweep(out)
                 name = stack.enter_context(tempfile.TemporaryDirectory(prefix=_STAGED, dir=out))
                 stack.enter_context(_held(Path(name)))
             yield Path(name)
@@ -76,7 +94,8 @@ def temporary() -> Iterator[Path]:
         yield folder
 
 
-def _sweep(out: Path) -> None:
+def sweep(out: Path) -> None:
+    """Remove what processes left in a folder of results that were killed in the midst of their work."""
     for left in out.glob(f"{_STAGED}*"):
         with suppress(OSError), _held(left, wait=False) as alone:
             if alone:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import atexit
 import logging
-import queue
-import secrets
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pydicom import dcmread
+from sqlalchemy.exc import SQLAlchemyError
 
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.folder import temporary
 from monai_label_app.frames import in_one_line
+from monai_label_app.job_queue import DONE, FAILED, IN_MEMORY, RUNNING, STORING, Job, JobQueue
 from monai_label_app.library import Library
 from monai_label_app.observed.logs import study_uid
 from monai_label_app.pacs import PacsError
@@ -26,45 +28,20 @@ from monai_label_app.video.footage import analyze, expected
 WAITING = 32
 """Jobs that may wait for the one that runs."""
 
-REMEMBERED = 200
-"""Jobs that can be asked about, the latest."""
+LOOK_SECONDS = 1.0
+"""Time between two looks for a job that another server was asked for."""
 
-QUEUED, RUNNING, STORING = "queued", "running", "storing"
-DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
-ENDED = frozenset({DONE, FAILED, CANCELLED})
-STATES = (QUEUED, RUNNING, STORING, DONE, FAILED, CANCELLED)
+TOLD_SECONDS = 0.5
+"""Time between two times that the others are told how far a job is, and whether it was cancelled is asked."""
+
+LIVE_SECONDS = 10.0
+"""Time between two times that the others are told that this server works."""
 
 _log = logging.getLogger(__name__)
 
 
 class TooManyJobsError(Exception):
     """The queue is full; the message is one sentence."""
-
-
-class TooLateError(Exception):
-    """A job that stores its results can no longer be cancelled; the message is one sentence."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """The analysis of a study, as it stands.
-
-    Attributes:
-        key: names it.
-        study: Study Instance UID.
-        state: one of :data:`STATES`.
-        done, frames: how many of its frames were analysed.
-        stored: how many objects are new in the library.
-        problems: what was left out, or why it failed, a sentence each.
-    """
-
-    key: str
-    study: str
-    frames: int
-    state: str = QUEUED
-    done: int = 0
-    stored: int = 0
-    problems: tuple[str, ...] = ()
 
 
 class _CancelledError(Exception):
@@ -77,14 +54,26 @@ class Jobs:
     Args:
         library: of the studies; gets the results.
         classifier: loads the network; asked at the start of each job.
+        database: of the jobs. Servers of one address share it, and each job is done by one of them; without it this
+            server has its own, and what waits ends with it.
+
+    Raises:
+        ValueError: there is no such database, or it cannot be used.
     """
 
-    def __init__(self, library: Library, classifier: Callable[[], Classifier]) -> None:
+    def __init__(self, library: Library, classifier: Callable[[], Classifier], database: str | None = None) -> None:
         self._library, self._classifier = library, classifier
+        self._queue, self._shared = JobQueue(database or IN_MEMORY), database is not None
         self._lock = threading.Lock()
-        self._jobs: dict[str, Job] = {}
-        self._waiting: queue.Queue[str | None] = queue.Queue()
-        self._worker: threading.Thread | None = None
+        self._asked, self._closed = threading.Event(), threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._running: Job | None = None
+        self._told = float("-inf")
+
+    def open(self) -> None:
+        """Begin to work on what other servers are asked for; without, it begins with the first that this one is."""
+        if self._shared:
+            self._work_from_now_on()
 
     def start(self, study: str) -> Job:
         """Queue the analysis of a study; one that waits or runs already is the same job.
@@ -98,116 +87,125 @@ class Jobs:
         known_study = self._library.study(study)
         if not known_study.watchable:
             raise ValueError("this study has no image that can be analysed")
-        with self._lock:
-            if known := self._open(study):
-                return known
-            if self.waiting >= WAITING:
-                raise TooManyJobsError(f"{WAITING} studies wait to be analysed already; try again when one is done")
-            job = Job(secrets.token_hex(16), study, known_study.images.frame_count)
-            self._jobs[job.key] = job
-            self._forget()
-            if self._worker is None:
-                self._worker = threading.Thread(target=self._work, name="analysis", daemon=True)
-                self._worker.start()
-                # Python would stop it in the midst of torch's own threads, and abort.
-                atexit.register(self.close)
-        self._waiting.put(job.key)
+        if known := self._queue.of_study(study):
+            return known
+        if self.waiting >= WAITING:
+            raise TooManyJobsError(f"{WAITING} studies wait to be analysed already; try again when one is done")
+        job = self._queue.add(study, known_study.images.frame_count)
+        self._work_from_now_on()
+        self._asked.set()
         return job
 
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return sum(one.state == QUEUED for one in list(self._jobs.values()))
+        return self._queue.waiting
 
     def get(self, key: str) -> Job:
         """A job as it stands now; LookupError if there is none of this key."""
-        if key not in self._jobs:
-            raise LookupError(key)
-        return self._jobs[key]
+        job, running = self._queue.get(key), self._running
+        # The others are told less often.
+        return replace(job, done=running.done) if running and running.key == key and job.state == RUNNING else job
 
     def of_study(self, study: str) -> Job | None:
         """The job of a study that waits or runs."""
-        with self._lock:
-            return self._open(study)
+        return self._queue.of_study(study)
+
+    def unended(self) -> dict[str, Job]:
+        """Study → its job that waits or runs."""
+        return self._queue.unended()
 
     def cancel(self, key: str) -> Job:
-        """End a job before it has stored anything; one that has ended stays as it is.
-
-        Raises:
-            LookupError: there is none of this key.
-            TooLateError: its results are being stored.
-        """
-        with self._lock:
-            job = self.get(key)
-            if job.state == STORING:
-                raise TooLateError("the analysis is done and its results are being stored")
-            if job.state in ENDED:
-                return job
-            return self._set(key, state=CANCELLED)
+        """End a job, as :meth:`monai_label_app.job_queue.JobQueue.cancel`."""
+        return self._queue.cancel(key)
 
     def close(self) -> None:
-        """Cancel all jobs and wait for the one that runs; one that stores comes to its end."""
-        for key in list(self._jobs):
-            with suppress(TooLateError):
-                self.cancel(key)
-        self._waiting.put(None)
-        if self._worker:
-            self._worker.join()
+        """Let go of the job that runs, which another server may begin anew; one that stores comes to its end."""
+        self._closed.set()
+        self._asked.set()
+        with suppress(SQLAlchemyError):  # then it is known to the others by its silence
+            self._queue.put_back()
+        for thread in self._threads:
+            thread.join()
 
-    def _open(self, study: str) -> Job | None:
-        return next((one for one in self._jobs.values() if one.study == study and one.state not in ENDED), None)
+    def _work_from_now_on(self) -> None:
+        with self._lock:
+            if not self._threads:
+                self._threads = [
+                    threading.Thread(target=loop, name="analysis", daemon=True) for loop in (self._work, self._live)
+                ]
+                for thread in self._threads:
+                    thread.start()
+                # Python would stop it in the midst of torch's own threads, and abort.
+                atexit.register(self.close)
 
-    def _forget(self) -> None:
-        for one in list(self._jobs.values()):
-            if len(self._jobs) <= REMEMBERED:
-                return
-            if one.state in ENDED:
-                del self._jobs[one.key]
-
-    def _set(self, key: str, **changes: object) -> Job:
-        self._jobs[key] = changed = replace(self._jobs[key], **changes)  # type: ignore[arg-type]
-        return changed
+    def _live(self) -> None:
+        while not self._closed.wait(LIVE_SECONDS):
+            with suppress(SQLAlchemyError):
+                self._queue.live()
 
     def _work(self) -> None:
-        while (key := self._waiting.get()) is not None:
-            study_uid.set(self._jobs[key].study)
+        while not self._closed.is_set():
             try:
-                self._run(key)
-            except _CancelledError:
-                pass
-            except (PacsError, ValueError, LookupError, OSError) as error:
-                self._end(key, FAILED, in_one_line(error))
-            except Exception as error:
-                _log.exception("an analysis failed")
-                self._end(key, FAILED, f"the analysis failed: {in_one_line(error)}")
+                job = self._queue.take()
+            except SQLAlchemyError:
+                _log.warning("the database of analyses does not answer")
+                job = None
+            if job is None:
+                self._asked.wait(LOOK_SECONDS if self._shared else None)
+                self._asked.clear()
+                continue
+            study_uid.set(job.study)
+            self._running, self._told = job, float("-inf")
+            try:
+                self._do(job)
+            except SQLAlchemyError:
+                _log.exception("the database of analyses does not answer; the analysis is begun anew later")
+            self._running = None
 
-    def _run(self, key: str) -> None:
-        self._go_on(key, state=RUNNING)
+    def _do(self, job: Job) -> None:
+        try:
+            self._run(job)
+        except _CancelledError:
+            pass
+        except (PacsError, ValueError, LookupError, OSError) as error:
+            self._end(job, FAILED, in_one_line(error))
+        except SQLAlchemyError:
+            raise
+        except Exception as error:
+            _log.exception("an analysis failed")
+            self._end(job, FAILED, f"the analysis failed: {in_one_line(error)}")
 
+    def _run(self, job: Job) -> None:
         def progress(frames: int) -> None:
-            job = self._jobs[key]
-            self._go_on(key, done=min(job.done + frames, job.frames))  # stills of videos are looked at once more
+            assert self._running
+            # Stills of videos are looked at once more.
+            self._go_on(done=min(self._running.done + frames, self._running.frames))
 
         with temporary() as folder:
-            study, unreadable = with_videos(self._library.study(self._jobs[key].study), folder)
-            self._go_on(key, frames=expected(study))
+            study, unreadable = with_videos(self._library.study(job.study), folder)
+            self._go_on(at_once=True, frames=expected(study))
             result = analyze(study, self._classifier(), folder, folder, progress=progress)
             # Where a file lies on the server is nobody's business.
             left_out = [*unreadable, *result.problems]
             problems = tuple(one.reason.replace(one.origin, Path(one.origin).name) for one in left_out)
             if not (result.frames or study.recordings):
                 raise ValueError("; ".join(problems) or "no image could be analysed")
-            self._go_on(key, state=STORING)
+            self._go_on(at_once=True, state=STORING)
             stored = self._library.store(dcmread(path) for path in result.objects)
-        self._end(key, DONE, *problems, stored=len(stored))
+        self._end(job, DONE, *problems, stored=len(stored))
 
-    def _go_on(self, key: str, **changes: object) -> None:
-        with self._lock:
-            if self._jobs[key].state == CANCELLED:
+    def _go_on(self, at_once: bool = False, **changes: Any) -> None:
+        """Say how the job that runs stands; _CancelledError if it is to be ended."""
+        assert self._running
+        self._running = replace(self._running, **changes)
+        if self._closed.is_set() and self._running.state != STORING:
+            raise _CancelledError
+        if at_once or time.monotonic() - self._told >= TOLD_SECONDS:
+            self._told = time.monotonic()
+            if not self._queue.change(self._running.key, **{**changes, "done": self._running.done}):
                 raise _CancelledError
-            self._set(key, **changes)
 
-    def _end(self, key: str, state: str, *problems: str, stored: int = 0) -> None:
-        with self._lock:
-            if self._jobs[key].state != CANCELLED:
-                self._set(key, state=state, problems=problems, stored=stored)
+    def _end(self, job: Job, state: str, *problems: str, stored: int = 0) -> None:
+        assert self._running
+        self._queue.change(job.key, state=state, done=self._running.done, problems=list(problems), stored=stored)

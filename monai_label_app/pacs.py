@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -28,8 +28,14 @@ if TYPE_CHECKING:  # torch comes with it
 MODALITY = "ES"
 """Of the studies that are looked for: endoscopy."""
 
+ENDOSCOPY: Mapping[str, str] = {"ModalitiesInStudy": MODALITY}
+"""The question for them."""
+
 TIMEOUT = (5, 60)
 """Seconds to connect, and to wait for an answer."""
+
+_OVERLOADED = (429, 502, 503, 504)
+"""Status of HTTP that says: later."""
 
 _AS_STORED = (("application/dicom", "*"),)
 """An instance in the transfer syntax that it has; the default of DICOMweb is to decompress it."""
@@ -54,18 +60,23 @@ class NotInPacsError(PacsError, LookupError):
     """The PACS answers, and does not have what was asked for."""
 
 
+class UnreachableError(PacsError):
+    """The PACS does not answer now; it may later."""
+
+
 class Pacs:
     """A DICOMweb service.
 
     Args:
         url: base address, e.g. ``http://localhost:8042/dicom-web``.
+        login: user and password; by default those of :func:`credentials`.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, login: tuple[bytes, bytes] | None = None) -> None:
         if urlsplit(url).username or urlsplit(url).password:
             raise PacsError("a login does not belong into the address of a PACS, where others see it; see the README")
         self.url = url.rstrip("/")
-        login = credentials()
+        login = login or credentials()
         self._session = create_session_from_auth(HTTPBasicAuth(*login)) if login else requests.Session()
         with self._explained():
             self._client = DICOMwebClient(self.url, session=self._session, timeout=TIMEOUT)
@@ -92,20 +103,20 @@ class Pacs:
             uid, [Instance(h.SOPInstanceUID, h, partial(self._read, h), fetch=partial(self._fetch, h)) for h in headers]
         )
 
-    def studies(self, since: str = "") -> dict[str, int]:
-        """Studies with endoscopy images, by QIDO-RS: Study Instance UID → number of instances, 0 if not told.
+    def studies(self, query: Mapping[str, str] = ENDOSCOPY) -> dict[str, int]:
+        """Studies, by QIDO-RS: Study Instance UID → number of instances, 0 if not told.
 
         Args:
-            since: Study Date, YYYYMMDD, of the earliest; empty for all.
+            query: attributes of the study that are matched (PS3.18 8.3.4.1), as ``{"StudyDate": "20260101-"}``.
 
         Raises:
             PacsError: the PACS cannot be asked.
         """
         studies: dict[str, int] = {}
-        wanted = {"ModalitiesInStudy": MODALITY} | ({"StudyDate": f"{since}-"} if since else {})
         while True:
             with self._explained():
-                page = self._client.search_for_studies(search_filters=wanted, offset=len(studies) or None)
+                # No limit: beside one, Orthanc sends nothing at all from an offset on if it is asked for modalities.
+                page = self._client.search_for_studies(search_filters=dict(query), offset=len(studies) or None)
             found = [Dataset.from_json(item) for item in page]
             new = {str(one.StudyInstanceUID): int(one.get("NumberOfStudyRelatedInstances") or 0) for one in found}
             # An archive sends as much as it likes; one that knows no offset starts anew, and brings no news.
@@ -134,12 +145,15 @@ class Pacs:
                 stored.append(str(dataset.SOPInstanceUID))
         return stored
 
-    def deliver(self, result: StudyResult) -> None:
+    def deliver(self, result: StudyResult) -> list[str]:
         """Store a study's result objects as :meth:`store` does; the result then names them by their UIDs.
 
         Their files go; those of the result that are no objects stay where they are.
+
+        Returns:
+            SOP Instance UIDs of those that are new there.
         """
-        self.store(dcmread(path) for path in result.objects)
+        stored = self.store(dcmread(path) for path in result.objects)
         for path in result.objects:
             path.unlink()
             with suppress(OSError):  # others lie there
@@ -147,6 +161,7 @@ class Pacs:
         uids = {str(path): path.stem for path in result.objects}
         result.objects = []
         result.rename(lambda output: uids.get(output, output))
+        return stored
 
     def _instances(self, study: str, series: str) -> set[str]:
         try:
@@ -197,11 +212,12 @@ class Pacs:
             status = error.response.status_code if error.response is not None else "?"
             if status == 404:
                 raise NotInPacsError(f"the PACS at {self.url} does not have what was asked for") from error
-            raise PacsError(f"the PACS at {self.url} answered with HTTP status {status}") from error
+            kind = UnreachableError if status in _OVERLOADED else PacsError
+            raise kind(f"the PACS at {self.url} answered with HTTP status {status}") from error
         except requests.ConnectionError as error:
-            raise PacsError(f"no PACS answers at {self.url}; is it running?") from error
+            raise UnreachableError(f"no PACS answers at {self.url}; is it running?") from error
         except requests.Timeout as error:
-            raise PacsError(f"the PACS at {self.url} did not answer in time") from error
+            raise UnreachableError(f"the PACS at {self.url} did not answer in time") from error
         except (requests.RequestException, ValueError, KeyError) as error:
             raise PacsError(f"{self.url} does not answer as a DICOMweb service: {error}") from error
 

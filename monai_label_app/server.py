@@ -16,7 +16,13 @@ from urllib.parse import urlencode
 import click
 
 from monai_label_app.access.endpoint import Endpoint
-from monai_label_app.access.identity import TOKEN_VARIABLE, Authentication, open_authentication, read_token
+from monai_label_app.access.identity import (
+    SESSION_KEY_VARIABLE,
+    TOKEN_VARIABLE,
+    Authentication,
+    open_authentication,
+    read_token,
+)
 from monai_label_app.library import Library, is_address, open_library
 from monai_label_app.observed.logs import LOG_VARIABLE
 from monai_label_app.viewers.ohif import Viewer
@@ -102,7 +108,8 @@ def run(
     click.echo(f"Model: {card.name}{', ' + card.notice if card.notice else ''}")
     click.echo(f"OHIF:     {endpoint.url}{viewer.base if pacs else _first_study(library, viewer)}")
     click.echo(f"EndoLens: {endpoint.url}/endolens/")
-    _say_how_to_log_in(endpoint, app.state.authentication, "/endolens/")
+    if log != "json":  # then it is no person who reads it, and it may be kept for long
+        _say_how_to_log_in(endpoint, app.state.authentication, "/endolens/")
     with _beside(node) as checks:
         app.state.checks.update(checks)
         _run(app, endpoint, listener)
@@ -227,6 +234,8 @@ def _server(app: ASGIApp, endpoint: Endpoint) -> uvicorn.Server:
 def _authentication(endpoint: Endpoint) -> Authentication:
     if endpoint.token_file:
         os.environ[TOKEN_VARIABLE] = str(endpoint.token_file)
+    if endpoint.session_key:
+        os.environ[SESSION_KEY_VARIABLE] = str(endpoint.session_key)
     return open_authentication()
 
 

@@ -48,6 +48,13 @@ SITES = {
 }
 """Sites in the body, from the mouth to the anus; ``colon`` where it is not known where in it."""
 
+_PLACES = list(SITES)
+_REACHED = {
+    "colonoscopy": _PLACES[_PLACES.index("ileum") :],
+    "sigmoidoscopy": _PLACES[_PLACES.index("splenic-flexure") :],
+    "gastroscopy": _PLACES[: _PLACES.index("duodenum") + 1],
+}
+
 SEDATIONS = {
     "none": _private("SEDATION-NONE", "No sedation"),
     "minimal": _private("SEDATION-MINIMAL", "Minimal sedation"),
@@ -75,6 +82,11 @@ EXTENT = _private("EXTENT-REACHED", "Extent reached")
 def role(words: str) -> CodedConcept:
     """Who signs does so in a role of their own words: one that DICOM has no code for extends CID 7453."""
     return ROLES.get(words.strip().casefold()) or private_code("ROLE", words)
+
+
+def reaches(kind: str, site: str) -> bool:
+    """Whether an examination of a kind comes to a site; nothing speaks against it where either is not said."""
+    return not (kind and site) or site in _REACHED[kind]
 
 
 def site_of(label: str) -> str:

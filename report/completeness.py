@@ -1,10 +1,10 @@
-"""What a report does not say yet and an endoscopy report should, as the ESGE asks of every one."""
+"""What a report does not say yet and an endoscopy report should, as the ESGE asks of every one; or cannot mean."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from report.choices import LOWER, site_of
+from report.choices import LOWER, reaches, site_of
 from report.examination import ExaminationReport
 from report.terms import NORMAL, term
 
@@ -20,7 +20,8 @@ def landmarks(classes: Iterable[str], seen: Iterable[str]) -> dict[str, bool]:
 
 
 def missing(report: ExaminationReport, addendum: bool = False) -> list[str]:
-    """The required fields that are empty, by name, in the order of a report.
+    """The required fields that are empty, by name, in the order of a report; and ``sites`` where one of them is a
+    place that the kind of examination does not come to.
 
     Bowel preparation is asked for where the kind of examination needs one, and of an addendum what it adds. A blank
     says nothing. :class:`report.language.Language` words each as ``missing.<field>``.
@@ -32,6 +33,9 @@ def missing(report: ExaminationReport, addendum: bool = False) -> list[str]:
         "sedation": report.sedation.key,
         "extent": report.extent.key,
         "preparation": report.kind not in LOWER or report.preparation.total is not None,
+        "sites": all(
+            reaches(report.kind, site) for site in (report.extent.key, *(one.site for one in report.observations))
+        ),
         "observations": report.observations and all(one.text.strip() for one in report.observations),
         "interventions": report.interventions.strip(),
         "adverse_events": report.adverse_events.strip(),

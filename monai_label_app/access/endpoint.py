@@ -17,6 +17,7 @@ class Endpoint:
         host: name or IP address.
         port: of TCP.
         token_file: holds the token that everybody is asked for; None if nobody is.
+        session_key: file that holds what sessions of browsers are signed by; None for the token.
         insecure: others may reach it though nothing asks them who they are.
         tls_certificate, tls_key: PEM files; it speaks TLS if they are given.
     """
@@ -25,6 +26,7 @@ class Endpoint:
     port: int
     token_file: Path | None = None
     insecure: bool = False
+    session_key: Path | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
 

@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,9 @@ from monai_label_app.access.roles import Role
 
 TOKEN_VARIABLE = "ENDOLENS_TOKEN_FILE"
 """Environment variable: file that holds the token."""
+
+SESSION_KEY_VARIABLE = "ENDOLENS_SESSION_KEY_FILE"
+"""Environment variable: file that holds what sessions are signed by."""
 
 SESSION_SECONDS = 8 * 3600
 """How long a browser stays logged in: a shift."""
@@ -83,15 +87,16 @@ class Authentication:
     Args:
         token: that may do everything; None for none.
         issuer: of other tokens; None for none.
+        key: signs what browsers keep; the token does, if there is none.
 
     Attributes:
-        secret: signs what browsers keep.
+        secret: made of the key.
     """
 
-    def __init__(self, token: str | None = None, issuer: Verifier | None = None) -> None:
+    def __init__(self, token: str | None = None, issuer: Verifier | None = None, key: str | None = None) -> None:
         self._token, self.issuer = token, issuer
-        # From the token, so that who is logged in stays so when the server starts again, or another one answers.
-        self.secret = hashlib.sha256(f"endolens session {token or secrets.token_hex()}".encode()).hexdigest()
+        # So that who is logged in stays so when the server starts again, or another one answers.
+        self.secret = hashlib.sha256(f"endolens session {key or token or secrets.token_hex()}".encode()).hexdigest()
         self._once: set[str] = set()
 
     @property
@@ -153,10 +158,11 @@ def read_token(file: Path) -> str:
         OSError: it cannot be read or made.
     """
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as made:
-            made.write(secrets.token_urlsafe(32) + "\n")
-    if file.stat().st_mode & 0o077:
+        _make(file)
+    status = file.stat()
+    # A secret that is given to a container belongs to root, and to the container's group.
+    allowed = 0o740 if status.st_uid == 0 and os.geteuid() != 0 else 0o700
+    if status.st_mode & 0o777 & ~allowed:
         raise ValueError(f"{file} can be read by others; chmod 600 {file}")
     token = file.read_text(encoding="utf-8").strip()
     if len(token) < FEWEST_LETTERS or not (token.isascii() and token.isprintable()) or " " in token:
@@ -164,8 +170,19 @@ def read_token(file: Path) -> str:
     return token
 
 
+def _make(file: Path) -> None:
+    """Make a token, whole or not at all: several servers may want it at once."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    made = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+        opened.write(secrets.token_urlsafe(32) + "\n")
+    with suppress(FileExistsError):
+        os.link(made, file)
+    made.unlink()
+
+
 def open_authentication() -> Authentication:
-    """As the environment says: ``ENDOLENS_TOKEN_FILE``, and MONAI Label's ``MONAI_LABEL_AUTH_…``."""
+    """As the environment says: ``ENDOLENS_TOKEN_FILE``, ``ENDOLENS_SESSION_KEY_FILE``, and ``MONAI_LABEL_AUTH_…``."""
     from monai_label_app import compatibility  # noqa: F401  (before monailabel)
 
     # isort: split
@@ -173,9 +190,11 @@ def open_authentication() -> Authentication:
 
     from monai_label_app.access.openid import Issuer
 
-    file = os.environ.get(TOKEN_VARIABLE)
-    issuer = Issuer() if settings.MONAI_LABEL_AUTH_ENABLE else None
-    return Authentication(read_token(Path(file)) if file else None, issuer)
+    token, key = (
+        read_token(Path(file)) if (file := os.environ.get(variable)) else None
+        for variable in (TOKEN_VARIABLE, SESSION_KEY_VARIABLE)
+    )
+    return Authentication(token, Issuer() if settings.MONAI_LABEL_AUTH_ENABLE else None, key)
 
 
 def put(scope: MutableMapping[str, Any], identity: Identity) -> None:

@@ -118,6 +118,15 @@ def endpoint_options(port: int) -> Decorator:
         click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
         click.option("--port", default=port, show_default=True, type=click.IntRange(1, 65535), help="Of the address."),
         guard_options,
+        click.option(
+            "--session-key",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            envvar="ENDOLENS_SESSION_KEY_FILE",
+            show_envvar=True,
+            help="Sign the sessions of browsers by what is in this file, the same for servers behind one address; made "
+            "if it is not there.  [default: the token, or one that ends with the server]",
+        ),
         _tls_options("", "Speak TLS"),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -70,20 +71,26 @@ def _examination_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )  # fmt: skip
 @click.option("--pacs", metavar="URL", help="DICOMweb address of a PACS: fetch from there, store back to there.")
 @click.option("--study", metavar="UID", help="Study Instance UID, with --pacs.")
+@click.option("--query", help="Which studies, with --pacs: attributes as QIDO-RS has them, of endoscopy unless a "
+              "Modality is named. What is done is remembered in --out.")  # fmt: skip
+@click.option("--ray", is_flag=False, flag_value="", metavar="[ADDRESS]",
+              help="Have the studies of --query analysed by the Ray cluster at HOST:PORT, or by as many processes as "
+              "this machine has cores.")  # fmt: skip
 @result_options
 @click.option("--rate", type=_Rate(), default="10", show_default=True,
               help="Frames of a video that are looked at in a second, or: all.")  # fmt: skip
 @model_option
 @weights_option
 def analyze(
-    inputs: tuple[Path, ...], out: Path, pacs: str | None, study: str | None, rate: float | None, model: str | None,
-    weights: str | None, **wanted: Any,
+    inputs: tuple[Path, ...], out: Path, pacs: str | None, study: str | None, query: str | None, ray: str | None,
+    rate: float | None, model: str | None, weights: str | None, **wanted: Any,
 ) -> None:  # fmt: skip
     """Analyse endoscopy images and videos: heatmaps as Secondary Captures, one findings report a study.
 
     INPUTS are DICOM files, JPEG, PNG or TIFF pictures, videos (MP4, MOV, AVI, MKV, MPEG and others), or folders of
-    them. Without INPUTS, name a study of a PACS. Of a video the segments in which a class is seen are named, with a
-    still and a clip of each, in summary.json and timeline.html. What was interrupted goes on where it was.
+    them. Without INPUTS, name a study of a PACS, or ask for many. Of a video the segments in which a class is seen are
+    named, with a still and a clip of each, in summary.json and timeline.html. What was interrupted goes on where it
+    was.
 
     \b
     Example:
@@ -91,9 +98,15 @@ def analyze(
       endolens analyze study/ --out results
       endolens analyze study/ --out results --guided --layer-walk
       endolens analyze --pacs http://localhost:8042/dicom-web --study 1.2.840.113619.2.1
+      endolens analyze --ray --pacs http://localhost:8042/dicom-web --query "StudyDate=20200101-20201231"
     """
-    if bool(inputs) == bool(pacs) or bool(pacs) != bool(study):
-        raise click.UsageError("give either INPUTS, or --pacs with --study")
+    if bool(inputs) == bool(pacs) or sum(map(bool, (study, query))) != bool(pacs):
+        raise click.UsageError("give either INPUTS, or --pacs with --study or --query")
+    if ray is not None and not query:
+        raise click.UsageError("--ray goes with --pacs and --query")
+    if pacs and query:
+        _analyze_archive(pacs, query, ray, out, rate, model, weights, wanted)
+        return
     # torch takes seconds to import; --help and mistakes in the options need not wait for it.
     from monai_label_app import analysis, folder
     from monai_label_app.classifier.classifier import open_classifier
@@ -149,6 +162,40 @@ def analyze(
         fail(f"{left_out} of the inputs could not be used")
 
 
+def _analyze_archive(
+    pacs: str, query: str, ray: str | None, out: Path, rate: float | None, model: str | None, weights: str | None,
+    wanted: dict[str, Any],
+) -> None:  # fmt: skip
+    """The same for every study that a query finds."""
+    from monai_label_app.analysis import Wanted
+    from monai_label_app.archive import run
+    from monai_label_app.archive.query import parse
+    from monai_label_app.archive.work import Task
+    from monai_label_app.classifier.classifier import open_classifier
+    from monai_label_app.folder import sweep
+    from monai_label_app.pacs import credentials
+
+    with explained(out), ExitStack() as stack:
+        asked = parse(query)
+        hands: run.Hands = run.one_by_one
+        if ray is not None:
+            from monai_label_app.archive.cluster import workers
+
+            stack.callback(sweep, out)  # when they have ended, however
+            hands = stack.enter_context(workers(ray))
+        classifier = open_classifier(model, weights)
+        notice(classifier)
+        task = Task(pacs, Wanted(**wanted), rate, None if ray else out.resolve(), credentials())
+        totals = run.run(asked, task, classifier, out, hands)
+    before = f", done before: {totals.before}" if totals.before else ""
+    click.echo(f"studies analysed: {totals.studies}, frames: {totals.frames}{before}; results in {pacs}, "
+               f"summary in {out / 'summary.jsonl'}")  # fmt: skip
+    if totals.named:
+        partly = totals.named - totals.failed
+        fail(f"{totals.failed} studies could not be analysed, of {partly} something was left out; see "
+             f"{out / 'failures.jsonl'}")  # fmt: skip
+
+
 @click.command()
 @click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=result_folder, help="Folder for the study.")
@@ -188,6 +235,7 @@ def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
 @click.option("--studies", required=True, metavar="DIR|URL", help="A folder of DICOM and pictures, or a DICOMweb URL.")
 @endpoint_options(8000)
 @click.option("--ohif", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+              envvar="ENDOLENS_OHIF", show_envvar=True,
               help="A built OHIF to serve in place of the bundled one.")  # fmt: skip
 @click.option("--dataset", type=click.Path(path_type=Path, exists=True), metavar="DIR|CSV",
               help="Labelled pictures, learned again with the doctors' labels: nothing is forgotten.")  # fmt: skip

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from monai_label_app.frames import UnreadableError, in_one_line
 from monai_label_app.listening.receiving import NoRoomError, Receiver
 from monai_label_app.listening.store import Store
-from monai_label_app.pacs import Pacs, PacsError
+from monai_label_app.pacs import ENDOSCOPY, Pacs, PacsError
 from report.database import reason
 
 
@@ -29,7 +29,8 @@ class Poller:
     def __init__(
         self, pacs: Pacs, since: str, every: float, receiver: Receiver, store: Store, say: Callable[[str], None]
     ) -> None:
-        self._pacs, self._since, self._every = pacs, since, every
+        self._pacs, self._every = pacs, every
+        self._query = {**ENDOSCOPY, "StudyDate": f"{since}-"} if since else ENDOSCOPY
         self._receiver, self._store, self._say = receiver, store, say
 
     def run(self, stop: threading.Event) -> None:
@@ -57,7 +58,7 @@ class Poller:
         """
         known = self._store.polled(self._pacs.url)
         failed: PacsError | None = None
-        for study, instances in self._pacs.studies(self._since).items():
+        for study, instances in self._pacs.studies(self._query).items():
             if instances and known.get(study) == instances:
                 continue
             try:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from filelock import FileLock, Timeout
 from sqlalchemy.exc import SQLAlchemyError
 
+from monai_label_app.folder import alone
 from monai_label_app.listening import node
 from monai_label_app.listening.destinations import open_destination
 from monai_label_app.listening.poller import Poller
@@ -91,7 +91,7 @@ def running(settings: Settings, ended: Callable[[], None]) -> Iterator[Mapping[s
     opened = {one: open_destination(one, settings.title, settings.security) for one in settings.destinations}
     archive = Pacs(settings.poll) if settings.poll else None
     stop = threading.Event()
-    with _alone(settings.folder):
+    with alone(settings.folder):
         store = Store(settings.folder, settings.database)
         store.tidy()
         receiver = Receiver(store, settings.quiet, settings.reserve)
@@ -148,23 +148,6 @@ def _check(store: Store, settings: Settings) -> Check:
     except SQLAlchemyError as error:
         return Check("node", f"its database does not answer: {reason(error)}", "start it, or correct its address")
     return Check("node", f"{settings.title} listens on {settings.host}:{settings.port}")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a state folder, so that no other process works on it.
-
-    Raises:
-        ValueError: another process has it.
-        OSError: the folder cannot be written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        held = FileLock(folder / "lock").acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"another process listens already with the state folder {folder}") from None
-    with held:
-        yield
 
 
 def _say(sentence: str) -> None:

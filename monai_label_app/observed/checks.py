@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from sqlalchemy.exc import SQLAlchemyError
 
 from monai_label_app.library import beside, is_address
 from monai_label_app.pacs import TIMEOUT, credentials
+from report.database import reason
 
 ROOM = 512 * 1024 * 1024
 """Bytes that should be free."""
@@ -99,6 +101,15 @@ def check_reports(database: str | None) -> Check:
     except ValueError as error:
         return Check("reports", f"{error}", "start it, or correct the address in ENDOLENS_REPORTS")
     return Check("reports", "the database answers")
+
+
+def check_database(ask: Callable[[], object]) -> Check:
+    """Whether the database that servers of one address share answers to a question."""
+    try:
+        ask()
+    except SQLAlchemyError as error:
+        return Check("database", reason(error), "start it, or correct the address in ENDOLENS_REPORTS")
+    return Check("database", "it answers")
 
 
 def check_viewer(folder: Path | None) -> Check:

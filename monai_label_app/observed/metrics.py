@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -54,6 +55,17 @@ def failures_counted(failures: Counter) -> Iterator[None]:
         if kind:
             failures.labels(kind).inc()
         raise
+
+
+def count_waiting(waiting: Callable[[], int]) -> None:
+    """Tell how many analyses wait, from now on; no number while the database does not answer."""
+
+    def told() -> float:
+        with suppress(SQLAlchemyError):
+            return waiting()
+        return math.nan
+
+    JOBS.set_function(told)
 
 
 class _NodeJobs(Collector):

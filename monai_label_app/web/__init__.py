@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from apiflask import APIFlask, HTTPError
 from flask import Response, render_template, request
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
 from monai_label_app.access.headers import POLICY
@@ -81,7 +82,7 @@ def create_app(
     app.register_blueprint(api.create_blueprint(services))
     app.register_blueprint(pages.create_blueprint(services))
     app.error_processor(_refused)
-    for error in (LookupError, ValueError, RecursionError, PacsError, PreparingError, HTTPException):
+    for error in (LookupError, ValueError, RecursionError, PacsError, PreparingError, SQLAlchemyError, HTTPException):
         app.register_error_handler(error, _refused)
     app.after_request(_protected)
     app.jinja_env.globals["has_page"] = app.view_functions.__contains__

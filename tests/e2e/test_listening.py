@@ -95,7 +95,7 @@ def test_what_is_sent_is_analysed_and_the_results_are_in_the_pacs_once(
         assert association(node.port, [], calling="STRANGER").is_rejected
         second = command("listen", "--state", node.state, *to, "--port", free_port())
         assert second.exit_code == 1
-        assert second.stderr.count("\n") == 1 and "another process listens" in second.stderr
+        assert second.stderr.count("\n") == 1 and "another process works already" in second.stderr
 
         assert_refuses_what_is_no_image(node)
         assert [one.Status for one in send(node.port, images[:2])] == [0, 0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,9 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from monai_label_app.access.guard import Guard
-from monai_label_app.access.identity import Authentication, of, read_token
+from monai_label_app.access.identity import Authentication, Identity, RefusedError, of, read_token
 from monai_label_app.access.login import Login
-from monai_label_app.access.roles import Roles
+from monai_label_app.access.roles import Role, Roles
 from monai_label_app.cli import main
 from monai_label_app.sample import STUDY
 
@@ -80,3 +82,30 @@ def test_a_token_file_is_made_for_its_owner_alone_and_refused_where_others_read_
     (tmp_path / "short").chmod(0o600)
     with pytest.raises(ValueError, match="holds no token"):
         read_token(tmp_path / "short")
+
+
+def test_servers_with_the_same_key_believe_each_other_s_sessions() -> None:
+    here, there = (Authentication(issuer=None, token=TOKEN, key="a-key-of-all-replicas") for _ in range(2))
+    assert there.session(here.begin(Identity("jdoe", "Doe^Jane", Role.SIGNING))).user == "jdoe"
+    with pytest.raises(RefusedError):
+        Authentication(TOKEN).session(here.begin(Identity("jdoe", "", Role.SIGNING)))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of root")
+def test_a_secret_of_root_may_be_read_by_the_group_of_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    monkeypatch.setattr("os.geteuid", lambda: 10001)
+    file.chmod(0o440)
+    assert read_token(file) == TOKEN
+    file.chmod(0o444)
+    with pytest.raises(ValueError, match="can be read by others"):
+        read_token(file)
+
+
+def test_a_token_that_many_make_at_once_is_one(tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        assert len(set(pool.map(lambda _: read_token(tmp_path / "token"), range(16)))) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["token"]

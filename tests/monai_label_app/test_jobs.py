@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,8 +28,10 @@ from monai_label_app import library as library_module
 from monai_label_app import web
 from monai_label_app.access.guard import Patience
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.jobs import ENDED, Jobs
+from monai_label_app.job_queue import ENDED
+from monai_label_app.jobs import Jobs
 from monai_label_app.library import FolderLibrary
+from monai_label_app.observed.checks import check_database
 from monai_label_app.sample import STUDY
 from monai_label_app.study import Study
 from monai_label_app.viewers.ohif import Viewer
@@ -290,3 +293,23 @@ def test_who_stalls_in_the_midst_of_a_file_is_taken_for_gone(address, scratch) -
     assert httpx.post(f"{address}/api/v1/uploads/{key}/files?name=a", content=still).status_code == 201
     for one in stalled:
         one.close()
+
+
+def test_a_database_that_does_not_answer_is_said_and_what_was_begun_goes_on_when_it_does(
+    library, classifier, tmp_path
+) -> None:
+    file = tmp_path / "shared.sqlite"
+    jobs = Jobs(library, lambda: classifier, f"sqlite:///{file}")
+    client = web.create_app(library, lambda: classifier, Viewer(), False, jobs=jobs).test_client()
+    with sqlite3.connect(file) as connection:
+        connection.execute("ALTER TABLE analyses RENAME TO away")
+    jobs.open()
+    for method, address in (("POST", ANALYSIS), ("GET", "/api/v1/jobs/x"), ("DELETE", "/api/v1/jobs/x"), ("GET", "/")):
+        answer = client.open(address, method=method)
+        assert (answer.status_code, "The database does not answer." in answer.text) == (503, True), address
+    assert not check_database(jobs.unended).ok
+    with sqlite3.connect(file) as connection:
+        connection.execute("ALTER TABLE away RENAME TO analyses")
+    assert ended(client, client.post(ANALYSIS).get_json())["state"] == "done"
+    assert check_database(jobs.unended).ok
+    jobs.close()

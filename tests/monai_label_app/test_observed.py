@@ -20,7 +20,7 @@ from monai_label_app.cli import main
 from monai_label_app.observed.checks import Check
 from monai_label_app.observed.health import Ready
 from monai_label_app.observed.logs import JsonLines, Requests
-from monai_label_app.observed.metrics import JOBS, counted, metrics
+from monai_label_app.observed.metrics import count_waiting, counted, metrics
 from monai_label_app.pacs import PacsError
 
 
@@ -55,7 +55,7 @@ def test_studies_failures_and_requests_are_counted() -> None:
     def page(request: Request) -> Response:
         return JSONResponse({})
 
-    JOBS.set_function(lambda: 3)
+    count_waiting(lambda: 3)
     app = Requests(Starlette(routes=[Route("/", page), Route("/metrics", metrics)]))
     client = TestClient(app)
 

@@ -34,7 +34,8 @@ from monai_label_app.classifier.network import build, calibrate
 from monai_label_app.cli import main
 from monai_label_app.frames import UnreadableError, frames
 from monai_label_app.intake import look, store
-from monai_label_app.jobs import ENDED, Jobs
+from monai_label_app.job_queue import ENDED
+from monai_label_app.jobs import Jobs
 from monai_label_app.library import FolderLibrary
 from monai_label_app.pictures import read_picture
 from monai_label_app.reading import read_studies

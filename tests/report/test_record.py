@@ -82,7 +82,8 @@ def test_every_choice_and_every_term_has_a_word_and_every_word_of_a_list_its_cho
     fields = [field for field in as_dict(ExaminationReport()) if field != "language"]
     assert {f"field.{field}" for field in fields} <= set(ENGLISH.words)
     assert {f"missing.{field}" for field in missing(ExaminationReport(kind="colonoscopy"), addendum=True)} | {
-        "missing.kind"
+        "missing.kind",
+        "missing.sites",
     } == {key for key in ENGLISH.words if key.startswith("missing.")}
 
 
@@ -111,7 +112,32 @@ def test_a_complete_report_lacks_nothing_and_each_field_that_is_emptied_is_named
     for name, report in emptied.items():
         assert missing(report) == [name]
     assert missing(replace(COMPLETE, observations=(Observation("polyps", " "),))) == ["observations"]
-    assert missing(replace(COMPLETE, kind="gastroscopy", preparation=BowelPreparation())) == []
+    reached = replace(COMPLETE, observations=(Observation("", "Ulcer", site="duodenum"),), extent=Choice("duodenum"))
+    assert missing(replace(reached, kind="gastroscopy", preparation=BowelPreparation())) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "comes_to", "does_not"),
+    [
+        ("colonoscopy", {"ileum", "cecum", "rectum", "colon"}, {"esophagus", "z-line", "duodenum"}),
+        ("sigmoidoscopy", {"splenic-flexure", "rectum", "colon"}, {"cecum", "transverse-colon", "stomach"}),
+        ("gastroscopy", {"esophagus", "pylorus", "duodenum"}, {"ileum", "rectum", "colon"}),
+    ],
+)
+def test_a_site_that_the_examination_does_not_come_to_is_asked_about(kind, comes_to, does_not):
+    for site in SITES:
+        seen = replace(COMPLETE, kind=kind, observations=(Observation("", "Ulcer", site=site),), extent=Choice("colon"))
+        got = replace(seen, observations=COMPLETE.observations[:0], extent=Choice(site))
+        if site in comes_to:
+            assert "sites" not in missing(got)
+        elif site in does_not:
+            assert "sites" in missing(seen)
+            assert "sites" in missing(got)
+    unsaid = replace(COMPLETE, kind=kind, observations=(Observation("", "Ulcer"),), extent=Choice())
+    assert "sites" not in missing(unsaid)
+
+
+def test_an_addendum_must_say_what_it_adds():
     assert missing(COMPLETE, addendum=True) == ["addendum"]
     assert missing(replace(COMPLETE, addendum="Histology"), addendum=True) == []
 

@@ -49,6 +49,13 @@ _MENDED = {
         " for (const frame of [multiframe.PerFrameFunctionalGroupsSequence].flat())"
         " frame.PlaneOrientationSequence ??= { ImageOrientationPatient };"
     ),
+    # It stays at the first picture of the series, whichever the regions are of.
+    "utils_promptHydrateSEG({\n      servicesManager,\n      viewportId,\n      segDisplaySet,\n      preHydrate": (
+        "const viewport = window.cornerstone.getEnabledElementByViewportId(viewportId)?.viewport;"
+        " const first = segDisplaySet.images.find((_, index) => segDisplaySet.segmentsOnFrame[index]?.length);"
+        " if (first) viewport?.setImageIdIndex?.(viewport.getImageIds().indexOf(first.referencedImageId));"
+        " utils_promptHydrateSEG({ servicesManager, viewportId, segDisplaySet, preHydrate"
+    ),
     # It takes all pictures of a series to be of the size of the segmented one, and draws over all what lies over one:
     # it asks where they are in space, which is nowhere.
     "scalarData.set(volumeScalarData.slice(": (
@@ -67,6 +74,19 @@ _MENDED = {
         "{ asOverlay: true, withNavigation: true }))"
         "(window.cornerstone.cache.getImage(labelmapImageId)?.referencedImageId)"
     ),
+    # Of a manifest's image of several frames it shows the next frame, or none, until the file is there.
+    "loadImageFromPromise(dataSetPromise, imageId, parsedImageId.frame,": (
+        "loadImageFromPromise(dataSetPromise, imageId, parsedImageId.pixelDataFrame,"
+    ),
+    # It draws what a Segmentation says of the second frame over the first, the only one that it knows here.
+    'Number(imageId.split("frame=")[1]);\n  return imageIdFrameNumber === frameNumber - 1 ?': (
+        'Number(imageId.split("frame=")[1]);\n  return imageIdFrameNumber === frameNumber ?'
+    ),
+    # OHIF 3.13 reads regions that do not fill whole bytes from the wrong end of a byte, and stumbles over padding.
+    "if (!(totalBytes !== length)) {": "if (!(totalBytes + (totalBytes % 2) !== length)) {",
+    "allPixelData = stream.readArrayBuffer(totalBytes);": "allPixelData = stream.readArrayBuffer(length);",
+    "bitValue = sourceByte >> 7 - sourceBitIndex & 1;": "bitValue = sourceByte >> sourceBitIndex & 1;",
+    "frameView[targetByteIndex] |= 1 << 7 - targetBitIndex;": "frameView[targetByteIndex] |= 1 << targetBitIndex;",
 }
 """Expressions in OHIF's scripts, and what must stand there."""
 
@@ -202,6 +222,14 @@ def mended(path: Path) -> str | None:
             text = text.replace(one, _MENDED[one])
         return text if wrong else None
     return None
+
+
+@lru_cache(maxsize=256)
+def version(path: Path) -> str:
+    """What tells a file of OHIF, as it is served, from an earlier one of its name."""
+    text = mended(path)
+    content = path.read_bytes() if text is None else text.encode()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _bundled() -> Path:

@@ -10,7 +10,8 @@ from apiflask.fields import Integer, List, String
 from apiflask.validators import OneOf
 from flask import Response
 
-from monai_label_app.jobs import STATES, Job, TooLateError, TooManyJobsError
+from monai_label_app.job_queue import STATES, Job, TooLateError
+from monai_label_app.jobs import TooManyJobsError
 from monai_label_app.web.api.content import described as content
 from monai_label_app.web.api.problems import Refusal, described
 from monai_label_app.web.events import EVENT_STREAM, UNKNOWN, event

@@ -10,6 +10,7 @@ from typing import Any
 
 from apiflask import HTTPError
 from flask import Response
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from monai_label_app.pacs import PacsError
@@ -68,6 +69,8 @@ def refusal(error: Exception) -> Refusal:
         return Refusal(404 if isinstance(error, LookupError) else 502, str(error))
     if isinstance(error, PreparingError):
         return Refusal(503, str(error), (("Retry-After", "2"),))
+    if isinstance(error, SQLAlchemyError):
+        return Refusal(503, "The database does not answer.", (("Retry-After", "5"),))
     if isinstance(error, LookupError):
         return Refusal(404, _NOWHERE)
     if isinstance(error, RecursionError):
