@@ -30,7 +30,7 @@ AXE := .cache/axe-core-$(AXE_VERSION)
 demo: .venv/installed
 	$(BIN)/endolens demo --port $(PORT)
 
-# Files in the order of their names, so that the long ones of tests/e2e come first and no processor waits for one in the end.
+# In the order of tests/conftest.py, which begins with the long ones.
 test: lint system
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 

@@ -30,7 +30,7 @@ from monai_label_app.frames import frames
 from monai_label_app.pacs import Pacs
 from monai_label_app.reading import with_videos
 from monai_label_app.sample.frames import render
-from monai_label_app.seeing import BATCH, look
+from monai_label_app.seeing import look
 from monai_label_app.video import footage
 from report.endoscopic_image import Examination, Still, endoscopic_image, study_of
 from tests.e2e.conftest import Orthanc, free_port, running_orthanc
@@ -47,8 +47,8 @@ def stills(count: int, height: int, width: int) -> list[Dataset]:
 
 def network_alone(pictures: list[NDArray[np.uint8]], classifier: Classifier) -> None:
     """Run the network on pictures."""
-    for first in range(0, len(pictures), BATCH):
-        look(pictures[first : first + BATCH], classifier)
+    for picture in pictures:
+        look([picture], classifier)
 
 
 def there_and_back(orthanc: Orthanc, study: str, classifier: Classifier) -> None:

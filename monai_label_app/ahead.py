@@ -11,13 +11,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T], count: int) -> Generator[list[T], None, None]:
+def ahead(items: Iterator[T], count: int) -> Generator[T, None, None]:
     """The same items in the same order, ``count`` of them taken before they are asked for.
 
     To be closed where it is not asked to its end: it waits for the item that is being made, and makes no other.
-
-    Yields:
-        As many as are there, at least one and at most ``count``: nobody waits for a batch to be full.
 
     Raises:
         Exception: as ``items`` raises it, in its place.
@@ -27,11 +24,8 @@ def ahead(items: Iterator[T], count: int) -> Generator[list[T], None, None]:
         take = partial(next, items, end)
         taken = deque(thread.submit(take) for _ in range(count))
         try:
-            while (first := taken.popleft().result()) is not end:
-                batch = [first]
-                while taken and taken[0].done() and not taken[0].exception() and taken[0].result() is not end:
-                    batch.append(taken.popleft().result())
-                taken.extend(thread.submit(take) for _ in batch)
-                yield batch
+            while (item := taken.popleft().result()) is not end:
+                taken.append(thread.submit(take))
+                yield item
         finally:
             thread.shutdown(cancel_futures=True)

@@ -1,6 +1,6 @@
 """The main job, top to bottom: a study → predictions → maps → findings → DICOM objects.
 
-Three threads share it: one reads images, one runs the network on them, some at a time, one makes the objects.
+Three threads share it: one reads images, one runs the network on them, one makes the objects.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,9 @@ from report.secondary_capture import heatmap_capture
 from report.segmentation import segmentation
 from report.structured_report import findings_report
 from report.suggest import draft, examined, suggest
+
+_AHEAD = 4
+"""Images, or parts of a long one, that are read before the network is free for them."""
 
 _COLOURS = heatmap.colourise(np.linspace(0, 1, 256))
 
@@ -159,7 +162,7 @@ def analyze(
     result = StudyResult(study.uid)
     images = [_Image(instance) for instance in study.instances]
     numbers = count(1)
-    with ThreadPoolExecutor(1, "objects") as objects, closing(ahead(_frames(images, folder), BATCH)) as batches:
+    with ThreadPoolExecutor(1, "objects") as objects, closing(ahead(_frames(images, folder), _AHEAD)) as batches:
 
         def add(image: _Image, frame: Frame, one: Look) -> None:
             _add(image, frame, one, classifier, next(numbers), wanted, folder)
@@ -167,10 +170,10 @@ def analyze(
 
         made: list[Future[None]] = []
         try:
-            for batch in batches:
-                looked = list(_looked(batch, classifier, wanted))
+            for image, batch in batches:
+                looked = _looked(image, batch, classifier, wanted)
                 _await(made)
-                made = [objects.submit(add, *one) for one in looked]
+                made = [objects.submit(add, image, *one) for one in looked]
             _await(made)
         finally:
             objects.shutdown(cancel_futures=True)
@@ -251,8 +254,11 @@ def findings_of(source: Dataset, frame: Frame, seen: Seen, captures: Sequence[Da
     ]
 
 
-def _frames(images: Sequence[_Image], folder: Path) -> Iterator[tuple[_Image, Frame]]:
-    """Every frame that can be looked at; where one cannot, its image gets the error."""
+def _frames(images: Sequence[_Image], folder: Path) -> Iterator[tuple[_Image, list[Frame]]]:
+    """Every frame that can be looked at, some of one image at a time; where one cannot, its image gets the error.
+
+    Never of several images: the last digits of what a network puts out depend on what else it is given.
+    """
     patient = None
     for image in images:
         origin = image.instance.origin
@@ -264,29 +270,25 @@ def _frames(images: Sequence[_Image], folder: Path) -> Iterator[tuple[_Image, Fr
                 dataset.InstanceCreatorUID = CONVERTER
                 image.still = [write(dataset, folder / "stills", image.written)]
             image.header = _header(dataset)
-            for frame in frames(dataset, origin):
-                require_size(frame.pixels, origin)
-                yield image, frame
+            remaining = frames(dataset, origin)
+            while batch := list(islice(remaining, BATCH)):
+                for frame in batch:
+                    require_size(frame.pixels, origin)
+                yield image, batch
         except (ValueError, TypeError) as error:
             image.error = error
         else:
             patient = patient or [dataset.get("PatientID")]
 
 
-def _looked(
-    batch: Sequence[tuple[_Image, Frame]], classifier: Classifier, wanted: Wanted
-) -> Iterator[tuple[_Image, Frame, Look]]:
-    """What the network puts out for frames; an image with which it fails gets the error."""
+def _looked(image: _Image, batch: Sequence[Frame], classifier: Classifier, wanted: Wanted) -> list[tuple[Frame, Look]]:
+    """What the network puts out for frames of an image; where it fails with one, the image gets the error."""
     try:
-        looks = look([frame.pixels for _, frame in batch], classifier, wanted.guided, wanted.layer_walk)
+        looks = look([frame.pixels for frame in batch], classifier, wanted.guided, wanted.layer_walk)
     except (ValueError, TypeError) as error:
-        if len(batch) > 1:  # not all of them need be to blame
-            for one in batch:
-                yield from _looked([one], classifier, wanted)
-        else:
-            batch[0][0].error = error
-    else:
-        yield from ((image, frame, look) for (image, frame), look in zip(batch, looks, strict=True))
+        image.error = error
+        return []
+    return list(zip(batch, looks, strict=True))
 
 
 def _add(

@@ -17,7 +17,7 @@ from report.findings import GRAD_CAM, GUIDED_GRAD_CAM
 from report.secondary_capture import GUIDED_HEATMAPS, HEATMAPS, LAYER_WALK, HeatmapSeries
 
 BATCH = 8
-"""Pictures that the network looks at in one go: it takes two thirds of the time that each would on its own."""
+"""Frames of an image that the network looks at in one go: it takes two thirds of the time that each would alone."""
 
 _KEYS = {GRAD_CAM: "grad-cam", GUIDED_GRAD_CAM: "guided-grad-cam"}
 
