@@ -157,9 +157,9 @@ class StudyDatastore(LocalDatastore):
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Take a label away; corrections stay in the file as withdrawn."""
-        if label_tag == DefaultLabelTag.FINAL.value:
-            self.corrections.withdraw(label_id)
         with self._alone():
+            if label_tag == DefaultLabelTag.FINAL.value:
+                self.corrections.withdraw(label_id)
             super().remove_label(label_id, label_tag)
 
     def get_label_uri(self, label_id: str, label_tag: str) -> str:

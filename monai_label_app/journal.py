@@ -20,17 +20,15 @@ LONGEST_LINE = 64 * 1024
 
 
 def append(path: Path, content: Mapping[str, Any]) -> None:
-    """Add a line, by several processes at once; it is told when (``at``, UTC). The file and its folder are made if they
-    are not there.
-    """
+    """Add a line; it is told when (``at``, UTC). The file and its folder are made if they are not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")), path.open("ab+") as file:
+    with path.open("ab+") as file:
         _add(file, json.dumps({"at": _now(), **content}, ensure_ascii=False) + "\n")
 
 
 def append_chained(path: Path, contents: Sequence[Mapping[str, Any]]) -> None:
-    """Add lines as :func:`append`. Each carries a hash of itself and of the one before, so that none of them can be
-    changed, moved or taken out without a trace; see :func:`broken`.
+    """Add lines as :func:`append`, by several processes at once. Each carries a hash of itself and of the one before,
+    so that none of them can be changed, moved or taken out without a trace; see :func:`broken`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")), path.open("ab+") as file:

@@ -118,6 +118,7 @@ def results(planted, tmp_path_factory) -> Path:
     assert "segments seen in videos: " in result.stdout
     (page,) = out.rglob("timeline.html")
     assert f"what was seen when: {page};" in result.stdout
+    assert not list(out.rglob(".*")), "a journal, or its lock, is left"
     return out
 
 
