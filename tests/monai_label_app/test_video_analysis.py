@@ -211,7 +211,7 @@ def test_killed_and_started_again_it_goes_on_and_the_results_are_the_same_once(p
     command = [sys.executable, "-c", "from monai_label_app.cli import main; main()", *arguments, "--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     running = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    while not (journals := list(out.glob(".2.25.*.jsonl"))):
+    while not (journals := [one for one in out.glob(".2.25.*.jsonl") if one.stat().st_size]):
         assert running.poll() is None
         time.sleep(0.01)
     running.send_signal(signal.SIGKILL)
