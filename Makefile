@@ -47,7 +47,7 @@ lint: .venv/tested
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Asks pypi.org, and fails where that does not know a package: what could not be looked up is not known to be sound.
+# Fails where PyPI does not know a package, too: what could not be looked up is not known to be sound.
 audit: .venv/tested
 	$(BIN)/pip install --quiet --constraint constraints.txt pip-audit
 	$(BIN)/pip-audit --local --skip-editable --strict

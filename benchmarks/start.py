@@ -9,7 +9,6 @@ Example: python -m benchmarks.start
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import click
 import httpx
+import psutil
 
 from benchmarks.dissection import Measure
 from monai_label_app.sample import STUDY
@@ -31,9 +31,9 @@ LOOK = 0.05
 
 
 def processor_seconds(pid: int) -> float:
-    """What a process and those that it has waited for took so far (proc(5): utime, stime, cutime, cstime)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    """What a process and those that it has waited for took so far."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system + times.children_user + times.children_system)
 
 
 def until(command: list[str], ready: Callable[[subprocess.Popen[str]], None]) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 The study's time runs from the first question to Orthanc until it has the last result: what ``endolens analyze --pacs``
 and ``endolens listen`` do once the model is open. The network's time is that of the same frames, decoded beforehand,
-through the same network in the same batches: prepared, forward, and the Grad-CAM of the most probable class. Both are
+through the same network one by one: prepared, forward, and the Grad-CAM of the most probable class. Both are
 measured in turn in one process. Orthanc, a real one, runs on the same processors, so its work counts. Where others use
 the machine too, the time on the clock says little: the processor time, Orthanc's with it, stands beside it.
 

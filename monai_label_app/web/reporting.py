@@ -105,8 +105,10 @@ class Reporting:
             LookupError: the study has no report, or is not there.
         """
         version = self.drafts.current(study)
+        if version.signature:
+            return version, version.report
         proposal, algorithm = self._proposal(self._library.study(study), LANGUAGES[version.report.language])
-        if version.signature or algorithm != self.drafts.algorithm(study):
+        if algorithm != self.drafts.algorithm(study):
             return version, version.report
         before = [one.report for one in self.drafts.versions(study) if one.number != version.number]
         return version, taken_up(proposal, [*before, version.report])
