@@ -4,7 +4,7 @@ The network's time is the frame prepared, forward, and the Grad-CAM of its class
 The objects' is the overlay with its caption, the Secondary Capture, and the frame's part of the findings report, all
 encoded. Cutting regions out of the map belongs to neither.
 
-Example: python -m benchmarks.results; python -m benchmarks.results --batch 8
+Example: python -m benchmarks.results; python -m benchmarks.results --frames 30
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import time
 
 import click
 import numpy as np
-import torch
 from PIL import Image
 from pydicom import Dataset
 
@@ -47,14 +46,11 @@ def encode(dataset: Dataset) -> None:
 @click.command()
 @click.option("--rounds", default=7, show_default=True, help="The median of so many is taken.")
 @click.option("--frames", default=8, show_default=True, help="Of a study: its findings report is one.")
-@click.option("--batch", default=1, show_default=True, help="Frames that the network looks at in one go.")
-@click.option("--cores", default=1, show_default=True, help="For the network; the objects are always made by one.")
 @click.option("--model", default="vgg19", show_default=True, help="A network's name or a checkpoint.")
-def main(rounds: int, frames: int, batch: int, cores: int, model: str) -> None:
+def main(rounds: int, frames: int, model: str) -> None:
     """Print the share for each size of frame and each compression; the aim is below 10 %."""
-    torch.set_num_threads(cores)
-    # Processor time is the same on a busy machine, but counts every core; on several, elapsed time is what it costs.
-    clock = time.process_time if cores == 1 else time.perf_counter
+    # The same on a busy machine; and a frame is looked at by one thread, as its objects are made by one.
+    clock = time.process_time
     classifier = open_classifier(model)
     for name, size in SIZES.items():
         source = still(*size)
@@ -67,8 +63,8 @@ def main(rounds: int, frames: int, batch: int, cores: int, model: str) -> None:
                 times = [0.0, 0.0]
                 for number in range(1, frames + 1):
                     start = clock()
-                    (one, *_) = look([frame.pixels] * batch, classifier)
-                    times[0] += (clock() - start) / batch
+                    one = look(frame.pixels, classifier).result()
+                    times[0] += clock() - start
                     seen = one.seen(classifier.card.classes)
                     start = clock()
                     made = captures_of(source, frame, seen, classifier, number, wanted)

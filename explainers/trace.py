@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,19 @@ _CLIP: dict[Callable[..., Any], str] = {
 }
 """What may cut off values, and the name of its second argument, the lower limit."""
 
-_running = threading.RLock()
-"""Held while a network runs: one in training mode is in evaluation mode for that time."""
+_one_by_one = threading.RLock()
+
+
+@dataclass
+class _Run:
+    """The modules of a network that are put back into training mode when the last thread has run it."""
+
+    training: list[nn.Module]
+    threads: int = 0
+
+
+_lock = threading.Lock()
+_running: dict[nn.Module, _Run] = {}
 
 
 @dataclass
@@ -101,9 +112,10 @@ def trace(network: nn.Module, images: Tensor, layers: Mapping[str, nn.Conv2d]) -
     """
     with torch.inference_mode(False), torch.enable_grad():
         leaf = images.detach().clone().requires_grad_()
-        # Weights that are made anew at each use, as spectral_norm's are, stay the same tensor while cached. The mode is
-        # switched first: a module makes another one in training.
-        with evaluating(network), parametrize.cached(), _Watch(layers) as watch:
+        # Weights that are made anew at each use stay the same tensor while cached. The mode is switched first: a module
+        # makes another one in training.
+        cached = parametrize.cached() if _makes_weights(network) else nullcontext()
+        with evaluating(network), cached, _Watch(layers) as watch:
             scores = run(network, leaf.clone())  # which it may change
     activations = {name: output for name, output in watch.activations.items() if output.requires_grad}
     if not (activations and scores.requires_grad):
@@ -199,16 +211,30 @@ def _rectifies(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Switch a network to evaluation mode for all threads, and each module back to where it was.
+    """Switch a network to evaluation mode for all threads, and each module back to where it was after the last of them.
 
-    For its backward pass too: one that checkpoints activations runs parts of itself again there.
+    For its backward pass too: one that checkpoints activations runs parts of itself again there. Networks that make
+    their weights anew at each use run one after the other: what torch caches of them is the process's.
     """
-    with _running:
-        training = [module for module in network.modules() if module.training]
-        try:
-            for module in training:
+    with _one_by_one if _makes_weights(network) else nullcontext():
+        with _lock:
+            if network not in _running:
+                _running[network] = _Run([module for module in network.modules() if module.training])
+            run = _running[network]
+            run.threads += 1
+            for module in run.training:
                 module.training = False
+        try:
             yield
         finally:
-            for module in training:
-                module.training = True
+            with _lock:
+                run.threads -= 1
+                if not run.threads:
+                    del _running[network]
+                    for module in run.training:
+                        module.training = True
+
+
+def _makes_weights(network: nn.Module) -> bool:
+    """Whether it has weights that are made at each use out of others, as spectral_norm's are."""
+    return any(map(parametrize.is_parametrized, network.modules()))

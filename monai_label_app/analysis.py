@@ -1,18 +1,18 @@
 """The main job, top to bottom: a study → predictions → maps → findings → DICOM objects.
 
-Three threads share it: one reads images, one runs the network on them, one makes the objects.
+Threads share it: one reads images, some run the network on them, one makes the objects.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from explainers import heatmap
 from monai_label_app.ahead import ahead
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.frames import Frame, UnreadableError, frames, in_one_line, require_size
-from monai_label_app.seeing import BATCH, Heatmap, Look, Seen, look
+from monai_label_app.seeing import Heatmap, Look, Seen, at_once, look
 from monai_label_app.study import Instance, Problem, Study
 from report.attributes import CONVERTER
 from report.examination import ExaminationReport
@@ -45,8 +45,8 @@ from report.segmentation import segmentation
 from report.structured_report import findings_report
 from report.suggest import draft, examined, suggest
 
-_AHEAD = 4
-"""Images, or parts of a long one, that are read before the network is free for them."""
+_AHEAD = 2
+"""Frames that are read before the network is free for them, and that wait for their objects."""
 
 _COLOURS = heatmap.colourise(np.linspace(0, 1, 256))
 
@@ -162,19 +162,22 @@ def analyze(
     result = StudyResult(study.uid)
     images = [_Image(instance) for instance in study.instances]
     numbers = count(1)
-    with ThreadPoolExecutor(1, "objects") as objects, closing(ahead(_frames(images, folder), _AHEAD)) as batches:
+    under_way = at_once(classifier) + _AHEAD
+    with ThreadPoolExecutor(1, "objects") as objects, closing(ahead(_frames(images, folder), _AHEAD)) as read:
 
-        def add(image: _Image, frame: Frame, one: Look) -> None:
-            _add(image, frame, one, classifier, next(numbers), wanted, folder)
+        def add(image: _Image, frame: Frame, looked: Future[Look]) -> None:
+            _add(image, frame, looked, classifier, next(numbers), wanted, folder)
             progress(1)
 
-        made: list[Future[None]] = []
+        made: deque[Future[None]] = deque()
         try:
-            for image, batch in batches:
-                looked = _looked(image, batch, classifier, wanted)
-                _await(made)
-                made = [objects.submit(add, image, *one) for one in looked]
-            _await(made)
+            for image, frame in read:
+                looked = look(frame.pixels, classifier, wanted.guided, wanted.layer_walk)
+                made.append(objects.submit(add, image, frame, looked))
+                if len(made) > under_way:
+                    made.popleft().result()
+            for one in made:
+                one.result()
         finally:
             objects.shutdown(cancel_futures=True)
     findings: list[Finding] = []
@@ -254,11 +257,8 @@ def findings_of(source: Dataset, frame: Frame, seen: Seen, captures: Sequence[Da
     ]
 
 
-def _frames(images: Sequence[_Image], folder: Path) -> Iterator[tuple[_Image, list[Frame]]]:
-    """Every frame that can be looked at, some of one image at a time; where one cannot, its image gets the error.
-
-    Never of several images: the last digits of what a network puts out depend on what else it is given.
-    """
+def _frames(images: Sequence[_Image], folder: Path) -> Iterator[tuple[_Image, Frame]]:
+    """Every frame that can be looked at, and its image; one that cannot be read gets the error."""
     patient = None
     for image in images:
         origin = image.instance.origin
@@ -270,36 +270,24 @@ def _frames(images: Sequence[_Image], folder: Path) -> Iterator[tuple[_Image, li
                 dataset.InstanceCreatorUID = CONVERTER
                 image.still = [write(dataset, folder / "stills", image.written)]
             image.header = _header(dataset)
-            remaining = frames(dataset, origin)
-            while batch := list(islice(remaining, BATCH)):
-                for frame in batch:
-                    require_size(frame.pixels, origin)
-                yield image, batch
+            for frame in frames(dataset, origin):
+                require_size(frame.pixels, origin)
+                yield image, frame
         except (ValueError, TypeError) as error:
             image.error = error
         else:
             patient = patient or [dataset.get("PatientID")]
 
 
-def _looked(image: _Image, batch: Sequence[Frame], classifier: Classifier, wanted: Wanted) -> list[tuple[Frame, Look]]:
-    """What the network puts out for frames of an image; where it fails with one, the image gets the error."""
-    try:
-        looks = look([frame.pixels for frame in batch], classifier, wanted.guided, wanted.layer_walk)
-    except (ValueError, TypeError) as error:
-        image.error = error
-        return []
-    return list(zip(batch, looks, strict=True))
-
-
 def _add(
-    image: _Image, frame: Frame, one: Look, classifier: Classifier, number: int, wanted: Wanted, folder: Path
+    image: _Image, frame: Frame, looked: Future[Look], classifier: Classifier, number: int, wanted: Wanted, folder: Path
 ) -> None:
     """Make and write the objects of a frame, ``number`` of its study; where that fails, its image gets the error."""
     image.looked += 1
     if image.error:
         return
     try:
-        header, seen = image.header, one.seen(classifier.card.classes)
+        header, seen = image.header, looked.result().seen(classifier.card.classes)
         made = captures_of(header, frame, seen, classifier, number, wanted)
         outputs = [*image.still, *(write(capture, folder / "heatmaps", image.written) for capture in made)]
         new = findings_of(header, frame, seen, made)
@@ -311,11 +299,6 @@ def _add(
         image.captures += map(_header, made)
     except (ValueError, TypeError) as error:
         image.error = error
-
-
-def _await(made: Sequence[Future[None]]) -> None:
-    for one in made:
-        one.result()
 
 
 def _propose(

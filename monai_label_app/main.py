@@ -53,7 +53,7 @@ class EndoscopyInfer(InferTask):
         try:
             number = int(request.get("frame", 1))
             dataset = read_dicom(Path(request["image"]))
-            frame, seen = next(see(dataset, str(dataset.SOPInstanceUID), classifier, only=number))
+            frame, seen = see(dataset, str(dataset.SOPInstanceUID), classifier, number)
         except (ValueError, TypeError, OverflowError) as error:
             raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(error)) from error
         prediction = {

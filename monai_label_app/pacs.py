@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -78,6 +77,8 @@ class Pacs:
         self.url = url.rstrip("/")
         login = login or credentials()
         self._session = create_session_from_auth(HTTPBasicAuth(*login)) if login else requests.Session()
+        # Pixels are compressed as DICOM does it, or not at all: pressing them once more is most of an archive's work.
+        self._session.headers["Accept-Encoding"] = "identity"
         with self._explained():
             self._client = DICOMwebClient(self.url, session=self._session, timeout=TIMEOUT)
         # Its retries would keep a user waiting for half a minute to hear that nobody answers.
@@ -173,14 +174,10 @@ class Pacs:
 
     def _store(self, dataset: Dataset) -> None:
         if getattr(dataset, "preamble", None) is None:
-            # Made in memory, it would be sent without the head of a DICOM file, and kept so.
-            stream = io.BytesIO()
-            dataset.save_as(stream, enforce_file_format=True)
-            stream.seek(0)
-            dataset = dcmread(stream)
+            # The client would send one that was made, not read, without what makes it a file (PS3.10 7.1).
+            dataset = as_file(dataset)
         with self._explained():
-            # The client sends a dataset that was made, not read, without what makes it a file (PS3.10 7.1).
-            answer = self._client.store_instances([as_file(dataset)], dataset.StudyInstanceUID)
+            answer = self._client.store_instances([dataset], dataset.StudyInstanceUID)
         failed = answer.get("FailedSOPSequence")
         if failed:
             reason = failed[0].get("FailureReason", 0)

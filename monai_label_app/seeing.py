@@ -1,12 +1,20 @@
-"""What the network sees in pictures: a class, and where the evidence for it lies."""
+"""What the network sees in a picture: a class, and where the evidence for it lies.
+
+Every picture is looked at alone, by a thread that computes alone, several pictures at a time: the last digits of what a
+network puts out depend on what else it is given, and by how many threads. So a frame's results are the same whether its
+study is analysed or it alone is asked for, on however many cores; and cores that do not wait for one another do more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import lru_cache
+from threading import Barrier
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydicom import Dataset
 
@@ -16,8 +24,8 @@ from monai_label_app.frames import Frame, frames, require_size
 from report.findings import GRAD_CAM, GUIDED_GRAD_CAM
 from report.secondary_capture import GUIDED_HEATMAPS, HEATMAPS, LAYER_WALK, HeatmapSeries
 
-BATCH = 8
-"""Frames of an image that the network looks at in one go: it takes two thirds of the time that each would alone."""
+_MOST = 8
+"""Pictures that are looked at a time: with VGG-19 each takes a quarter of a gigabyte."""
 
 _KEYS = {GRAD_CAM: "grad-cam", GUIDED_GRAD_CAM: "guided-grad-cam"}
 
@@ -73,39 +81,62 @@ class Look:
         return heatmap.normalise(saliency, heatmap.peak(saliency, METHODS[_KEYS[one.method]].percentile))
 
 
-def see(dataset: Dataset, origin: str, classifier: Classifier, only: int | None = None) -> Iterator[tuple[Frame, Seen]]:
-    """Predict and explain every frame of an image, or ``only`` this one, a batch at a time.
+def see(dataset: Dataset, origin: str, classifier: Classifier, number: int) -> tuple[Frame, Seen]:
+    """Predict and explain the frame of an image, counted from 1.
 
     Raises:
-        UnreadableError: its pixels cannot be used, or it is too small.
+        UnreadableError: its pixels cannot be used, it is too small, or there is no such frame.
     """
-    remaining = frames(dataset, origin, only)
-    while batch := list(islice(remaining, BATCH)):
-        looks = look([require_size(frame.pixels, origin) for frame in batch], classifier)
-        yield from ((frame, one.seen(classifier.card.classes)) for frame, one in zip(batch, looks, strict=True))
+    (frame,) = frames(dataset, origin, number)
+    looked = look(require_size(frame.pixels, origin), classifier)
+    return frame, looked.result().seen(classifier.card.classes)
+
+
+def at_once(classifier: Classifier) -> int:
+    """How many pictures are looked at a time."""
+    return 1 if classifier.device.type == "cuda" else min(torch.get_num_threads(), _MOST)
 
 
 def look(
-    pictures: Sequence[NDArray[np.uint8]], classifier: Classifier, guided: bool = False, layer_walk: bool = False
-) -> list[Look]:
-    """Run the network on pictures (H, W, 3) of any size, as one batch.
+    picture: NDArray[np.uint8], classifier: Classifier, guided: bool = False, layer_walk: bool = False
+) -> Future[Look]:
+    """Run the network on a picture (H, W, 3) of any size, as soon as a thread is free.
 
     Args:
-        pictures: RGB.
+        picture: RGB.
         classifier: the network.
         guided: guided Grad-CAM too.
         layer_walk: Grad-CAM of the last layer of each size too.
     """
+    return _threads(at_once(classifier)).submit(_look, picture, classifier, guided, layer_walk)
+
+
+def _look(picture: NDArray[np.uint8], classifier: Classifier, guided: bool, layer_walk: bool) -> Look:
     card = classifier.card
     walked = classifier.stages if layer_walk else []
     wanted = [(GRAD_CAM, card.target_layer, HEATMAPS)]
     wanted += [(GUIDED_GRAD_CAM, card.target_layer, GUIDED_HEATMAPS)] if guided else []
     wanted += [(GRAD_CAM, layer, LAYER_WALK) for layer in walked]
-    dissection, geometries = classifier.dissect(pictures, list(dict.fromkeys([card.target_layer, *walked])))
-    probabilities = dissection.probabilities
-    top = probabilities.argmax(dim=1).tolist()
-    made = [METHODS[_KEYS[method]].look(dissection, layer, top).cpu().numpy() for method, layer, _ in wanted]
-    return [
-        Look(one, [Heatmap(*what, maps[index]) for what, maps in zip(wanted, made, strict=True)], geometry)
-        for index, (one, geometry) in enumerate(zip(probabilities.tolist(), geometries, strict=True))
-    ]
+    dissection, (geometry,) = classifier.dissect([picture], list(dict.fromkeys([card.target_layer, *walked])))
+    (probabilities,) = dissection.probabilities.tolist()
+    top = int(np.argmax(probabilities))
+    maps = [METHODS[_KEYS[what]].look(dissection, layer, top)[0].cpu().numpy() for what, layer, _ in wanted]
+    return Look(probabilities, [Heatmap(*what, one) for what, one in zip(wanted, maps, strict=True)], geometry)
+
+
+@lru_cache(maxsize=1)
+def _threads(count: int) -> ThreadPoolExecutor:
+    """Threads each of which computes alone; all others go on as before."""
+    together = torch.get_num_threads()
+    started = Barrier(count + 1)
+    pool = ThreadPoolExecutor(count, "network", initializer=_compute_alone)
+    for _ in range(count):
+        pool.submit(started.wait)
+    started.wait()
+    torch.set_num_threads(together)
+    return pool
+
+
+def _compute_alone() -> None:
+    torch.set_num_threads(1)  # of this thread, and of each that computes for the first time after it
+    torch.get_num_threads()  # counts as the first time

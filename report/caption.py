@@ -29,20 +29,30 @@ def captioned(picture: NDArray[np.uint8], text: str, colours: NDArray[np.uint8])
     """
     height, width = picture.shape[:2]
     size = max(_SMALLEST, round(min(height, width) / _LINES_A_PICTURE))
-    font = _font(size)
     pad, line = size // 2, round(1.35 * size)
-    lines = _wrapped(text, font, width - 2 * pad)
-    strip = Image.new("RGB", (width, 2 * pad + line * (1 + len(lines))), _PAPER)
+    bar = _bar(width, size, colours.tobytes())
+    lines = _wrapped(text, size, width - 2 * pad)
+    words = Image.new("RGB", (width, line * len(lines) + pad), _PAPER)
+    draw = ImageDraw.Draw(words)
+    for number, one in enumerate(lines):
+        draw.text((pad, number * line), one, _INK, _font(size))
+    return np.concatenate([picture, bar, np.asarray(words)])
+
+
+@lru_cache(maxsize=16)
+def _bar(width: int, size: int, colours: bytes) -> NDArray[np.uint8]:
+    """The colours between the words for their ends, the same under every picture of a size."""
+    font, pad, line = _font(size), size // 2, round(1.35 * size)
+    strip = Image.new("RGB", (width, pad + line), _PAPER)
     draw = ImageDraw.Draw(strip)
     low, high = "none", "most"
     left, right = pad + font.getlength(low) + pad, width - pad - font.getlength(high) - pad
     draw.text((pad, pad), low, _INK, font)
     draw.text((right + pad, pad), high, _INK, font)
-    bar = Image.fromarray(colours[None]).resize((max(1, round(right - left)), size), Image.Resampling.BILINEAR)
-    strip.paste(bar, (round(left), pad + (line - size) // 2))
-    for number, words in enumerate(lines, start=1):
-        draw.text((pad, pad + number * line), words, _INK, font)
-    return np.concatenate([picture, np.asarray(strip)])
+    shown = Image.frombytes("RGB", (len(colours) // 3, 1), colours)
+    shown = shown.resize((max(1, round(right - left)), size), Image.Resampling.BILINEAR)
+    strip.paste(shown, (round(left), pad + (line - size) // 2))
+    return np.asarray(strip)
 
 
 @lru_cache(maxsize=16)
@@ -50,17 +60,26 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
-    lines = [""]
+@lru_cache(maxsize=1024)
+def _length(words: str, size: int) -> float:
+    return _font(size).getlength(words)
+
+
+def _wrapped(text: str, size: int, width: float) -> list[str]:
+    lines, length = [""], 0.0
     for word in text.split(" "):
-        joined = f"{lines[-1]} {word}".strip()
-        if font.getlength(joined) <= width:
-            lines[-1] = joined
+        gap = _length(" ", size) if lines[-1] else 0
+        if length + gap + _length(word, size) <= width:
+            lines[-1] += f" {word}" if gap else word
+            length += gap + _length(word, size)
             continue
         if lines[-1]:
             lines.append("")
+        length = 0
         for letter in word:
-            if lines[-1] and font.getlength(lines[-1] + letter) > width:
+            if lines[-1] and length + _length(letter, size) > width:
                 lines.append("")
+                length = 0
             lines[-1] += letter
+            length += _length(letter, size)
     return [words.replace("\u00a0", " ") for words in lines]

@@ -18,9 +18,10 @@ from pydicom.uid import JPEGBaseline8Bit, generate_uid
 from torch import Tensor, nn
 
 from monai_label_app import analysis
-from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.classifier.classifier import Classifier, open_classifier
 from monai_label_app.reading import read_studies
-from monai_label_app.seeing import BATCH, see
+from monai_label_app.sample.frames import render
+from monai_label_app.seeing import see
 from report import read_findings
 from report.structured_report import findings_report
 from tests.dicom_files import CAPTURE, by_pillow, encapsulated, image, write
@@ -146,7 +147,7 @@ def test_a_damaged_instance_is_named_and_leaves_nothing(done):
 
 def test_an_instance_of_which_a_later_frame_is_damaged_leaves_nothing(spotlight, tmp_path):
     stream = by_pillow(lit(LEFT), "JPEG")
-    count = 4 * BATCH  # the first are written before the damage comes to light
+    count = 40  # the first are written before the damage comes to light
     streams = [stream] * (count - 1) + [stream[:20] + b"\xff\xd9"]
     stack = np.stack([lit(LEFT)] * count)
     (tmp_path / "study").mkdir()
@@ -311,12 +312,33 @@ def test_the_report_has_a_region_for_every_region_of_the_summary(done):
 
 def test_what_is_read_back_from_the_report_is_what_was_found(study, spotlight, tmp_path):
     source = dcmread(study / "two.dcm")
-    ((frame, seen),) = see(source, "two", spotlight)
+    frame, seen = see(source, "two", spotlight, 1)
     captures = analysis.captures_of(source, frame, seen, spotlight)
     found = analysis.findings_of(source, frame, seen, captures)
     assert len(found) == 2
     made = findings_report(found, [source], analysis.algorithm_of(spotlight), captures)
     assert read_findings(dcmread(write(made, tmp_path / "report.dcm"))) == found
+
+
+def test_a_frame_is_seen_the_same_alone_and_in_its_study_on_any_number_of_cores(tmp_path):
+    """To the last bit: what is made again has the UID of what was made before, so it must be that."""
+    stack = np.stack([render(label, 1, 240, 320)[0] for label in ("polyps", "esophagitis", "normal-cecum")])
+    (tmp_path / "study").mkdir()
+    write(image(stack), tmp_path / "study" / "a.dcm")
+    model, cores, made = open_classifier(), torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            (tmp_path / str(number)).mkdir()
+            done = run(tmp_path / "study", model, tmp_path / str(number))
+            captures = [dcmread(path).PixelData for path in sorted((tmp_path / str(number)).glob("heatmaps/*"))]
+            made.append(([line.probabilities for line in done.result.frames], captures))
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(cores)
+    assert made[0] == made[1] == made[2]
+    source = dcmread(tmp_path / "study" / "a.dcm")
+    assert [see(source, "a", model, number)[1].probabilities for number in (1, 2, 3)] == made[0][0]
 
 
 def test_dcmqi_reads_the_report(done, tmp_path):
