@@ -24,8 +24,8 @@ from monai_label_app.frames import Frame, frames, require_size
 from report.findings import GRAD_CAM, GUIDED_GRAD_CAM
 from report.secondary_capture import GUIDED_HEATMAPS, HEATMAPS, LAYER_WALK, HeatmapSeries
 
-_MOST = 8
-"""Pictures that are looked at a time: with VGG-19 each takes a quarter of a gigabyte."""
+_MOST = 16
+"""Pictures that are looked at a time: with VGG-19 each takes a tenth of a gigabyte."""
 
 _KEYS = {GRAD_CAM: "grad-cam", GUIDED_GRAD_CAM: "guided-grad-cam"}
 

@@ -154,6 +154,14 @@ class Ohif:
         return _pixels(self.page.screenshot())
 
 
+SHOWS = """(uids) => {
+    const [engine] = window.cornerstone.getRenderingEngines();
+    const shown = engine?.getViewports()[0]?.getImageIds?.() ?? [];
+    const found = shown.map((one) => window.cornerstone.metaData.get("instance", one)?.SOPInstanceUID);
+    return String(found.sort()) === String(uids) && !!engine.getViewports()[0].getImageData();
+}"""
+"""Whether the viewport has a picture, and the images of these SOP Instance UIDs, sorted, and no others to turn to."""
+
 VIDEO = """() => {
     const [engine] = window.cornerstone.getRenderingEngines();
     const element = engine.getViewports()[0].videoElement;

@@ -11,10 +11,11 @@ import pydicom
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
+from pydicom.uid import KeyObjectSelectionDocumentStorage
 from scipy.ndimage import binary_dilation
 
 from tests.e2e.conftest import Orthanc, endolens
-from tests.e2e.ohif import CONTENT, Ohif, annotated, drawn
+from tests.e2e.ohif import CONTENT, SHOWS, Ohif, annotated, drawn
 from tests.validators import dciodvfy, pdftotext
 
 pytestmark = pytest.mark.e2e
@@ -114,6 +115,17 @@ def _check_documents(ohif: Ohif) -> None:
     assert not ohif.errors
 
 
+def _check_key_objects(ohif: Ohif, objects: list[pydicom.Dataset]) -> None:
+    """The images that the machine proposes are a series of their own."""
+    (selection,) = (one for one in objects if one.SOPClassUID == KeyObjectSelectionDocumentStorage)
+    items = [item for item in selection.ContentSequence if item.ValueType == "IMAGE"]
+    assert len(items) > 1
+    ohif.open_series("KO", "EndoLens proposed images")
+    shown = sorted(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for item in items)
+    ohif.page.wait_for_function(SHOWS, arg=shown, timeout=60_000)
+    assert not ohif.errors
+
+
 def test_study_from_pacs(
     orthanc: Orthanc,
     real_study: Path,
@@ -148,6 +160,7 @@ def test_study_from_pacs(
     _check_ohif(ohif, tmp_path / "out" / "summary.json", real_study, captures)
     _check_segmentations(ohif, tmp_path / "out" / "summary.json", real_study, bool(ohif_options))
     _check_documents(ohif)
+    _check_key_objects(ohif, objects)
     assert not ohif.foreign, f"asked other servers: {ohif.foreign}"
 
 
@@ -168,6 +181,7 @@ def test_study_from_folder(
     _check_ohif(ohif, results / "summary.json", real_study, captures)
     _check_segmentations(ohif, results / "summary.json", real_study, bool(ohif_options))
     _check_documents(ohif)
+    _check_key_objects(ohif, [pydicom.dcmread(file) for file in results.rglob("key-objects/*.dcm")])
     assert not ohif.foreign, f"asked other servers: {ohif.foreign}"
 
 

@@ -20,7 +20,10 @@ export default {
 
   onModeEnter({ servicesManager }) {
     const { displaySetService, panelService, viewportGridService } = servicesManager.services;
-    displaySetService.subscribe(displaySetService.EVENTS.DISPLAY_SETS_ADDED, ({ displaySetsAdded }) => displaySetsAdded.forEach(showFrame));
+    displaySetService.subscribe(displaySetService.EVENTS.DISPLAY_SETS_ADDED, ({ displaySetsAdded }) => {
+      displaySetsAdded.forEach(showFrame);
+      import("./key-objects.js").then(({ showKeyObjects }) => showKeyObjects(displaySetService)).catch((error) => console.warn("EndoLens:", error));
+    });
     panelService.addPanel(panelService.PanelPosition.Right, PANEL);
     if (!sessionStorage.getItem(REVIEW)) return;
     const { unsubscribe } = viewportGridService.subscribe(viewportGridService.EVENTS.VIEWPORTS_READY, () => {
