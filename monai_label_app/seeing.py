@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from threading import Barrier
+from functools import cache
+from threading import Lock, Thread
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from report.secondary_capture import GUIDED_HEATMAPS, HEATMAPS, LAYER_WALK, Heat
 
 _MOST = 16
 """Pictures that are looked at a time: with VGG-19 each takes a tenth of a gigabyte."""
+
+_starting = Lock()
 
 _KEYS = {GRAD_CAM: "grad-cam", GUIDED_GRAD_CAM: "guided-grad-cam"}
 
@@ -124,19 +126,16 @@ def _look(picture: NDArray[np.uint8], classifier: Classifier, guided: bool, laye
     return Look(probabilities, [Heatmap(*what, one) for what, one in zip(wanted, maps, strict=True)], geometry)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    """Threads each of which computes alone; all others go on as before."""
-    together = torch.get_num_threads()
-    started = Barrier(count + 1)
-    pool = ThreadPoolExecutor(count, "network", initializer=_compute_alone)
-    for _ in range(count):
-        pool.submit(started.wait)
-    started.wait()
-    torch.set_num_threads(together)
-    return pool
+    return ThreadPoolExecutor(count, "network", initializer=_compute_alone)
 
 
 def _compute_alone() -> None:
-    torch.set_num_threads(1)  # of this thread, and of each that computes for the first time after it
-    torch.get_num_threads()  # counts as the first time
+    """Give this thread one core, and leave the others theirs: torch gives what a thread sets to all that come after."""
+    with _starting:
+        others = torch.get_num_threads()
+        torch.set_num_threads(1)
+        resetting = Thread(target=torch.set_num_threads, args=(others,))
+        resetting.start()
+        resetting.join()
