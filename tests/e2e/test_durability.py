@@ -145,6 +145,7 @@ def test_whatever_is_killed_when_each_study_has_its_results_once(
         pacs.switch(True)
         modality.may_send = len(studies)
         node.start()
+        until(node.listens, node.said)  # all may be done already, and it is ended at once
         until(lambda: not modality.is_alive(), node.said)
         store = Store(state, None if database == "sqlite" else str(options[options.index("--database") + 1]))
         done = [DONE] * len(studies) * 3
