@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from highdicom import ContributingEquipment, PatientSexValues
+from highdicom import ContributingEquipment, PatientSexValues, SOPClass
 from highdicom.sr import (
     AlgorithmIdentification,
     CodedConcept,
@@ -66,21 +67,40 @@ _MANDATORY_EMPTY = (
 )
 """Type 2 attributes of patient and study: must stand in a derived object, may be empty."""
 
+
+def _date(value: Any) -> DA:
+    return DA(_matched("[0-9]{8}", value))
+
+
+def _time(value: Any) -> TM:
+    return TM(_matched(r"([0-9]{2}){1,3}|[0-9]{6}\.[0-9]{1,6}", value))
+
+
+def _matched(form: str, value: Any) -> str:
+    """A value in today's form: pydicom also takes those of ACR-NEMA, 2026.01.01 and 10:11:12."""
+    if not re.fullmatch(form, str(value).strip()):
+        raise ValueError
+    return str(value)
+
+
 _FORMS: dict[str, Callable[[Any], Any]] = {
-    "PatientBirthDate": DA,
+    "PatientBirthDate": _date,
     "PatientSex": PatientSexValues,
-    "StudyDate": DA,
-    "StudyTime": TM,
+    "StudyDate": _date,
+    "StudyTime": _time,
 }
 
 
 def completed(source: Dataset) -> Dataset:
     """The header of a source with every type 2 attribute of patient and study present, empty where it was missing.
 
-    A date, time or sex in a form that DICOM does not know is left empty too: a derived object must not repeat it. Text
-    is in Unicode, whatever the source used, because a class or a notice may be in another script. The source itself is
-    not changed.
+    A date, time or sex in a form that DICOM does not know is left empty too, and codes of procedures that are not whole
+    and a Burned In Annotation that is neither YES nor NO are left out: a derived object must not repeat them.
+    Identifiers and names stay as they are, even too long ones: cut, they would be another's. Text is in Unicode,
+    whatever the source used, because a class or a notice may be in another script. The source itself is not changed.
     """
+    for _ in source.iterall():  # pydicom decodes what is looked at, and writes else the bytes of the source's script
+        pass
     header = Dataset()
     header.update({element.tag: element for element in source if element.tag.group != 0x7FE0})
     # add_new() puts another element in place; an assignment would change the one that the source holds.
@@ -88,6 +108,14 @@ def completed(source: Dataset) -> Dataset:
     for keyword in _MANDATORY_EMPTY:
         if keyword not in header or not _has_its_form(keyword, header[keyword].value):
             header.add_new(keyword, dictionary_VR(keyword), "")
+    if header.get("BurnedInAnnotation") not in ("YES", "NO"):
+        header.pop("BurnedInAnnotation", None)
+    procedures = header.get("ProcedureCodeSequence") or []
+    whole = [item for item in procedures if _is_whole(item)]
+    if not whole:
+        header.pop("ProcedureCodeSequence", None)
+    elif len(whole) < len(procedures):
+        header.add_new("ProcedureCodeSequence", "SQ", whole)
     if hasattr(source, "file_meta"):
         header.file_meta = source.file_meta
     return header
@@ -98,6 +126,33 @@ def _has_its_form(keyword: str, value: Any) -> bool:
         return not value or keyword not in _FORMS or _FORMS[keyword](value) is not None
     except (ValueError, TypeError):
         return False
+
+
+def _is_whole(code: Dataset) -> bool:
+    value = code.get("CodeValue") or code.get("LongCodeValue")
+    known = (value and code.get("CodingSchemeDesignator")) or code.get("URNCodeValue")
+    return bool(known and code.get("CodeMeaning"))
+
+
+class _PatientAndStudy(SOPClass):
+    """highdicom's knowledge of which attributes are a patient's and a study's, without an object."""
+
+    def __init__(self, header: Dataset) -> None:
+        Dataset.__init__(self)
+        self.copy_patient_and_study_information(header)
+
+
+def take_study(made: Dataset, header: Dataset) -> None:
+    """Copy what an object lacks of a header's patient and study: highdicom does so for SR and Segmentation alone."""
+    made.update({one.tag: one for one in _PatientAndStudy(header) if one.tag not in made})
+
+
+def acquisition_equipment(header: Dataset) -> list[ContributingEquipment]:
+    """The item that names the scope of an image, as highdicom adds it to most objects; none where it is not said."""
+    try:
+        return [ContributingEquipment.for_image_acquisition(header)]
+    except (ValueError, TypeError, AttributeError):
+        return []
 
 
 def processing_equipment(algorithm: Algorithm, description: str) -> ContributingEquipment:
@@ -233,7 +288,8 @@ def dated(made: Dataset, signature: Signature) -> None:
     made.ContentDate = made.InstanceCreationDate = DA(signature.time.date())
     made.ContentTime = made.InstanceCreationTime = TM(signature.time.time())
     for item in made.ContributingEquipmentSequence:
-        item.ContributionDateTime = DT(signature.time)
+        if item.PurposeOfReferenceCodeSequence[0].CodeValue != codes.DCM.AcquisitionEquipment.value:
+            item.ContributionDateTime = DT(signature.time)
 
 
 def is_own_result(dataset: Dataset) -> bool:

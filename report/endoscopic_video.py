@@ -20,7 +20,7 @@ from pydicom.uid import (
     VLEndoscopicImageStorage,
 )
 
-from report.attributes import MANUFACTURER, completed, source_image
+from report.attributes import MANUFACTURER, completed, source_image, take_study
 from report.endoscopic_image import Examination, describe_study, set_pixels
 from report.terms import long_string
 from report.uids import derive
@@ -33,13 +33,6 @@ _METHODS = {"h264": "ISO_14496_10", "hevc": "ISO_23008_2", "mpeg2video": "ISO_13
 
 _REGION = CodedConcept("122865005", "SCT", "Gastrointestinal tract")
 """All that is known of a clip's place without asking the network."""
-
-_STUDY = (
-    *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID"),
-    *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyDescription"),
-    *("ProcedureCodeSequence", "BurnedInAnnotation"),
-)
-"""What a still or a clip takes from its video."""
 
 
 @dataclass(frozen=True)
@@ -200,9 +193,10 @@ def _begun(video: Dataset, sop_class: UID, syntax: UID) -> Dataset:
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = syntax
     made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = sop_class
-    for element in header:
-        if element.keyword in ("SpecificCharacterSet", *_STUDY):
-            made[element.keyword] = element
+    take_study(made, header)
+    made.SpecificCharacterSet = header.SpecificCharacterSet
+    if "BurnedInAnnotation" in header:
+        made.BurnedInAnnotation = header.BurnedInAnnotation
     made.Modality = "ES"
     made.PatientOrientation = None
     made.Laterality = ""

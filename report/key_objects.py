@@ -11,6 +11,7 @@ from pydicom.uid import UID
 
 from report.attributes import (
     MANUFACTURER,
+    acquisition_equipment,
     completed,
     dated,
     device_observer,
@@ -18,6 +19,7 @@ from report.attributes import (
     person_observer,
     processing_equipment,
     series_description,
+    take_study,
 )
 from report.examination import Evidence, Signature
 from report.findings import Algorithm
@@ -112,9 +114,13 @@ def _document(
         instance_number=1,
         manufacturer=MANUFACTURER,
         series_description=description,
-        contributing_equipment=[processing_equipment(algorithm, f"Selection. {algorithm.notice}")],
+        contributing_equipment=[
+            *acquisition_equipment(headers[0]),
+            processing_equipment(algorithm, f"Selection. {algorithm.notice}"),
+        ],
         specific_character_set=headers[0].SpecificCharacterSet,
     )
+    take_study(made, headers[0])
     for item in made.ContentSequence:
         if item.ValueType == "IMAGE":  # TID 2010 has no purpose of reference; highdicom writes one
             del item.ConceptNameCodeSequence

@@ -16,7 +16,15 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DA, PersonName
 
-from report.attributes import MANUFACTURER, completed, processing_equipment, reference, series_description
+from report.attributes import (
+    MANUFACTURER,
+    acquisition_equipment,
+    completed,
+    processing_equipment,
+    reference,
+    series_description,
+    take_study,
+)
 from report.examination import ExaminationReport, Signature
 from report.findings import Algorithm
 from report.language import LANGUAGES, Language
@@ -167,9 +175,7 @@ def encapsulated_pdf(
         signature and signature.identity,
     )
     made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = uid
-    for keyword in _OF_THE_STUDY:
-        if keyword in first:
-            made[keyword] = first[keyword]
+    take_study(made, first)
     made.SpecificCharacterSet = first.SpecificCharacterSet
     made.Modality = "DOC"
     made.SeriesInstanceUID = derive("series of reports as PDF", first.StudyInstanceUID)
@@ -180,7 +186,10 @@ def encapsulated_pdf(
     made.ManufacturerModelName = long_string(algorithm.name)
     made.SoftwareVersions = long_string(algorithm.version)
     made.ConversionType = "SYN"
-    made.ContributingEquipmentSequence = [processing_equipment(algorithm, f"Report. {algorithm.notice}")]
+    made.ContributingEquipmentSequence = [
+        *acquisition_equipment(first),
+        processing_equipment(algorithm, f"Report. {algorithm.notice}"),
+    ]
     made.ContentDate, made.ContentTime = (
         signature.time.strftime(form) if signature else "" for form in ("%Y%m%d", "%H%M%S")
     )
@@ -197,18 +206,3 @@ def encapsulated_pdf(
     made.EncapsulatedDocumentLength = len(content)
     made.EncapsulatedDocument = content + b"\0" * (len(content) % 2)
     return made
-
-
-_OF_THE_STUDY = (
-    "StudyInstanceUID",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "StudyDescription",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-)

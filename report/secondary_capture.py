@@ -18,6 +18,7 @@ from report.attributes import (
     processing_equipment,
     series_description,
     source_image,
+    take_study,
 )
 from report.caption import captioned
 from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Algorithm, Explanation
@@ -112,6 +113,7 @@ def heatmap_capture(
         contributing_equipment=[processing_equipment(algorithm, description)],
         series_description=series_description(series.title, algorithm),
     )
+    take_study(capture, header)
     # An endoscope's picture has no anatomical orientation and no side: the attributes are required, and empty.
     capture.PatientOrientation = []
     capture.Laterality = ""
@@ -122,7 +124,7 @@ def heatmap_capture(
     capture.DerivationDescription = short_text(". ".join(filter(None, (description, algorithm.notice))))
     capture.DerivationCodeSequence = [visual_explanation(explanation.method)]
     capture.SourceImageSequence = [source_image(header, frame_number)]
-    if header.get("BurnedInAnnotation"):
+    if "BurnedInAnnotation" in header:
         capture.BurnedInAnnotation = header.BurnedInAnnotation
     for keyword, value in compression_history(header).items():
         setattr(capture, keyword, value)

@@ -1,4 +1,4 @@
-"""Secondary Captures and findings reports of sources as they come: bare, foreign, of many frames, in other scripts."""
+"""Results of sources as they come: bare, foreign, of many frames, in other scripts, with mistakes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from pydicom.config import disable_value_validation
 from pydicom.uid import JPEG2000, JPEGBaseline8Bit
 
 from report.attributes import is_own_result
+from report.examination import ExaminationReport
 from report.findings import Algorithm, Explanation, Finding
+from report.key_objects import key_objects
+from report.render import encapsulated_pdf
 from report.secondary_capture import heatmap_capture
+from report.segmentation import segmentation
 from report.structured_report import findings_report
 from tests.dicom_files import CAPTURE, by_pillow, encapsulated, image, write
 from tests.validators import dciodvfy, tid1500reader
@@ -55,6 +59,27 @@ def report_of(source: Dataset, frame: int = 1, label: str = "polyps", algorithm:
     return findings_report([Finding(explanation(label), source.SOPInstanceUID, frame, SQUARE)], [source], algorithm)
 
 
+def regions_of(source: Dataset) -> Dataset:
+    return segmentation([Finding(explanation(), source.SOPInstanceUID, 1, SQUARE)], source, ALGORITHM)
+
+
+def selection_of(source: Dataset) -> Dataset:
+    return key_objects([source], ALGORITHM, "")
+
+
+def pdf_of(source: Dataset) -> Dataset:
+    return encapsulated_pdf(b"%PDF", ExaminationReport(), [source], ALGORITHM)
+
+
+EVERY = pytest.mark.parametrize("make", [capture_of, report_of, regions_of, selection_of, pdf_of])
+
+
+def code(value: str, scheme: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
+
+
 def sources() -> dict[str, Dataset]:
     stack = np.stack([PIXELS, PIXELS[::-1]])
     latin = image(PIXELS, SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Zoë")
@@ -89,17 +114,63 @@ def test_results_of_any_source_are_valid_and_keep_its_patient(tmp_path, kind, ma
         assert (result[keyword].value or "") == (source.get(keyword) or ""), keyword
 
 
-@pytest.mark.parametrize("make", [capture_of, report_of])
-@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
-def test_what_no_viewer_could_read_is_left_empty_and_the_rest_kept(tmp_path, make):
-    wrong = {"PatientSex": "UNKNOWN", "PatientBirthDate": "31.1.50", "StudyDate": "2024-01-02", "StudyTime": "25:61"}
-    with disable_value_validation():
-        source = dcmread(write(image(PIXELS, **wrong), tmp_path / "source.dcm"))
+@EVERY
+def test_every_result_keeps_all_that_is_said_of_patient_and_study_and_names_the_scope(tmp_path, make):
+    said = {
+        "IssuerOfPatientID": "Krankenhaus Süd",
+        "OtherPatientNames": "Roe^Jane",
+        "PatientAge": "074Y",
+        "PatientSize": "1.68",
+        "PatientWeight": "70",
+        "StudyDescription": "Koloskopie, größer",
+        "ProcedureCodeSequence": [code("73761001", "SCT", "Größe")],
+        "ReasonForVisitCodeSequence": [code("1", "99X", "Größe")],
+    }
+    source = image(PIXELS, SpecificCharacterSet="ISO_IR 100", **said)
+    source = dcmread(write(source, tmp_path / "source.dcm"))
     path = write(make(source), tmp_path / "result.dcm")
     assert dciodvfy(path) == []
     result = dcmread(path)
-    assert [result[keyword].value for keyword in wrong] == [""] * 4
+    assert {keyword: result[keyword].value for keyword in said} == {keyword: source[keyword].value for keyword in said}
+    names = {item.PurposeOfReferenceCodeSequence[0].CodeValue: item for item in result.ContributingEquipmentSequence}
+    assert names["109101"].Manufacturer == source.Manufacturer
+
+
+WRONG = {"PatientSex": "UNKNOWN", "PatientBirthDate": "31.1.50", "StudyDate": "2024-01-02", "StudyTime": "25:61"}
+ACR_NEMA = {"PatientBirthDate": "1950.01.31", "StudyDate": "2024.01.02", "StudyTime": "10:11:12"}
+
+
+@EVERY
+@pytest.mark.parametrize("wrong", [WRONG, ACR_NEMA])
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_what_no_viewer_could_read_is_left_empty_and_the_rest_kept(tmp_path, make, wrong):
+    codes = [code("", "SCT", "Colonoscopy"), code("73761001", "SCT", "Colonoscopy"), code("1", "SCT", "")]
+    attributes = {**wrong, "BurnedInAnnotation": "MAYBE", "ProcedureCodeSequence": codes}
+    with disable_value_validation():
+        source = dcmread(write(image(PIXELS, **attributes), tmp_path / "source.dcm"))
+    path = write(make(source), tmp_path / "result.dcm")
+    assert dciodvfy(path) == []
+    result = dcmread(path)
+    assert [result[keyword].value for keyword in wrong] == [""] * len(wrong)
+    assert [item.CodeValue for item in result.ProcedureCodeSequence] == ["73761001"]
+    assert result.get("BurnedInAnnotation") in (None, "YES" if make is pdf_of else None)
     assert (result.PatientName, result.PatientID) == ("Doe^Jane", "4711")
+
+
+@EVERY
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_identifiers_and_names_stay_whatever_is_wrong_with_them(tmp_path, make):
+    wrong = {
+        "PatientID": ["4711", "x" * 70],
+        "PatientName": "Doe" * 30,
+        "AccessionNumber": "A" * 17,
+        "StudyID": "1" * 17,
+        "StudyTime": "101112.5",
+    }
+    with disable_value_validation():
+        source = dcmread(write(image(PIXELS, **wrong), tmp_path / "source.dcm"))
+        result = dcmread(write(make(source), tmp_path / "result.dcm"))
+    assert {keyword: result[keyword].value for keyword in wrong} == wrong
 
 
 @pytest.mark.parametrize("make", [capture_of, report_of])
