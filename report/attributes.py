@@ -18,6 +18,7 @@ from highdicom.sr import (
 )
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
+from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import (
@@ -29,7 +30,7 @@ from pydicom.uid import (
     JPEGExtended12Bit,
     JPEGLSNearLossless,
 )
-from pydicom.valuerep import DA, DT, TM, VR
+from pydicom.valuerep import DA, DT, TM, VR, PersonName
 
 from report.choices import role
 from report.examination import Signature
@@ -39,12 +40,16 @@ from report.uids import derive
 
 MANUFACTURER = "EndoLens"
 
+REPORTS = f"{MANUFACTURER} report"
+"""Title of the series of a study's reports, drafts and signed ones, which a series' attributes must not tell apart."""
+
 PERCENT = CodedConcept("%", "UCUM", "Percent")
 """Of probabilities."""
 
 CONVERTER = derive("converter of pictures")
 """Instance Creator UID of the images that an analysis made of pictures."""
 
+_RATIO, _METHOD = "LossyImageCompressionRatio", "LossyImageCompressionMethod"
 _LOSSY_SYNTAXES: dict[UID, str] = {
     JPEGBaseline8Bit: "ISO_10918_1",
     JPEGExtended12Bit: "ISO_10918_1",
@@ -110,6 +115,9 @@ def completed(source: Dataset) -> Dataset:
             header.add_new(keyword, dictionary_VR(keyword), "")
     if header.get("BurnedInAnnotation") not in ("YES", "NO"):
         header.pop("BurnedInAnnotation", None)
+    for keyword in (_RATIO, _METHOD):
+        if not values(header, keyword):
+            header.pop(keyword, None)
     procedures = header.get("ProcedureCodeSequence") or []
     whole = [item for item in procedures if _is_whole(item)]
     if not whole:
@@ -132,6 +140,25 @@ def _is_whole(code: Dataset) -> bool:
     value = code.get("CodeValue") or code.get("LongCodeValue")
     known = (value and code.get("CodingSchemeDesignator")) or code.get("URNCodeValue")
     return bool(known and code.get("CodeMeaning"))
+
+
+def values(header: Dataset, keyword: str) -> list[Any]:
+    """The values of an attribute, none, one or several."""
+    value = header.get(keyword)
+    every = value if isinstance(value, MultiValue) else [value]
+    return [one for one in every if one not in (None, "")]
+
+
+def words(header: Dataset, keyword: str, between: str = ", ") -> str:
+    """The values of an attribute as text; those of an identifier are divided by a backslash, as in DICOM."""
+    return between.join(map(str, values(header, keyword)))
+
+
+def readable(name: str) -> str:
+    """A DICOM person name as people write it: first the given name, but the family name where no letters are Latin."""
+    parts = PersonName(name)
+    latin = " ".join(filter(None, (parts.given_name, parts.middle_name, parts.family_name)))
+    return latin or (parts.ideographic or parts.phonetic).replace("^", " ").strip() or name
 
 
 class _PatientAndStudy(SOPClass):
@@ -172,14 +199,22 @@ def compression_history(source: Dataset) -> dict[str, Any]:
     syntax = source.file_meta.get("TransferSyntaxUID") if hasattr(source, "file_meta") else None
     if source.get("LossyImageCompression") == "01" or syntax in _LOSSY_SYNTAXES:
         history["LossyImageCompression"] = "01"
-        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-            if source.get(keyword) is not None:
-                history[keyword] = source[keyword].value
-        if "LossyImageCompressionMethod" not in history and syntax in _LOSSY_SYNTAXES:
-            history["LossyImageCompressionMethod"] = _LOSSY_SYNTAXES[UID(syntax)]
+        history |= {keyword: said for keyword in (_RATIO, _METHOD) if (said := values(source, keyword))}
+        if _METHOD not in history and syntax in _LOSSY_SYNTAXES:
+            history[_METHOD] = [_LOSSY_SYNTAXES[UID(syntax)]]
     elif source.get("LossyImageCompression"):
         history["LossyImageCompression"] = "00"
     return history
+
+
+def compressed_again(history: dict[str, Any], ratio: float, method: str) -> dict[str, Any]:
+    """A history with one more lossy compression; what it says only half of, ratio or method, is left out of it.
+
+    The values of the two attributes belong together by their order (PS3.3 C.7.6.1.1.5).
+    """
+    before = history.get(_RATIO, []), history.get(_METHOD, [])
+    ratios, methods = before if len(before[0]) == len(before[1]) else ([], [])
+    return {"LossyImageCompression": "01", _RATIO: [*ratios, f"{ratio:.2f}"], _METHOD: [*methods, method]}
 
 
 def reference(instance: Dataset) -> Dataset:

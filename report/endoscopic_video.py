@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from highdicom.sr.coding import CodedConcept
@@ -20,7 +21,7 @@ from pydicom.uid import (
     VLEndoscopicImageStorage,
 )
 
-from report.attributes import MANUFACTURER, completed, source_image, take_study
+from report.attributes import MANUFACTURER, completed, compressed_again, compression_history, source_image, take_study
 from report.endoscopic_image import Examination, describe_study, set_pixels
 from report.terms import long_string
 from report.uids import derive
@@ -106,7 +107,8 @@ def video_still(
     still.InstanceNumber = instance_number
     still.DerivationDescription = f"Frame {number} of a video, {time:.3f} s after its first"
     still.SourceImageSequence = [source_image(source, frame) for source, frame in sources]
-    _say_loss(still, coding)
+    for keyword, value in _history(video, coding).items():
+        setattr(still, keyword, value)
     set_pixels(still, pixels)
     return still
 
@@ -121,7 +123,14 @@ def _stills(video: Dataset) -> UID:
 
 
 def video_clip(
-    video: Dataset, stream: Stream, start: float, end: float, copied: Coding | None, title: str, instance_number: int
+    video: Dataset,
+    stream: Stream,
+    start: float,
+    end: float,
+    coding: Coding,
+    title: str,
+    instance_number: int,
+    copied: bool = False,
 ) -> Dataset:
     """Make the Video Endoscopic Image of a part of a video.
 
@@ -129,9 +138,10 @@ def video_clip(
         video: its header.
         stream: the part, as H.264.
         start, end: of the part, in seconds after the video's first frame.
-        copied: how the video is coded, where the part is its stream bit by bit; None where it was coded anew.
+        coding: of the video.
         title: what is seen, for the series' description.
         instance_number: place in the study.
+        copied: whether the part is the video's stream bit by bit; else it was coded anew.
     """
     clip = _begun(video, VideoEndoscopicImageStorage, _syntax(stream))
     identity = (video.SOPInstanceUID, f"{start:.3f}", f"{end:.3f}", "copied" if copied else "coded anew")
@@ -142,10 +152,14 @@ def video_clip(
     clip.SeriesNumber, clip.SeriesDescription = CLIPS, long_string(f"Clip, {start:.1f} s to {end:.1f} s: {title}")
     clip.Manufacturer = MANUFACTURER
     clip.InstanceNumber = instance_number
-    how = "copied as it was coded" if copied else "coded anew"
+    how = "copied as it was coded" if copied else f"coded anew from {coding.codec} of ratio {coding.ratio:.2f}"
     clip.DerivationDescription = f"Part of a video, from {start:.3f} s to {end:.3f} s, {how}, without sound"
-    ratio = 3 * stream.width * stream.height * stream.frames / len(stream.content)
-    _say_loss(clip, copied or Coding("h264", ratio))
+    history = _history(video, coding)
+    if not copied:
+        ratio = 3 * stream.width * stream.height * stream.frames / len(stream.content)
+        history = compressed_again(history, ratio, _METHODS["h264"])
+    for keyword, value in history.items():
+        setattr(clip, keyword, value)
     clip.AnatomicRegionSequence = [_REGION]
     _set_stream(clip, stream)
     return clip
@@ -161,7 +175,8 @@ def endoscopic_video(video: Dataset, stream: Stream, coding: Coding, instance_nu
     made.Manufacturer = ""
     made.InstanceNumber = instance_number
     made.AnatomicRegionSequence = [_REGION]
-    _say_loss(made, coding)
+    for keyword, value in _history(video, coding).items():
+        setattr(made, keyword, value)
     _set_stream(made, stream)
     return made
 
@@ -205,8 +220,12 @@ def _begun(video: Dataset, sop_class: UID, syntax: UID) -> Dataset:
     return made
 
 
-def _say_loss(made: Dataset, coding: Coding) -> None:
-    made.LossyImageCompression = "01"
-    made.LossyImageCompressionRatio = f"{coding.ratio:.2f}"
+def _history(video: Dataset, coding: Coding) -> dict[str, Any]:
+    """What a video says of its lossy compression; where that is not whole, how it is coded."""
+    history = compression_history(video)
+    if {"LossyImageCompressionRatio", "LossyImageCompressionMethod"} <= history.keys():
+        return history
+    history = {"LossyImageCompression": "01", "LossyImageCompressionRatio": [f"{coding.ratio:.2f}"]}
     if coding.codec in _METHODS:
-        made.LossyImageCompressionMethod = _METHODS[coding.codec]
+        history["LossyImageCompressionMethod"] = [_METHODS[coding.codec]]
+    return history

@@ -14,6 +14,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLSLos
 from report.attributes import (
     MANUFACTURER,
     completed,
+    compressed_again,
     compression_history,
     processing_equipment,
     series_description,
@@ -121,15 +122,20 @@ def heatmap_capture(
     capture.Modality = "ES"
     capture.ImageType = ["DERIVED", "SECONDARY"]
     capture.ConversionType = "WSD"
-    capture.DerivationDescription = short_text(". ".join(filter(None, (description, algorithm.notice))))
+    history = compression_history(header)
+    before = ""
+    if compression == "jpeg":
+        again = compressed_again(history, picture.nbytes / len(capture.PixelData), "ISO_10918_1")
+        if history.get("LossyImageCompression") == "01" and len(again["LossyImageCompressionMethod"]) == 1:
+            before = "Its source had been compressed with loss before, by a ratio or method that it does not say"
+        history = again
+    for keyword, value in history.items():
+        setattr(capture, keyword, value)
+    capture.DerivationDescription = short_text(". ".join(filter(None, (description, before, algorithm.notice))))
     capture.DerivationCodeSequence = [visual_explanation(explanation.method)]
     capture.SourceImageSequence = [source_image(header, frame_number)]
     if "BurnedInAnnotation" in header:
         capture.BurnedInAnnotation = header.BurnedInAnnotation
-    for keyword, value in compression_history(header).items():
-        setattr(capture, keyword, value)
-    if compression == "jpeg":
-        _add_loss(capture, picture.nbytes / len(capture.PixelData))
     return capture
 
 
@@ -153,17 +159,3 @@ def _capture(header: Dataset, picture: NDArray[np.uint8], compression: str, **at
             raise
         # JPEG-LS makes noise and tiny pictures larger than they are, for which the encoder has no room.
         return stored_as(ExplicitVRLittleEndian)
-
-
-def _add_loss(capture: Dataset, ratio: float) -> None:
-    """One more lossy compression, after those of the source (PS3.3 C.7.6.1.1.5)."""
-    capture.LossyImageCompression = "01"
-    for keyword, value in (
-        ("LossyImageCompressionRatio", f"{ratio:.2f}"),
-        ("LossyImageCompressionMethod", "ISO_10918_1"),
-    ):
-        before = capture.get(keyword)
-        values = (
-            [] if before is None else [before] if isinstance(before, str) or not hasattr(before, "__iter__") else before
-        )
-        setattr(capture, keyword, [*values, value])

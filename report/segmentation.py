@@ -17,6 +17,7 @@ from skimage.draw import polygon2mask
 from report.attributes import (
     MANUFACTURER,
     completed,
+    compression_history,
     is_multi_frame,
     processing_equipment,
     series_description,
@@ -82,6 +83,8 @@ def segmentation(
     result.PixelData = pack_bits(np.stack([mask for _, mask in masks]).ravel().astype(np.uint8))
     # An endoscope's picture has no anatomical orientation: the attribute is required, and empty.
     result.PatientOrientation = []
+    for keyword, value in compression_history(header).items():
+        setattr(result, keyword, value)
     for item in _references(result, header.SOPInstanceUID):
         item.ReferencedSOPClassUID = header.SOPClassUID
     if multi_frame:

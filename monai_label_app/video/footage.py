@@ -143,8 +143,9 @@ def _clip(recording: Recording, clip: Clip, label: str, number: int) -> tuple[Cl
     """Write a clip as DICOM too, and name both files by its UID; with the header of that."""
     shape = clip.frames, float(clip.rate), clip.width, clip.height, clip.level
     stream = Stream(clip.path.read_bytes(), *shape)
-    coding = recording.coding if clip.copied else None
-    made = video_clip(recording.header, stream, clip.start, clip.end, coding, label, number)
+    made = video_clip(
+        recording.header, stream, clip.start, clip.end, recording.coding, label, number, copied=clip.copied
+    )
     analysis.write(made, clip.path.parent, [])
     path = clip.path.replace(clip.path.with_name(f"{made.SOPInstanceUID}.mp4"))
     del made.PixelData

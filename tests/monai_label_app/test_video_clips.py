@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.encaps import generate_fragments
@@ -86,7 +87,7 @@ def test_a_clip_in_dicom_holds_the_same_stream_and_is_valid(short_groups, tmp_pa
     content = clip.path.read_bytes()
     stream = Stream(content, clip.frames, float(clip.rate), clip.width, clip.height, clip.level)
     header = video_header(Examination(patient_id="4711", study_instance_uid="1.2.3"), "fingerprint")
-    made = video_clip(header, stream, clip.start, clip.end, Coding("h264", 50.0), "polyps", 1)
+    made = video_clip(header, stream, clip.start, clip.end, Coding("h264", 50.0), "polyps", 1, copied=True)
     made.save_as(tmp_path / "clip.dcm", enforce_file_format=True)
     assert dciodvfy(tmp_path / "clip.dcm") == []
     read = dcmread(tmp_path / "clip.dcm")
@@ -94,3 +95,38 @@ def test_a_clip_in_dicom_holds_the_same_stream_and_is_valid(short_groups, tmp_pa
     assert b"".join(generate_fragments(read.PixelData[8:])) == content
     assert (read.NumberOfFrames, float(read.FrameTime), read.PatientID) == (clip.frames, 40.0, "4711")
     assert "copied as it was coded" in read.DerivationDescription
+    assert (read.LossyImageCompressionRatio, read.LossyImageCompressionMethod) == (50.0, "ISO_14496_10")
+
+
+@pytest.mark.parametrize(
+    ("said", "codec", "ratios", "methods"),
+    [
+        ({}, "mpeg2video", [50.0], ["ISO_13818_2"]),
+        ({"LossyImageCompression": "01"}, "mpeg2video", [50.0], ["ISO_13818_2"]),
+        (
+            {
+                "LossyImageCompression": "01",
+                "LossyImageCompressionRatio": ["10", "20"],
+                "LossyImageCompressionMethod": ["ISO_10918_1", "ISO_13818_2"],
+            },
+            *("mpeg2video", [10.0, 20.0], ["ISO_10918_1", "ISO_13818_2"]),
+        ),
+        ({}, "vp9", [], []),  # a method that DICOM has no term for
+    ],
+)
+def test_a_clip_that_is_coded_anew_tells_the_losses_before_its_own(
+    short_groups, tmp_path, said, codec, ratios, methods
+):
+    clip = cut(short_groups, 4.5, 6.0, 5.0, tmp_path / "clip.mp4")
+    stream = Stream(clip.path.read_bytes(), clip.frames, float(clip.rate), clip.width, clip.height, clip.level)
+    header = video_header(Examination(patient_id="4711", study_instance_uid="1.2.3"), "fingerprint")
+    for keyword, value in said.items():
+        setattr(header, keyword, value)
+    made = video_clip(header, stream, clip.start, clip.end, Coding(codec, 50.0), "polyps", 1)
+    made.save_as(tmp_path / "clip.dcm", enforce_file_format=True)
+    assert dciodvfy(tmp_path / "clip.dcm") == []
+    read = dcmread(tmp_path / "clip.dcm")
+    own = 3 * clip.width * clip.height * clip.frames / len(stream.content)
+    assert np.atleast_1d(read.LossyImageCompressionRatio).tolist() == pytest.approx([*ratios, own], abs=0.01)
+    assert np.atleast_1d(read.LossyImageCompressionMethod).tolist() == [*methods, "ISO_14496_10"]
+    assert f"coded anew from {codec} of ratio 50.00" in read.DerivationDescription

@@ -112,6 +112,21 @@ def test_a_lossy_capture_of_a_lossy_source_tells_both_losses(tmp_path):
     assert read.LossyImageCompressionRatio[1] == pytest.approx(pixels.nbytes / len(read.PixelData), rel=0.02)
 
 
+@pytest.mark.parametrize("said", [{}, {"LossyImageCompressionRatio": "", "LossyImageCompressionMethod": "ISO_15444_1"}])
+def test_a_lossy_capture_says_in_words_what_its_source_does_not_say_in_numbers(tmp_path, said):
+    pixels = picture(64, 80)
+    source = dcmread(write(image(pixels, LossyImageCompression="01", **said), tmp_path / "source.dcm"))
+    lossless = write(heatmap_capture(source, 1, pixels, EXPLANATION, ALGORITHM), tmp_path / "lossless.dcm")
+    lossy = write(
+        heatmap_capture(source, 1, pixels, EXPLANATION, ALGORITHM, compression="jpeg"), tmp_path / "lossy.dcm"
+    )
+    assert dciodvfy(lossless) == dciodvfy(lossy) == []
+    assert dcmread(lossless).get("LossyImageCompressionMethod") == said.get("LossyImageCompressionMethod")
+    read = dcmread(lossy)
+    assert (read["LossyImageCompressionRatio"].VM, read.LossyImageCompressionMethod) == (1, "ISO_10918_1")
+    assert "Its source had been compressed with loss before" in read.DerivationDescription
+
+
 def test_an_unknown_compression_is_refused_by_name():
     pixels = picture(33, 40)
     with pytest.raises(ValueError, match="'gzip'; there are lossless, jpeg, none"):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
+from pydicom.uid import JPEGBaseline8Bit
 from shapely import MultiPoint, Polygon, contains_xy
 
 from monai_label_app.study import Instance, Study
@@ -19,7 +20,7 @@ from report.key_objects import key_objects
 from report.segmentation import segmentation
 from report.structured_report import findings_report
 from report.terms import TERMS
-from tests.dicom_files import image, write
+from tests.dicom_files import by_pillow, encapsulated, image, write
 from tests.report.test_structured_report import _tracking_uids
 from tests.validators import dciodvfy
 
@@ -91,6 +92,18 @@ def test_segments_carry_the_tracking_uids_and_codes_of_the_report(tmp_path):
         "Esophagitis",
     ]
     assert {one.SegmentAlgorithmType for one in segments} == {"AUTOMATIC"}
+
+
+@pytest.mark.parametrize("said", [{"LossyImageCompressionRatio": "", "LossyImageCompressionMethod": ""}, {}])
+def test_loss_that_a_source_says_by_half_or_by_its_syntax_alone_is_inherited(tmp_path, said):
+    admitted = {"LossyImageCompression": "01", **said} if said else {"LossyImageCompression": None}
+    source = encapsulated(PIXELS, JPEGBaseline8Bit, [by_pillow(PIXELS, "JPEG")], **admitted)
+    source = dcmread(write(source, tmp_path / "source.dcm"))
+    path = write(segmentation([finding(source=source)], source, ALGORITHM), tmp_path / "seg.dcm")
+    assert dciodvfy(path) == []
+    read = dcmread(path)
+    assert (read.LossyImageCompression, read.LossyImageCompressionMethod) == ("01", "ISO_10918_1")
+    assert "LossyImageCompressionRatio" not in read
 
 
 def test_a_frame_of_several_is_named(tmp_path):
