@@ -27,6 +27,7 @@ from pydicom.valuerep import DT, PersonName
 
 from report.attributes import (
     MANUFACTURER,
+    REPORTS,
     completed,
     dated,
     device_observer,
@@ -35,7 +36,6 @@ from report.attributes import (
     is_multi_frame,
     person_observer,
     processing_equipment,
-    series_description,
 )
 from report.choices import EXTENT, KINDS, SEDATIONS, SEGMENTS, SITES, TOTAL
 from report.examination import Choice, Evidence, ExaminationReport, Observation, Signature
@@ -82,13 +82,6 @@ def examination_report(
     if missing:
         raise ValueError(f"the report shows {missing[0]}, which is not among the images")
     first, language = next(iter(headers.values())), LANGUAGES[report.language]
-    made_of = (
-        first.StudyInstanceUID,
-        algorithm.name,
-        algorithm.version,
-        astuple(report),
-        signature and signature.identity,
-    )
     root = ContainerContentItem(name=_concept(codes.LN.DiagnosticImagingReport), template_id="2000")
     root.ContentSequence = ContentSequence(
         [
@@ -105,7 +98,7 @@ def examination_report(
         content=heading(codes.LN.DiagnosticImagingReport),
         series_instance_uid=report_series(first.StudyInstanceUID),
         series_number=SERIES_NUMBER,
-        sop_instance_uid=derive("report", *made_of),
+        sop_instance_uid=report_instance(report, first.StudyInstanceUID, algorithm, signature),
         instance_number=1,
         manufacturer=MANUFACTURER,
         is_complete=signature is not None,
@@ -114,7 +107,7 @@ def examination_report(
         verifying_observer_name=PersonName(signature.name) if signature else None,
         verifying_organization=long_string(signature.organization) if signature else None,
         previous_versions=[predecessor] if predecessor is not None else None,
-        series_description=series_description("report", algorithm) if signature is None else "Examination report",
+        series_description=REPORTS,
         contributing_equipment=[processing_equipment(algorithm, f"Draft of the report. {algorithm.notice}")],
         specific_character_set=first.SpecificCharacterSet,
     )
@@ -123,6 +116,14 @@ def examination_report(
         made.VerifyingObserverSequence[0].VerificationDateTime = DT(signature.time)
         dated(made, signature)
     return made
+
+
+def report_instance(
+    report: ExaminationReport, study: str, algorithm: Algorithm, signature: Signature | None = None
+) -> UID:
+    """SOP Instance UID of the Enhanced SR of a report."""
+    signed = signature and signature.identity
+    return derive("report", study, algorithm.name, algorithm.version, astuple(report), signed)
 
 
 def report_series(study: str) -> UID:

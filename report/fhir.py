@@ -12,11 +12,12 @@ from highdicom.sr import CodedConcept
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.valuerep import DA, PersonName
+from pydicom.valuerep import DA
 
-from report.attributes import MANUFACTURER, completed
+from report.attributes import MANUFACTURER, completed, readable, values, words
 from report.choices import EXTENT, KINDS, SEDATIONS, SEGMENTS, SITES, TOTAL
 from report.examination import Choice, Evidence, ExaminationReport, Observation, Signature
+from report.examination_report import report_instance
 from report.findings import Algorithm
 from report.terms import PRIVATE, term
 from report.uids import derive
@@ -27,6 +28,7 @@ _SYSTEMS = {
     "LN": "http://loinc.org",
     PRIVATE: f"urn:oid:{derive('coding scheme', PRIVATE)}",
 }
+_SCRIPT = "http://hl7.org/fhir/StructureDefinition/iso21090-EN-representation"
 _SEXES = {"M": "male", "F": "female", "O": "other"}
 
 
@@ -46,7 +48,8 @@ def fhir_bundle(
         report: what it says.
         images: those that it refers to, all of one study; their headers are enough.
         algorithm: the machine that took part.
-        signature: who answers for it; without one the report and its observations are preliminary.
+        signature: who answers for it; without one the report and its observations are preliminary. An addendum that
+            is signed makes the report appended.
         pdf: the report as PDF, to go with it.
 
     Raises:
@@ -64,6 +67,8 @@ def fhir_bundle(
     procedure = _entry(study, "Procedure", _procedure(report, patient))
     shown = dict.fromkeys(one for seen in report.observations for one in seen.evidence)
     media = {one: _entry(study, "Media", _media(one, patient)) for one in shown}
+    # One entry an image that is shown twice with the same words, whatever a machine's reasons were.
+    pictures = {entry["fullUrl"]: (entry, one.caption) for one, entry in media.items()}.values()
     seen = [
         _entry(study, "Observation", {"status": status, "subject": _to(patient), "partOf": [_to(procedure)], **said})
         for said in _of_the_procedure(report)
@@ -72,23 +77,25 @@ def fhir_bundle(
         _entry(study, "Observation", _observation(number, one, status, patient, device, media))
         for number, one in enumerate(report.observations, start=1)
     ]
+    document_uid = report_instance(report, study.StudyInstanceUID, algorithm, signature)
     document: dict[str, Any] = {
-        "status": status,
-        "identifier": [{"system": "urn:dicom:uid", "value": f"urn:oid:{derive('report', *headers)}"}],
+        "status": "appended" if signature and report.addendum.strip() else status,
+        "identifier": [{"system": "urn:dicom:uid", "value": f"urn:oid:{document_uid}"}],
         "code": _concept(codes.LN.DiagnosticImagingReport),
         "subject": _to(patient),
         "imagingStudy": [{"identifier": {"system": "urn:dicom:uid", "value": f"urn:oid:{study.StudyInstanceUID}"}}],
         "result": [_to(one) for one in seen],
-        "media": [_filled(comment=one.caption, link=_to(entry)) for one, entry in media.items()],
+        "media": [_filled(comment=caption, link=_to(entry)) for entry, caption in pictures],
         "conclusion": report.impression,
         "effectiveDateTime": _date(study.StudyDate),
-        "resultsInterpreter": [_filled(display=_person(signature.name))] if signature else [],
+        "resultsInterpreter": [_filled(display=readable(signature.name))] if signature else [],
         "issued": signature.time.astimezone().isoformat() if signature else "",
     }
     if pdf:
         data = base64.b64encode(pdf).decode()
         document["presentedForm"] = [{"contentType": "application/pdf", "data": data}]
-    entries = [patient, device, procedure, *media.values(), *seen, _entry(study, "DiagnosticReport", document)]
+    entries = [patient, device, procedure, *(entry for entry, _ in pictures), *seen]
+    entries.append(_entry(study, "DiagnosticReport", document))
     return Bundle.model_validate({"resourceType": "Bundle", "type": "collection", "entry": entries})
 
 
@@ -117,20 +124,28 @@ def _date(value: Any) -> str:
     return day.isoformat() if day else ""
 
 
-def _person(name: str) -> str:
-    parts = PersonName(name)
-    return " ".join(filter(None, (parts.given_name, parts.family_name))) or name
-
-
 def _patient(study: Dataset) -> dict[str, Any]:
-    name = study.PatientName
-    named = _filled(family=str(getattr(name, "family_name", "")), given=str(getattr(name, "given_name", "")).split())
     return _filled(
-        identifier=[number] if (number := _filled(value=study.PatientID)) else [],
-        name=[named] if named else [],
+        identifier=[number] if (number := _filled(value=words(study, "PatientID", "\\"))) else [],
+        name=[named for name in values(study, "PatientName") for named in _names(str(name))],
         gender=_SEXES.get(study.PatientSex, ""),
         birthDate=_date(study.PatientBirthDate),
     )
+
+
+def _names(name: str) -> Iterator[dict[str, Any]]:
+    """A person name in each of the scripts that DICOM writes it in: Latin, ideographic, phonetic."""
+    for script, group in zip(("", "IDE", "SYL"), name.split("="), strict=False):
+        family, given, middle, prefix, suffix = (part.strip() for part in (*group.split("^"), *[""] * 4)[:5])
+        named = _filled(
+            family=family, given=[*given.split(), *middle.split()], prefix=_some(prefix), suffix=_some(suffix)
+        )
+        if named:
+            yield {**named, "extension": [{"url": _SCRIPT, "valueCode": script}]} if script else named
+
+
+def _some(text: str) -> list[str]:
+    return [text] if text else []
 
 
 def _device(algorithm: Algorithm) -> dict[str, Any]:

@@ -14,16 +14,19 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
-from pydicom.valuerep import DA, PersonName
+from pydicom.valuerep import DA
 
 from report.attributes import (
     MANUFACTURER,
+    REPORTS,
     acquisition_equipment,
     completed,
     processing_equipment,
+    readable,
     reference,
-    series_description,
     take_study,
+    values,
+    words,
 )
 from report.examination import ExaminationReport, Signature
 from report.findings import Algorithm
@@ -33,14 +36,7 @@ from report.uids import derive
 
 SERIES_NUMBER = 911
 
-
-def _person(name: str) -> str:
-    parts = PersonName(name)
-    return " ".join(filter(None, (parts.given_name, parts.middle_name, parts.family_name))) or name
-
-
 _PAGES = Environment(loader=PackageLoader("report"), autoescape=True)
-_PAGES.filters["person"] = _person
 
 
 def page(
@@ -78,18 +74,22 @@ def patient_data(study: Dataset) -> list[tuple[str, str]]:
         DA(header[name].value).isoformat() if header[name].value else "" for name in ("PatientBirthDate", "StudyDate")
     )
     return [
-        ("name", _person(str(header.PatientName))),
-        ("id", str(header.PatientID)),
+        ("name", _people(header, "PatientName")),
+        ("id", words(header, "PatientID", "\\")),
         ("born", born),
         ("sex", str(header.PatientSex)),
         ("examined", day),
-        ("accession", str(header.AccessionNumber)),
-        ("referred", _person(str(header.ReferringPhysicianName))),
+        ("accession", words(header, "AccessionNumber", "\\")),
+        ("referred", _people(header, "ReferringPhysicianName")),
     ]
 
 
+def _people(header: Dataset, keyword: str) -> str:
+    return ", ".join(readable(str(one)) for one in values(header, keyword))
+
+
 def _signed(signature: Signature, language: Language) -> str:
-    who = ", ".join(filter(None, (_person(signature.name), signature.role, signature.organization)))
+    who = ", ".join(filter(None, (readable(signature.name), signature.role, signature.organization)))
     return language.said("signed", who=who, time=signature.time.strftime("%Y-%m-%d %H:%M"))
 
 
@@ -180,7 +180,7 @@ def encapsulated_pdf(
     made.Modality = "DOC"
     made.SeriesInstanceUID = derive("series of reports as PDF", first.StudyInstanceUID)
     made.SeriesNumber = SERIES_NUMBER
-    made.SeriesDescription = "Examination report" if signature else series_description("report", algorithm)
+    made.SeriesDescription = REPORTS
     made.InstanceNumber = 1
     made.Manufacturer = MANUFACTURER
     made.ManufacturerModelName = long_string(algorithm.name)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from pydicom import Dataset
 
+from report.attributes import words
 from report.choices import KINDS, site_of
 from report.examination import Evidence, ExaminationReport, Observation
 from report.findings import NO_VIDEO, Algorithm, Finding, Footage, Segment
@@ -78,7 +79,7 @@ def examined(study: Dataset, language: Language = ENGLISH) -> ExaminationReport:
     The kind is that of the procedure code, else the one that the description names by a word of any language.
     """
     codes = study.get("ProcedureCodeSequence") or []
-    described = [str(study.get(name) or "") for name in ("StudyDescription", "RequestedProcedureDescription")]
+    described = [words(study, name) for name in ("StudyDescription", "RequestedProcedureDescription")]
     procedure = next(filter(None, [*described, *(str(one.get("CodeMeaning", "")) for one in codes)]), "")
     coded = {key for key, code in KINDS.items() for one in codes if one.get("CodeValue") == code.value}
     named = {
@@ -88,11 +89,11 @@ def examined(study: Dataset, language: Language = ENGLISH) -> ExaminationReport:
         if tongue[f"kind.{key}"].split(" (")[0].casefold() in procedure.casefold()
     }
     kinds = coded or named
-    reasons = (study.get(name) for name in ("ReasonForTheRequestedProcedure", "ReasonForStudy"))
+    reasons = (words(study, name) for name in ("ReasonForTheRequestedProcedure", "ReasonForStudy"))
     return ExaminationReport(
         procedure=procedure,
         kind=next(iter(kinds)) if len(kinds) == 1 else "",
-        indication=next((str(one) for one in reasons if one), ""),
+        indication=next(filter(None, reasons), ""),
         language=language.tag,
     )
 

@@ -22,7 +22,7 @@ from report.examination_report import examination_report
 from report.fhir import fhir_bundle
 from report.findings import GRAD_CAM, Algorithm, Explanation, Finding
 from report.language import LANGUAGES
-from report.render import encapsulated_pdf, page, pdf
+from report.render import encapsulated_pdf, page, patient_data, pdf
 from report.suggest import draft, examined, suggest
 from report.terms import TERMS
 from tests.dicom_files import image, write
@@ -133,8 +133,9 @@ def test_any_report_is_valid_fhir_without_a_loose_end(report, signed):
         by_kind.setdefault(entry["resource"]["resourceType"], []).append(entry["resource"])
     seen = [one for one in by_kind.get("Observation", []) if "partOf" not in one]
     assert len(seen) == len(report.observations)
-    statuses = {one["status"] for one in by_kind.get("Observation", []) + by_kind["DiagnosticReport"]}
-    assert statuses == {"final" if signed else "preliminary"}
+    assert {one["status"] for one in by_kind.get("Observation", [])} <= {"final" if signed else "preliminary"}
+    said = ("appended" if report.addendum.strip() else "final") if signed else "preliminary"
+    assert by_kind["DiagnosticReport"][0]["status"] == said
 
 
 def _references(content: object) -> set[str]:
@@ -161,6 +162,75 @@ def test_fhir_carries_patient_codes_probability_and_machine():
     assert document["presentedForm"][0]["data"] == "JVBERg=="
 
 
+def fhir(report: ExaminationReport, images: list[Dataset], signature: Signature | None = None) -> dict[str, list[dict]]:
+    """The resources of a bundle by their kind, each entry of which has a name of its own."""
+    entries = json.loads(fhir_bundle(report, images, ALGORITHM, signature).model_dump_json())["entry"]
+    assert len({entry["fullUrl"] for entry in entries}) == len(entries)
+    found: dict[str, list[dict]] = {}
+    for entry in entries:
+        found.setdefault(entry["resource"]["resourceType"], []).append(entry["resource"])
+    return found
+
+
+def test_fhir_names_the_document_that_dicom_holds():
+    for signature in (None, SIGNED):
+        uid = examination_report(REPORT, IMAGES, ALGORITHM, signature).SOPInstanceUID
+        (document,) = fhir(REPORT, IMAGES, signature)["DiagnosticReport"]
+        assert document["identifier"] == [{"system": "urn:dicom:uid", "value": f"urn:oid:{uid}"}]
+
+
+def test_an_image_of_two_findings_with_the_same_caption_is_one_media():
+    shown = [Evidence(STILL.SOPInstanceUID, caption="best", reason=reason) for reason in ("first", "second")]
+    two = replace(
+        REPORT, observations=tuple(Observation("", text, (one,)) for text, one in zip("ab", shown, strict=True))
+    )
+    found = fhir(two, IMAGES)
+    assert len(found["Media"]) == len(found["DiagnosticReport"][0]["media"]) == 1
+    first, second = (one for one in found["Observation"] if "partOf" not in one)
+    assert first["derivedFrom"] == second["derivedFrom"]
+
+
+IDEOGRAPHIC = {
+    "url": "http://hl7.org/fhir/StructureDefinition/iso21090-EN-representation",
+    "valueCode": "IDE",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "read"),
+    [
+        (
+            "Doe^Jane^Marie^Dr.^III",
+            [{"family": "Doe", "given": ["Jane", "Marie"], "prefix": ["Dr."], "suffix": ["III"]}],
+            "Jane Marie Doe",
+        ),
+        ("=山田^太郎", [{"extension": [IDEOGRAPHIC], "family": "山田", "given": ["太郎"]}], "山田 太郎"),
+        (
+            "Yamada^Tarou=山田^太郎",
+            [
+                {"family": "Yamada", "given": ["Tarou"]},
+                {"extension": [IDEOGRAPHIC], "family": "山田", "given": ["太郎"]},
+            ],
+            "Tarou Yamada",
+        ),
+        ("", None, ""),
+    ],
+)
+def test_a_patient_s_name_is_kept_whole(name, names, read):
+    still = image(PIXELS, PatientName=name)
+    assert fhir(ExaminationReport("x"), [still])["Patient"][0].get("name") == names
+    assert dict(patient_data(still))["name"] == read
+
+
+def test_values_of_several_parts_are_no_python_lists():
+    still = image(PIXELS, PatientID="1\\2", AccessionNumber="A\\B", StudyDescription="Colonoscopy\\Polypectomy")
+    found = fhir(examined(still), [still])
+    assert found["Patient"][0]["identifier"] == [{"value": "1\\2"}]
+    assert found["Procedure"][0]["code"]["text"] == "Colonoscopy, Polypectomy"
+    said = dict(patient_data(still))
+    assert (said["id"], said["accession"]) == ("1\\2", "A\\B")
+
+
 def test_a_draft_is_unverified_and_a_signature_makes_a_new_version_of_it(tmp_path):
     made = examination_report(REPORT, IMAGES, ALGORITHM)
     signed = examination_report(REPORT, IMAGES, ALGORITHM, SIGNED, predecessor=made)
@@ -178,6 +248,8 @@ def test_a_draft_is_unverified_and_a_signature_makes_a_new_version_of_it(tmp_pat
     before = signed.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert before.ReferencedSOPInstanceUID == made.SOPInstanceUID != signed.SOPInstanceUID
     assert signed.SeriesInstanceUID == made.SeriesInstanceUID
+    pdfs = [encapsulated_pdf(b"%PDF", REPORT, IMAGES, ALGORITHM, one) for one in (None, SIGNED)]
+    assert {one.SeriesDescription for one in (made, signed, *pdfs)} == {"EndoLens report"}
 
 
 def test_dcmtk_reads_the_report(tmp_path):

@@ -149,6 +149,10 @@ def test_an_addendum_must_say_what_it_adds():
         ({"StudyDescription": "Gastroscopy and colonoscopy"}, "", "Gastroscopy and colonoscopy", ""),
         ({"StudyDescription": None}, "", "", ""),
         ({"ReasonForTheRequestedProcedure": "Bleeding", "StudyDescription": "x"}, "", "x", "Bleeding"),
+        (
+            {"ReasonForTheRequestedProcedure": "Pain\\Bleeding", "StudyDescription": "Colonoscopy\\Polypectomy"},
+            *("colonoscopy", "Colonoscopy, Polypectomy", "Pain, Bleeding"),
+        ),
     ],
 )
 def test_what_the_header_says_of_the_examination_is_filled_in_and_nothing_else(attributes, kind, procedure, indication):

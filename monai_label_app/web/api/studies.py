@@ -12,6 +12,7 @@ from apiflask.validators import OneOf
 from monai_label_app.study import Study
 from monai_label_app.web.services import Services
 from monai_label_app.web.state import STATES, state_of
+from report.attributes import words
 
 
 class ImageSummary(Schema):
@@ -65,9 +66,9 @@ def summary(study: Study, reports: Mapping[str, str]) -> dict[str, Any]:
     return {
         "uid": study.uid,
         "patient": str(header.get("PatientName", "")).replace("^", " ").strip() or "unnamed patient",
-        "patient_id": str(header.get("PatientID", "")),
+        "patient_id": words(header, "PatientID", "\\"),
         "date": str(header.get("StudyDate", "")),
-        "description": str(header.get("StudyDescription", "")),
+        "description": words(header, "StudyDescription"),
         "state": state_of(study, reports.get(study.uid)),
         "images": [
             {"sop_instance_uid": str(one.header.SOPInstanceUID), "frames": one.frame_count}
