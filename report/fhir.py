@@ -125,8 +125,10 @@ def _date(value: Any) -> str:
 
 
 def _patient(study: Dataset) -> dict[str, Any]:
+    issuer = _filled(display=words(study, "IssuerOfPatientID"))
+    number = _filled(value=words(study, "PatientID", "\\"), assigner=issuer)
     return _filled(
-        identifier=[number] if (number := _filled(value=words(study, "PatientID", "\\"))) else [],
+        identifier=[number] if "value" in number else [],
         name=[named for name in values(study, "PatientName") for named in _names(str(name))],
         gender=_SEXES.get(study.PatientSex, ""),
         birthDate=_date(study.PatientBirthDate),

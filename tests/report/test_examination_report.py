@@ -179,6 +179,12 @@ def test_fhir_names_the_document_that_dicom_holds():
         assert document["identifier"] == [{"system": "urn:dicom:uid", "value": f"urn:oid:{uid}"}]
 
 
+def test_a_signed_addendum_is_appended_and_a_draft_of_one_is_none():
+    more = replace(REPORT, addendum="Histology: adenoma")
+    for report, signature, said in ((more, SIGNED, "appended"), (more, None, "preliminary"), (REPORT, SIGNED, "final")):
+        assert fhir(report, IMAGES, signature)["DiagnosticReport"][0]["status"] == said
+
+
 def test_an_image_of_two_findings_with_the_same_caption_is_one_media():
     shown = [Evidence(STILL.SOPInstanceUID, caption="best", reason=reason) for reason in ("first", "second")]
     two = replace(
@@ -224,8 +230,9 @@ def test_a_patient_s_name_is_kept_whole(name, names, read):
 
 def test_values_of_several_parts_are_no_python_lists():
     still = image(PIXELS, PatientID="1\\2", AccessionNumber="A\\B", StudyDescription="Colonoscopy\\Polypectomy")
+    still.IssuerOfPatientID = "HOSPITAL"
     found = fhir(examined(still), [still])
-    assert found["Patient"][0]["identifier"] == [{"value": "1\\2"}]
+    assert found["Patient"][0]["identifier"] == [{"value": "1\\2", "assigner": {"display": "HOSPITAL"}}]
     assert found["Procedure"][0]["code"]["text"] == "Colonoscopy, Polypectomy"
     said = dict(patient_data(still))
     assert (said["id"], said["accession"]) == ("1\\2", "A\\B")
@@ -248,6 +255,9 @@ def test_a_draft_is_unverified_and_a_signature_makes_a_new_version_of_it(tmp_pat
     before = signed.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert before.ReferencedSOPInstanceUID == made.SOPInstanceUID != signed.SOPInstanceUID
     assert signed.SeriesInstanceUID == made.SeriesInstanceUID
+    scope, machine, *_ = signed.ContributingEquipmentSequence
+    assert "ContributionDateTime" not in scope, "the scope took no part in the signature"
+    assert str(machine.ContributionDateTime) == "20260102150405"
     pdfs = [encapsulated_pdf(b"%PDF", REPORT, IMAGES, ALGORITHM, one) for one in (None, SIGNED)]
     assert {one.SeriesDescription for one in (made, signed, *pdfs)} == {"EndoLens report"}
 
