@@ -172,16 +172,19 @@ def analyze(
             _add(image, frame, looked, classifier, next(numbers), wanted, folder)
             progress(1)
 
-        made: deque[Future[None]] = deque()
+        waiting: deque[tuple[Future[Look], Future[None]]] = deque()
         try:
             for image, frame in read:
                 looked = look(frame.pixels, classifier, wanted.guided, wanted.layer_walk)
-                made.append(objects.submit(add, image, frame, looked))
-                if len(made) > under_way:
-                    made.popleft().result()
-            for one in made:
-                one.result()
+                waiting.append((looked, objects.submit(add, image, frame, looked)))
+                if len(waiting) > under_way:
+                    waiting.popleft()[1].result()
+            for _, added in waiting:
+                added.result()
         finally:
+            # The network's threads are not this study's alone.
+            for looked, _ in waiting:
+                looked.cancel()
             objects.shutdown(cancel_futures=True)
     findings: list[Finding] = []
     sources: list[Dataset] = []

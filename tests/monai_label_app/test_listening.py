@@ -242,6 +242,20 @@ def test_a_database_belongs_to_one_folder(store: Store, tmp_path: Path) -> None:
         Store(tmp_path / "other", database)
 
 
+def test_a_folder_belongs_to_one_database(store: Store, tmp_path: Path) -> None:
+    """With another, such as the default where ``--database`` was forgotten, nothing is lost."""
+    kept = store.place("1.2", "1.2.3")
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"acknowledged")
+    store.add("1.2", "1.2.3", "JANE", 0)
+    other = f"sqlite:///{tmp_path / 'other.sqlite'}"
+    for command in (("listen", "--send", "http://127.0.0.1:9"), ("jobs", "list")):
+        result = endolens(*command, "--state", tmp_path / "state", "--database", other)
+        assert result.exit_code == 1 and "holds what another database speaks of" in result.stderr
+    assert kept.exists()
+    assert [job.study for job in Store(tmp_path / "state").jobs()] == ["1.2"]
+
+
 def test_jobs_of_a_folder_that_is_none_are_one_sentence(tmp_path: Path) -> None:
     for command in (["list"], ["retry", "--all"], ["drop", "1.2"]):
         result = endolens("jobs", *command, "--state", tmp_path / "nothing")
