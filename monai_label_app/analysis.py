@@ -27,7 +27,7 @@ from monai_label_app.frames import Frame, UnreadableError, frames, in_one_line, 
 from monai_label_app.seeing import Heatmap, Look, Seen, at_once, look
 from monai_label_app.study import Instance, Problem, Study
 from report.attributes import CONVERTER
-from report.examination import ExaminationReport
+from report.examination import Evidence, ExaminationReport
 from report.examination_report import examination_report
 from report.fhir import fhir_bundle
 from report.findings import (
@@ -47,6 +47,9 @@ from report.suggest import draft, examined, suggest
 
 _AHEAD = 2
 """Frames that are read before the network is free for them, and that wait for their objects."""
+
+_OF_AN_IMAGE = (ValueError, TypeError, AttributeError, KeyError, IndexError)
+"""What libraries raise of an image that they cannot use."""
 
 _COLOURS = heatmap.colourise(np.linspace(0, 1, 256))
 
@@ -169,16 +172,19 @@ def analyze(
             _add(image, frame, looked, classifier, next(numbers), wanted, folder)
             progress(1)
 
-        made: deque[Future[None]] = deque()
+        waiting: deque[tuple[Future[Look], Future[None]]] = deque()
         try:
             for image, frame in read:
                 looked = look(frame.pixels, classifier, wanted.guided, wanted.layer_walk)
-                made.append(objects.submit(add, image, frame, looked))
-                if len(made) > under_way:
-                    made.popleft().result()
-            for one in made:
-                one.result()
+                waiting.append((looked, objects.submit(add, image, frame, looked)))
+                if len(waiting) > under_way:
+                    waiting.popleft()[1].result()
+            for _, added in waiting:
+                added.result()
         finally:
+            # The network's threads are not this study's alone.
+            for looked, _ in waiting:
+                looked.cancel()
             objects.shutdown(cancel_futures=True)
     findings: list[Finding] = []
     sources: list[Dataset] = []
@@ -273,7 +279,7 @@ def _frames(images: Sequence[_Image], folder: Path) -> Iterator[tuple[_Image, Fr
             for frame in frames(dataset, origin):
                 require_size(frame.pixels, origin)
                 yield image, frame
-        except (ValueError, TypeError) as error:
+        except _OF_AN_IMAGE as error:
             image.error = error
         else:
             patient = patient or [dataset.get("PatientID")]
@@ -297,7 +303,7 @@ def _add(
         image.lines.append(_frame_result(image.instance, header, frame, seen, outputs))
         image.findings += new
         image.captures += map(_header, made)
-    except (ValueError, TypeError) as error:
+    except _OF_AN_IMAGE as error:
         image.error = error
 
 
@@ -313,12 +319,14 @@ def _propose(
 ) -> None:
     """Select the images that a report should show, and draft it."""
     suggestions, algorithm = suggest(findings, segments=footage.segments), algorithm_of(classifier)
-    uids = dict.fromkeys(u for one in suggestions for u in (one.finding.sop_instance_uid, *one.finding.captures[:1]))
+    shown = []
+    for one in (suggestion.finding for suggestion in suggestions):
+        shown += [Evidence(one.sop_instance_uid, one.frame_number), *map(Evidence, one.captures[:1])]
     headers = {one.SOPInstanceUID: one for one in objects}
-    images = [headers[uid] for uid in uids]
+    images = [headers[uid] for uid in dict.fromkeys(one.sop_instance_uid for one in shown)]
     if wanted.key_images:
         reasons = "; ".join(one.reason for one in suggestions)
-        write(key_objects(images, algorithm, f"{reasons}."), folder / "key-objects", result.objects)
+        write(key_objects(shown, images, algorithm, f"{reasons}."), folder / "key-objects", result.objects)
     if wanted.report:
         frames = len(result.frames) - sum(bool(one.still) for one in footage.segments)
         report = draft(suggestions, algorithm, examined(images[0]), frames, frames, footage)

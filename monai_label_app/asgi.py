@@ -48,7 +48,7 @@ from monai_label_app.jobs import Jobs
 from monai_label_app.library import PacsLibrary, beside, open_library
 from monai_label_app.observed.checks import Check, check_database, check_disk, check_kept, check_model, check_studies
 from monai_label_app.observed.health import routes as observing
-from monai_label_app.observed.logs import LOG_VARIABLE, Requests, write_json
+from monai_label_app.observed.logs import Requests, write_as_told
 from monai_label_app.observed.metrics import count_waiting
 from monai_label_app.pacs import PacsError
 from monai_label_app.refusals import Refusals
@@ -74,8 +74,7 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
         ohif: a built OHIF, or None for the one that comes with MONAI Label.
         authentication: tells who asks.
     """
-    if os.environ.get(LOG_VARIABLE) == "json":
-        write_json()
+    write_as_told()
     library = open_library(studies)
     viewer = Viewer(ohif)
     pacs = isinstance(library, PacsLibrary)

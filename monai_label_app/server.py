@@ -24,7 +24,7 @@ from monai_label_app.access.identity import (
     read_token,
 )
 from monai_label_app.library import Library, is_address, open_library
-from monai_label_app.observed.logs import LOG_VARIABLE
+from monai_label_app.observed.logs import LOG_VARIABLE, Requests, write_as_told
 from monai_label_app.viewers.ohif import Viewer
 from report.drafts import Drafts
 
@@ -127,12 +127,13 @@ def _beside(node: Settings | None) -> Iterator[Mapping[str, Callable[[], Check]]
         yield checks
 
 
-def listen(node: Settings, observed: Endpoint | None) -> None:
+def listen(node: Settings, observed: Endpoint | None, log: str = "text") -> None:
     """Be a DICOM node until interrupted.
 
     Args:
         node: what it does.
         observed: where it answers ``/health`` and ``/metrics``, or None.
+        log: ``text`` or ``json``.
 
     Raises:
         ValueError, PacsError, OSError: as :func:`monai_label_app.listening.service.running`, or the endpoint cannot be
@@ -140,6 +141,8 @@ def listen(node: Settings, observed: Endpoint | None) -> None:
     """
     from monai_label_app.listening import service
 
+    os.environ[LOG_VARIABLE] = log
+    write_as_told()
     token_file = observed and observed.token_file
     authentication = Authentication(read_token(token_file) if token_file else None)
     listener = observed.open(authentication.required) if observed else None
@@ -169,7 +172,7 @@ def _observing(
     from monai_label_app.observed.health import routes
 
     guard = Middleware(Guard, authentication=authentication, roles=Roles(), insecure=endpoint.insecure)
-    server = _server(Starlette(routes=routes(checks), middleware=[guard]), endpoint)
+    server = _server(Starlette(routes=routes(checks), middleware=[Middleware(Requests), guard]), endpoint)
     thread = threading.Thread(target=server.run, args=[[listener]])
     thread.start()
     try:

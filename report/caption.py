@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,8 +58,12 @@ def _bar(width: int, size: int, colours: bytes) -> NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=16)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib: letters of all Europe, where Pillow's own font has those of English."""
+    package = find_spec("matplotlib")
+    assert package and package.origin
+    file = Path(package.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(file, size, layout_engine=ImageFont.Layout.BASIC)  # the other fails on some words
 
 
 @lru_cache(maxsize=1024)

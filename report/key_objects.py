@@ -30,19 +30,23 @@ SERIES_NUMBER = 906
 ATTACHED_SERIES_NUMBER = 912
 
 
-def key_objects(objects: Sequence[Dataset], algorithm: Algorithm, reason: str) -> KeyObjectSelectionDocument:
+def key_objects(
+    evidence: Sequence[Evidence], images: Sequence[Dataset], algorithm: Algorithm, reason: str
+) -> KeyObjectSelectionDocument:
     """Make the Key Object Selection "Of Interest" of images that a machine proposes.
 
     Args:
-        objects: the images, of one study; their headers are enough.
+        evidence: the images, with their frames.
+        images: their headers, of one study.
         algorithm: who proposes them.
         reason: why these.
 
     Raises:
         ValueError: no image, or images of several studies.
     """
-    headers = _of_one_study(objects)
-    made_of = (algorithm.name, algorithm.version, *sorted(header.SOPInstanceUID for header in headers))
+    headers = _of_one_study(images)
+    frames = sorted({f"{one.sop_instance_uid} {one.frame_number}" for one in evidence})
+    made_of = (algorithm.name, algorithm.version, *frames)
     said = f"Proposed by {algorithm.name} {algorithm.version}, not by a person. {reason} {algorithm.notice}".strip()
     content = KeyObjectSelection(
         document_title=codes.DCM.OfInterest,
@@ -52,7 +56,8 @@ def key_objects(objects: Sequence[Dataset], algorithm: Algorithm, reason: str) -
     )
     study = headers[0].StudyInstanceUID
     uids = derive("key object series", study, *made_of), derive("key objects", study, *made_of)
-    return _document(content, headers, uids, SERIES_NUMBER, series_description("proposed images", algorithm), algorithm)
+    title = series_description("proposed images", algorithm)
+    return _document(content, evidence, headers, uids, SERIES_NUMBER, title, algorithm)
 
 
 def attached_images(
@@ -79,13 +84,7 @@ def attached_images(
     )
     series = derive("series of attached images", headers[0].StudyInstanceUID)
     uids = series, derive("attached images", report)
-    made = _document(content, headers, uids, ATTACHED_SERIES_NUMBER, "Images of the report", algorithm)
-    multi_frame = {header.SOPInstanceUID for header in headers if is_multi_frame(header)}
-    for item in made.ContentSequence:
-        shown = item.ReferencedSOPSequence[0] if item.ValueType == "IMAGE" else None
-        if shown and shown.ReferencedSOPInstanceUID in multi_frame:
-            numbers = {one.frame_number for one in evidence if one.sop_instance_uid == shown.ReferencedSOPInstanceUID}
-            shown.ReferencedFrameNumber = sorted(numbers)
+    made = _document(content, evidence, headers, uids, ATTACHED_SERIES_NUMBER, "Images of the report", algorithm)
     dated(made, signature)
     return made
 
@@ -99,6 +98,7 @@ def _of_one_study(objects: Sequence[Dataset]) -> list[Dataset]:
 
 def _document(
     content: KeyObjectSelection,
+    evidence: Sequence[Evidence],
     headers: Sequence[Dataset],
     uids: tuple[UID, UID],
     series_number: int,
@@ -121,7 +121,13 @@ def _document(
         specific_character_set=headers[0].SpecificCharacterSet,
     )
     take_study(made, headers[0])
+    multi_frame = {header.SOPInstanceUID for header in headers if is_multi_frame(header)}
     for item in made.ContentSequence:
-        if item.ValueType == "IMAGE":  # TID 2010 has no purpose of reference; highdicom writes one
-            del item.ConceptNameCodeSequence
+        if item.ValueType != "IMAGE":
+            continue
+        del item.ConceptNameCodeSequence  # TID 2010 has no purpose of reference; highdicom writes one
+        (shown,) = item.ReferencedSOPSequence
+        if shown.ReferencedSOPInstanceUID in multi_frame:
+            numbers = {one.frame_number for one in evidence if one.sop_instance_uid == shown.ReferencedSOPInstanceUID}
+            shown.ReferencedFrameNumber = sorted(numbers)
     return made

@@ -28,6 +28,11 @@ from report.terms import long_string, term
 from report.uids import derive
 
 SERIES_NUMBER = 905
+_PLACE = frozenset(
+    {"FrameOfReferenceUID", "PositionReferenceIndicator", "ImagePositionPatient", "ImageOrientationPatient"}
+    | {"PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "SliceLocation"}
+)
+"""Where in space a source says that it lies, some of it or all: of an endoscope's picture it is not taken over."""
 _COLOUR = CIELabColor.from_rgb(255, 255, 0)
 """Yellow: of the colours that no tissue has, the one that OHIF draws a report's contours in."""
 
@@ -110,9 +115,10 @@ def _mask(finding: Finding, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _single(header: Dataset) -> Dataset:
-    """A frame's header as that of a still: without a Frame of Reference, highdicom takes one frame at a time."""
+    """A frame's header as that of a still that lies nowhere, of which highdicom takes one at a time."""
     still = Dataset()
-    still.update({element.tag: element for element in header if element.keyword != "NumberOfFrames"})
+    left = {*_PLACE, "NumberOfFrames"}
+    still.update({element.tag: element for element in header if element.keyword not in left})
     still.file_meta = header.file_meta
     still.add_new("SOPClassUID", "UI", VLEndoscopicImageStorage)
     return still

@@ -247,7 +247,9 @@ def _visual_explanation(capture: Dataset) -> ImageContentItem:
 
 def _finding(group: PlanarROIMeasurementsAndQualitativeEvaluations) -> Finding:
     items = group[0].ContentSequence
-    known = dict(text.split(": ", 1) for text in _texts(items, codes.DCM.AlgorithmParameters) if ": " in text)
+    # A notice follows, which may look like one of them.
+    parameters = list(_texts(items, codes.DCM.AlgorithmParameters))[:_PARAMETERS]
+    known = dict(text.split(": ", 1) for text in parameters if ": " in text)
     (probability,) = group.get_measurements(name=codes.DCM.Probability)
     region: Any = group.roi
     source = region.ContentSequence[0].ReferencedSOPSequence[0]

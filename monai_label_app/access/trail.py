@@ -111,10 +111,11 @@ class Trail:
 def accesses(path: Path, user: str | None = None, uid: str | None = None) -> Iterator[dict[str, Any]]:
     """What is in a trail, the oldest first; of a user, of an object, or all."""
     for one in read(path):
-        if (user is None or one.get("user") == user) and (uid is None or uid in _objects(one)):
+        if (user is None or one.get("user") == user) and (uid is None or uid in objects(one)):
             yield one
 
 
-def _objects(told: dict[str, Any]) -> Sequence[str]:
+def objects(told: dict[str, Any]) -> Sequence[str]:
+    """The UIDs that a line of a trail names."""
     found = told.get("objects")
     return found if isinstance(found, list) else []

@@ -12,6 +12,7 @@ from monai_label_app.access.endpoint import Endpoint
 from monai_label_app.commands.options import (
     database_option,
     guard_options,
+    log_option,
     model_option,
     node_options,
     node_settings,
@@ -39,11 +40,17 @@ class _Address(click.ParamType):
 @node_options()
 @click.option("--metrics", type=_Address(), help="Answer /health/live, /health/ready and /metrics here, by HTTP.")
 @guard_options
+@log_option
 @result_options
 @model_option
 @weights_option
 def listen(
-    metrics: tuple[str, int] | None, token_file: Path | None, insecure: bool, model: str | None, **given: Any
+    metrics: tuple[str, int] | None,
+    token_file: Path | None,
+    insecure: bool,
+    log: str,
+    model: str | None,
+    **given: Any,
 ) -> None:
     """Be a DICOM node: analyse every study that comes in by C-STORE or is found in a PACS, and send the results on.
 
@@ -61,7 +68,7 @@ def listen(
     settings = node_settings(given, model)
     observed = Endpoint(*metrics, token_file, insecure) if metrics else None
     with explained(settings.folder):
-        server.listen(settings, observed)
+        server.listen(settings, observed, log)
 
 
 @click.group()

@@ -87,11 +87,13 @@ def _chosen(command: Callable[..., Any]) -> Callable[..., Any]:
 def list_(studies: str, user: str | None, uid: str | None) -> None:
     """Show the trail, the oldest first."""
     from monai_label_app.access.trail import accesses as found
+    from monai_label_app.access.trail import objects
 
     for one in found(_trail(studies), user, uid):
-        objects = one["objects"]
-        named = " ".join(objects[:2]) + (f" and {len(objects) - 2} more" if len(objects) > 2 else "")
-        click.echo(f"{one['at']}  {one['user']:16} {one['action']:12} {one['status']}  {named}".rstrip())
+        uids = objects(one)
+        named = " ".join(uids[:2]) + (f" and {len(uids) - 2} more" if len(uids) > 2 else "")
+        at, who, action, status = (str(one.get(key, "?")) for key in ("at", "user", "action", "status"))
+        click.echo(f"{at}  {who:16} {action:12} {status}  {named}".rstrip())
 
 
 @accesses.command()

@@ -78,6 +78,11 @@ result_options = adding(
 """What an analysis writes: the attributes of :class:`monai_label_app.analysis.Wanted`."""
 
 
+log_option = click.option(
+    "--log", type=click.Choice(["text", "json"]), default="text", show_default=True,
+    envvar="ENDOLENS_LOG", show_envvar=True, help="How to log; as JSON, also a line a request.",
+)  # fmt: skip
+
 readable_file = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 guard_options = adding(

@@ -14,6 +14,7 @@ import click
 from monai_label_app.commands.options import (
     endpoint,
     endpoint_options,
+    log_option,
     model_option,
     node_options,
     node_settings,
@@ -239,8 +240,7 @@ def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
               help="A built OHIF to serve in place of the bundled one.")  # fmt: skip
 @click.option("--dataset", type=click.Path(path_type=Path, exists=True), metavar="DIR|CSV",
               help="Labelled pictures, learned again with the doctors' labels: nothing is forgotten.")  # fmt: skip
-@click.option("--log", type=click.Choice(["text", "json"]), default="text", show_default=True,
-              envvar="ENDOLENS_LOG", show_envvar=True, help="How to log; as JSON, also a line a request.")  # fmt: skip
+@log_option
 @model_option
 @click.option("--listen", is_flag=True, help="Be a DICOM node too, as `endolens listen`; the options below say which.")
 @node_options("dicom-")

@@ -17,6 +17,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from monai_label_app.frames import UnreadableError, in_one_line
 from monai_label_app.listening.receiving import Arriving, NoRoomError, Receiver
 from monai_label_app.listening.security import Security, shake_hands
+from monai_label_app.observed.logs import study_uid
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND, PROCESSING_FAILURE = 0x0000, 0xA700, 0xC000, 0x0110
 """Status of a C-STORE (PS3.4 table B.2-1, PS3.7 annex C)."""
@@ -115,10 +116,14 @@ def _stored(event: Event, receiver: Receiver, say: Callable[[str], None]) -> Dat
     """Take the object of a C-STORE request; the status that answers it."""
     assert isinstance(event.request, C_STORE)
     name = str(event.request.AffectedSOPInstanceUID)
+    study_uid.set("")
     try:
         arrived = event.request._dataset_file
         assert isinstance(arrived, Arriving)
-        receiver.take(arrived, name)
+        try:
+            receiver.take(arrived, name)
+        finally:
+            study_uid.set(arrived.study)
     except UnreadableError as error:
         return _refused(CANNOT_UNDERSTAND, str(error), say)
     except NoRoomError as error:

@@ -48,6 +48,7 @@ class Arriving:
         self.path = folder / f".{secrets.token_hex(8)}.partial"
         self.name, self.file = str(self.path), self  # as pynetdicom asks for them
         self.failure: OSError | None = None
+        self.study = ""  # its UID, once that was read
         self._folder, self._reserve = folder, reserve
         self._open: BinaryIO | None = None
         with self._noting():
@@ -157,6 +158,7 @@ class Receiver:
         partial = arrived.path
         try:
             header = read_header(partial)
+            arrived.study = str(header.get("StudyInstanceUID", ""))
             if is_own_result(header):
                 return OWN
             if self._is_known(header, name):

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from monai_label_app.folder import alone
@@ -22,9 +21,12 @@ from monai_label_app.listening.security import Security
 from monai_label_app.listening.store import ANALYSIS, Store
 from monai_label_app.listening.work import Analysis, Patience, Sending, Worker
 from monai_label_app.observed.checks import Check
+from monai_label_app.observed.logs import NODE_LOG
 from monai_label_app.observed.metrics import jobs_counted
 from monai_label_app.pacs import Pacs
 from report.database import reason
+
+_say = NODE_LOG.info
 
 HOUSEKEEPING = 600.0
 """Seconds between two looks for what may be forgotten."""
@@ -148,8 +150,3 @@ def _check(store: Store, settings: Settings) -> Check:
     except SQLAlchemyError as error:
         return Check("node", f"its database does not answer: {reason(error)}", "start it, or correct its address")
     return Check("node", f"{settings.title} listens on {settings.host}:{settings.port}")
-
-
-def _say(sentence: str) -> None:
-    with suppress(OSError):  # who reads may be gone, and the disk of a log be full
-        click.echo(sentence)

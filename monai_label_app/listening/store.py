@@ -60,7 +60,7 @@ class Store:
         url: of the database, as :func:`report.database.open_database` takes it; by default SQLite in the folder.
 
     Raises:
-        ValueError: the database cannot be opened, or speaks of another folder.
+        ValueError: the database cannot be opened, or speaks of another folder, or the folder is of another database.
         OSError: the folder cannot be written.
     """
 
@@ -79,6 +79,11 @@ class Store:
         own = identity.read_text()
         with self._engine.begin() as connection:
             row = connection.execute(select(NODE)).one_or_none()
+            if row is None and any(any(place.iterdir()) for place in (self.received, self.results)):
+                raise ValueError(
+                    f"{identity.parent} holds what another database speaks of: name that one, by --database or "
+                    "ENDOLENS_JOBS; if it is lost, move the folder away"
+                )
             if row is None:
                 connection.execute(insert(NODE).values(folder=own, schema=SCHEMA))
             elif row.folder != own:

@@ -18,6 +18,7 @@ from monai_label_app.frames import in_one_line
 from monai_label_app.listening.destinations import Destination
 from monai_label_app.listening.receiving import is_full
 from monai_label_app.listening.store import Job, Store
+from monai_label_app.observed.logs import study_uid
 from monai_label_app.observed.metrics import SENDING_FAILURES, failures_counted
 from monai_label_app.reading import read_studies
 
@@ -77,8 +78,10 @@ class Worker:
         """Work until stopped."""
         while not stop.is_set():
             job = None
+            study_uid.set("")
             try:
                 job = self._store.begin(self._task, self._patience.longest) if self._ready() else None
+                study_uid.set(job.study if job else "")
                 if job is None:
                     stop.wait(PAUSE)
                 elif job.attempts >= self._patience.attempts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import secrets
 import sys
@@ -12,6 +13,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from datetime import datetime, timezone
 
+import click
 from h11 import LocalProtocolError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,6 +34,8 @@ _STUDY = re.compile(r"/(?:studies|dicomjson)/([0-9.]{3,64})(?:/|$|\?)")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
 _log = logging.getLogger("endolens.requests")
+NODE_LOG = logging.getLogger("endolens.node")
+"""Of a DICOM node: a sentence on each thing that it does, bare on standard output unless all is written as JSON."""
 
 
 class JsonLines(logging.Formatter):
@@ -47,14 +51,43 @@ class JsonLines(logging.Formatter):
         return json.dumps({name: value for name, value in told.items() if value != ""}, ensure_ascii=False)
 
 
-def write_json() -> None:
-    """Write all that is logged as JSON, and a line for every request."""
+class _Sentences(logging.Handler):
+    """Prints what a record says, and no more, for a person at a terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print it."""
+        with suppress(OSError):  # who reads may be gone, and the disk of a log be full
+            click.echo(record.getMessage())
+
+
+NODE_LOG.setLevel(logging.INFO)
+NODE_LOG.addHandler(_Sentences())
+NODE_LOG.propagate = False
+
+
+class _Handed(logging.Logger):
+    """Hands all to the root, whoever would have it written otherwise too: nothing is to be written twice."""
+
+    def addHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802
+        """Leave it out."""
+
+
+def write_as_told() -> None:
+    """If :data:`LOG_VARIABLE` says so, write all that is logged as JSON, and a line for every request."""
+    if os.environ.get(LOG_VARIABLE) != "json":
+        return
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     _log.setLevel(logging.INFO)
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # it writes paths, and a second line a request
+    for name in list(root.manager.loggerDict):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+    logging.setLoggerClass(_Handed)
+    logging.captureWarnings(True)
 
 
 class Requests:

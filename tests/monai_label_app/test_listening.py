@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from monai_label_app.listening.security import Security
 from monai_label_app.listening.store import ANALYSIS, DEAD, DONE, WAITING, Store
 from monai_label_app.listening.work import Patience, Sending, Worker
 from tests.dicom_files import image
+from tests.e2e.conftest import ENDOLENS, free_port
+from tests.e2e.listening import send
 
 TO = "PACS@localhost:104"
 
@@ -209,6 +212,31 @@ def test_what_cannot_be_sent_is_given_up_with_a_reason_and_tried_again_when_a_pe
     assert len(list(store.received.rglob("*.dcm"))) == 1
 
 
+def test_a_node_that_logs_as_json_says_of_which_study_each_line_is(store: Store, tmp_path: Path) -> None:
+    result = received(store)
+    (store.results / result.StudyInstanceUID).mkdir()
+    result.save_as(store.results / result.StudyInstanceUID / "1.2.dcm", enforce_file_format=True)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody = listener.getsockname()[1]
+    to, port = f"PACS@127.0.0.1:{nobody}", free_port()
+    assert store.analysed(store.begin(ANALYSIS, 60), ["1.2"], "", [to])
+    options = ["--state", str(tmp_path / "state"), "--send", to, "--attempts", "1", "--port", str(port)]
+    command = [ENDOLENS, "listen", "--log", "json", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as node:
+        lines = map(json.loads, node.stderr)
+
+        def line(words: str) -> dict[str, str]:
+            return next(one for one in lines if words in one["message"])
+
+        assert "study" not in line(f"ENDOLENS listens on 127.0.0.1:{port}")
+        assert line(f"{to} does not answer; given up")["study"] == result.StudyInstanceUID
+        other = image(np.full((64, 64, 3), 90, np.uint8), StudyInstanceUID=result.StudyInstanceUID, PatientID="other")
+        assert [one.Status for one in send(port, [other])] == [0xC000]
+        assert line("names another patient")["study"] == result.StudyInstanceUID
+        node.kill()  # it would wait for its model to be open
+        assert node.stdout.read() == ""
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -240,6 +268,20 @@ def test_a_database_belongs_to_one_folder(store: Store, tmp_path: Path) -> None:
     Store(tmp_path / "state", database)
     with pytest.raises(ValueError, match="speaks of another folder"):
         Store(tmp_path / "other", database)
+
+
+def test_a_folder_belongs_to_one_database(store: Store, tmp_path: Path) -> None:
+    """With another, such as the default where ``--database`` was forgotten, nothing is lost."""
+    kept = store.place("1.2", "1.2.3")
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"acknowledged")
+    store.add("1.2", "1.2.3", "JANE", 0)
+    other = f"sqlite:///{tmp_path / 'other.sqlite'}"
+    for command in (("listen", "--send", "http://127.0.0.1:9"), ("jobs", "list")):
+        result = endolens(*command, "--state", tmp_path / "state", "--database", other)
+        assert result.exit_code == 1 and "holds what another database speaks of" in result.stderr
+    assert kept.exists()
+    assert [job.study for job in Store(tmp_path / "state").jobs()] == ["1.2"]
 
 
 def test_jobs_of_a_folder_that_is_none_are_one_sentence(tmp_path: Path) -> None:

@@ -64,6 +64,17 @@ def test_harm_to_the_trail_is_seen(tmp_path: Path, harm: str) -> None:
     assert code == 1 and "was changed" in said
 
 
+def test_a_trail_with_lines_of_another_hand_is_listed_all_the_same_and_found_out(tmp_path: Path) -> None:
+    append_chained(tmp_path / TRAIL, [{"user": "jane", "action": "saw", "status": 200, "objects": ["1.2.3"]}])
+    with (tmp_path / TRAIL).open("ab") as file:
+        file.write(b'\xff\xfe no text\n{"a": 1, "objects": 2}\n' + b"[" * 100_000 + b"\n")
+    code, listed = run(tmp_path, "list")
+    assert code == 0 and "1.2.3" in listed
+    assert run(tmp_path, "export")[0] == 0
+    code, said = run(tmp_path, "verify")
+    assert code == 1 and "line 3 is not as it was written" in said
+
+
 def test_several_servers_write_one_chain_and_a_line_cut_off_breaks_none(tmp_path: Path) -> None:
     path = tmp_path / "trail.jsonl"
     append_chained(path, [{"n": "first"}])

@@ -13,7 +13,7 @@ from pydicom.config import disable_value_validation
 from pydicom.uid import JPEG2000, JPEGBaseline8Bit
 
 from report.attributes import is_own_result
-from report.examination import ExaminationReport
+from report.examination import Evidence, ExaminationReport
 from report.findings import Algorithm, Explanation, Finding
 from report.key_objects import key_objects
 from report.render import encapsulated_pdf
@@ -64,7 +64,7 @@ def regions_of(source: Dataset) -> Dataset:
 
 
 def selection_of(source: Dataset) -> Dataset:
-    return key_objects([source], ALGORITHM, "")
+    return key_objects([Evidence(str(source.SOPInstanceUID))], [source], ALGORITHM, "")
 
 
 def pdf_of(source: Dataset) -> Dataset:

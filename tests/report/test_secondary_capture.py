@@ -52,6 +52,11 @@ def test_the_caption_s_letters_grow_with_the_picture(size, least):
     assert len(last) >= least, "height of a capital letter"
 
 
+def test_letters_of_europe_are_drawn_and_no_boxes_in_their_place():
+    drawn = [captioned(np.zeros((480, 640, 3), np.uint8), one, COLOURS).tobytes() for one in "äöüßéñçøłžğЖλ–≥\u0378"]
+    assert len(set(drawn)) == len(drawn), "the last is no letter: a box"
+
+
 @given(width=st.integers(33, 400), text=st.text(max_size=200))
 def test_any_caption_fits_any_width(width, text):
     pixels = np.full((40, width, 3), 7, np.uint8)

@@ -15,6 +15,7 @@ from shapely import MultiPoint, Polygon, contains_xy
 
 from monai_label_app.study import Instance, Study
 from monai_label_app.viewers.ohif import manifest
+from report.examination import Evidence
 from report.findings import GRAD_CAM, Algorithm, Explanation, Finding
 from report.key_objects import key_objects
 from report.segmentation import segmentation
@@ -115,6 +116,20 @@ def test_a_frame_of_several_is_named(tmp_path):
     assert item.ReferencedFrameNumber == 2
 
 
+@pytest.mark.parametrize("spacing", [None, [0.5, 0.5]])
+def test_where_a_source_lies_in_space_is_not_taken_over(tmp_path, spacing):
+    """Half of it, as some devices write it, would be no place at all."""
+    lying = image(PIXELS, FrameOfReferenceUID="1.2.3", ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    lying.ImagePositionPatient = [0, 0, 0]
+    if spacing:
+        lying.PixelSpacing = spacing
+    path = write(segmentation([finding(source=lying)], lying, ALGORITHM), tmp_path / "seg.dcm")
+    assert dciodvfy(path) == []
+    assert not {"Frame of Reference UID", "Image Orientation (Patient)", "Pixel Spacing"} & {
+        element.name for element in dcmread(path).iterall()
+    }
+
+
 def test_ohif_is_told_an_orientation_that_the_object_itself_does_not_have(tmp_path):
     made = dcmread(
         write(segmentation([finding()], STILL, ALGORITHM), tmp_path / "regions.dcm"), stop_before_pixels=True
@@ -161,7 +176,8 @@ def _concept(item: Dataset) -> str:
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_selection_is_valid_and_says_that_no_person_made_it(tmp_path, count, text):
     chosen = [image(PIXELS, StudyInstanceUID=STILL.StudyInstanceUID) for _ in range(count)]
-    path = write(key_objects(chosen, ALGORITHM, text), tmp_path / "selection.dcm")
+    evidence = [Evidence(one.SOPInstanceUID) for one in chosen]
+    path = write(key_objects(evidence, chosen, ALGORITHM, text), tmp_path / "selection.dcm")
     assert dciodvfy(path) == []
     read = hd.ko.KeyObjectSelectionDocument.from_dataset(dcmread(path))
     assert {read.resolve_reference(one.SOPInstanceUID)[2] for one in chosen} == {one.SOPInstanceUID for one in chosen}
@@ -170,7 +186,19 @@ def test_any_selection_is_valid_and_says_that_no_person_made_it(tmp_path, count,
     assert text.strip() in said
 
 
+def test_a_selection_names_the_frames_of_an_image_of_several(tmp_path):
+    capture = image(PIXELS, StudyInstanceUID=LOOP.StudyInstanceUID)
+    evidence = [Evidence(LOOP.SOPInstanceUID, 3), Evidence(capture.SOPInstanceUID), Evidence(LOOP.SOPInstanceUID, 1)]
+    path = write(key_objects(evidence, [LOOP, capture], ALGORITHM, "The surest."), tmp_path / "selection.dcm")
+    assert dciodvfy(path) == []
+    shown = [one.ReferencedSOPSequence[0] for one in dcmread(path).ContentSequence if one.ValueType == "IMAGE"]
+    assert {one.ReferencedSOPInstanceUID: one.get("ReferencedFrameNumber") for one in shown} == {
+        LOOP.SOPInstanceUID: [1, 3],
+        capture.SOPInstanceUID: None,
+    }
+
+
 def test_a_selection_needs_images_of_one_study():
     for chosen in ([], [STILL, LOOP]):
         with pytest.raises(ValueError, match="one study"):
-            key_objects(chosen, ALGORITHM, "")
+            key_objects([], chosen, ALGORITHM, "")

@@ -15,7 +15,7 @@ from pydicom.sr.codedict import codes
 
 from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Algorithm, Explanation, Finding, Footage, Segment
 from report.secondary_capture import heatmap_capture
-from report.structured_report import findings_report, read_findings
+from report.structured_report import findings_report, read_algorithm, read_findings
 from report.terms import term
 from report.video_segments import read_segments
 from tests.dicom_files import image, write
@@ -87,6 +87,13 @@ def test_any_findings_make_a_valid_report_that_gives_them_back(tmp_path, made, s
     assert dciodvfy(path) == []
     assert read_findings(dcmread(path)) == made
     assert read_segments(dcmread(path)) == seen
+
+
+@pytest.mark.parametrize("notice", ["Class: IIa, not for clinical use", "Method: none", "Target layer: "])
+def test_a_notice_that_looks_like_a_parameter_is_none(explained, notice):
+    document = findings_report(explained, [STILL, LOOP], replace(ALGORITHM, notice=notice), CAPTURES)
+    assert read_findings(document) == explained
+    assert read_algorithm(document).notice.strip() == notice.strip()
 
 
 def test_of_a_clip_the_times_are_its_own_and_within_it(explained):

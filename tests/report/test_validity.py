@@ -134,6 +134,7 @@ def objects(case: Case) -> dict[str, Dataset]:
     explained = [replace(one, captures=tuple(str(c.SOPInstanceUID) for c in captures)) for one in case.findings]
     draft = examination_report(report, source, algorithm)
     uid, label = str(case.source.SOPInstanceUID), case.findings[0].explanation.label
+    shown = [Evidence(uid, case.frame), Evidence(str(captures[0].SOPInstanceUID))]
     footage = Footage((Segment(label, 1.5, 4.0, 0.9, 0.7, uid, 2.0, uid, frame=case.frame),), videos=(case.source,))
     made = {
         "heatmap": captures[0],
@@ -141,7 +142,7 @@ def objects(case: Case) -> dict[str, Dataset]:
         "layer walk": _capture(case, series=LAYER_WALK),
         "findings": findings_report(explained, source, algorithm, captures, footage=footage),
         "findings in 3D": findings_report(explained, source, algorithm, captures, three_dimensional=True),
-        "key objects": key_objects([case.source, captures[0]], algorithm, report.impression),
+        "key objects": key_objects(shown, [case.source, captures[0]], algorithm, report.impression),
         "report": draft,
         "signed report": examination_report(report, source, algorithm, SIGNED, predecessor=draft),
         "PDF": encapsulated_pdf(b"%PDF-1.7" + b"x" * case.frame, report, source, algorithm),
