@@ -9,7 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,12 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from monai_label_app.cli import main
 from monai_label_app.frames import UnreadableError
 from monai_label_app.listening.destinations import open_destination
+from monai_label_app.listening.poller import TRIES, Poller
 from monai_label_app.listening.receiving import NoRoomError, Receiver
 from monai_label_app.listening.security import Security
 from monai_label_app.listening.store import ANALYSIS, DEAD, DONE, WAITING, Store
 from monai_label_app.listening.work import Patience, Sending, Worker
+from monai_label_app.pacs import Pacs, PacsError
 from tests.dicom_files import image
 
 TO = "PACS@localhost:104"
@@ -247,3 +250,81 @@ def test_jobs_of_a_folder_that_is_none_are_one_sentence(tmp_path: Path) -> None:
         result = endolens("jobs", *command, "--state", tmp_path / "nothing")
         assert result.exit_code == 1 and "is no state folder of endolens listen" in result.stderr
     assert not (tmp_path / "nothing").exists()
+
+
+@dataclass
+class Archive:
+    """What a PACS holds, and how it answers who asks for an image."""
+
+    images: list[Dataset] = field(default_factory=list)
+    others: int = 0
+    fetched: int = 0
+    log_in: bool = False
+    damaged: bool = False
+
+    def answer(self, path: str) -> tuple[str, bytes]:
+        """By DICOMweb: its study, their metadata, or one of the images."""
+        if "/instances/" in path:
+            self.fetched += 1
+            if self.log_in:
+                return "text/html; charset=utf-8", b"<html>Who are you?</html>"
+            stream = io.BytesIO()
+            next(one for one in self.images if one.SOPInstanceUID in path).save_as(stream, enforce_file_format=True)
+            return "application/dicom", stream.getvalue()
+        if path.endswith("/metadata"):
+            told = [
+                one.to_json_dict(bulk_data_threshold=0, bulk_data_element_handler=lambda _: "x") for one in self.images
+            ]
+            if self.damaged:
+                del told[0]["00080018"]
+        else:
+            study = Dataset()
+            study.StudyInstanceUID = self.images[0].StudyInstanceUID
+            study.NumberOfStudyRelatedInstances = len(self.images) + self.others
+            told = [study.to_json_dict()] if "offset" not in path else []
+        return "application/dicom+json", json.dumps(told).encode()
+
+
+@pytest.fixture
+def archive() -> Iterator[tuple[Archive, Pacs]]:
+    """An archive of one study, and how it is asked."""
+    holds = Archive([image(np.full((64, 64, 3), 90, np.uint8), StudyInstanceUID="1.2.3") for _ in range(2)])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            kind, body = holds.answer(self.path)
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        yield holds, Pacs(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+def test_what_a_pacs_did_not_hand_out_is_fetched_the_next_time(store: Store, archive: tuple[Archive, Pacs]) -> None:
+    holds, source = archive
+    said: list[str] = []
+    poller = Poller(source, "", 1, Receiver(store, 0, 0), store, said.append)
+    holds.log_in = True
+    for _ in range(2):
+        with pytest.raises(PacsError, match="it sends text/html where DICOM was asked for"):
+            poller.poll(threading.Event())
+    holds.log_in, holds.damaged = False, True
+    poller.poll(threading.Event())
+    assert store.jobs() == [] and store.polled(source.url) == {}
+    assert "1.2.3 cannot be fetched" in said.pop()
+    holds.damaged, holds.fetched = False, 0
+    for _ in range(2):
+        poller.poll(threading.Event())
+    assert (store.counts(), holds.fetched) == ({"1.2.3": {ANALYSIS: 2}}, 2)
+    assert list(store.received.glob(".*")) == [] and said == []
+    holds.damaged, holds.others = True, 1
+    for _ in range(TRIES + 2):
+        poller.poll(threading.Event())
+    assert len(said) == TRIES, "what is damaged for good is not fetched for ever"
