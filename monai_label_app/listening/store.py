@@ -176,12 +176,16 @@ class Store:
         with self._engine.begin() as connection:
             connection.execute(update(JOBS).where(_same(job)).values(attempts=job.attempts, due=job.due))
 
-    def fail(self, job: Job, reason: str, most: int) -> bool:
-        """Say why an attempt failed; the job is given up after ``most`` of them. Whether it was."""
+    def fail(self, job: Job, reason: str, most: int) -> bool | None:
+        """Say why an attempt failed; the job is given up after ``most`` of them.
+
+        Returns:
+            Whether it was given up; None if it was dropped meanwhile, or there is something new to do.
+        """
         state = DEAD if job.attempts + 1 >= most else WAITING
+        failed = update(JOBS).where(_same(job)).values(state=state, reason=reason, changed=time.time())
         with self._engine.begin() as connection:
-            connection.execute(update(JOBS).where(_same(job)).values(state=state, reason=reason, changed=time.time()))
-        return state == DEAD
+            return state == DEAD if connection.execute(failed).rowcount else None
 
     def analysed(self, job: Job, results: Sequence[str], reason: str, destinations: Iterable[str]) -> bool:
         """Note the results of a study, which lie in their place, and that they are to be sent.
@@ -203,6 +207,23 @@ class Store:
                         connection.execute(insert(RESULTS).values(row))
                 _require(connection, job.study, task, time.time())
         return True
+
+    def discard(self, study: str) -> bool:
+        """Remove the files of results that do not count.
+
+        Returns:
+            Whether the study is to be analysed again; it was dropped otherwise.
+        """
+        mine = RESULTS.c.study == study
+        with self._engine.connect() as connection:
+            known = set(connection.scalars(select(RESULTS.c.uid).where(mine & ~RESULTS.c.sent)))
+            job = connection.execute(select(JOBS).where((JOBS.c.study == study) & (JOBS.c.task == ANALYSIS))).first()
+        for file in (self.results / study).glob("*.dcm"):
+            if file.stem not in known:
+                file.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there, or has something to be sent
+            (self.results / study).rmdir()
+        return job is not None
 
     def unsent(self, job: Job) -> list[Path]:
         """Files of the results that a destination has not got yet, in the order in which they were made."""

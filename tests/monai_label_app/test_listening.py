@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import socket
+import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,8 +27,8 @@ from monai_label_app.listening.destinations import open_destination
 from monai_label_app.listening.poller import TRIES, Poller
 from monai_label_app.listening.receiving import NoRoomError, Receiver
 from monai_label_app.listening.security import Security
-from monai_label_app.listening.store import ANALYSIS, DEAD, DONE, WAITING, Store
-from monai_label_app.listening.work import Patience, Sending, Worker
+from monai_label_app.listening.store import ANALYSIS, DEAD, DONE, WAITING, Job, Store
+from monai_label_app.listening.work import Analysis, Patience, Sending, Worker
 from monai_label_app.pacs import Pacs, PacsError
 from tests.dicom_files import image
 
@@ -143,8 +145,13 @@ def test_an_object_is_kept_once_and_never_put_into_another_patient_s_study(store
     same = {"SOPInstanceUID": first.SOPInstanceUID, "StudyInstanceUID": first.StudyInstanceUID}
     for changes in ({"PatientID": "another"}, {"StudyInstanceUID": "1.2.3.4"}):
         other = image(np.zeros((64, 64, 3), np.uint8), **{**same, **changes})
-        with pytest.raises(UnreadableError, match="it has the SOP Instance UID of an image of another"):
+        with pytest.raises(
+            UnreadableError, match="it has the UID of an image of another.* study " + other.StudyInstanceUID
+        ):
             take(receiver, other)
+    del same["SOPInstanceUID"]
+    with pytest.raises(UnreadableError, match="another patient than the rest of its study, " + first.StudyInstanceUID):
+        take(receiver, image(np.zeros((64, 64, 3), np.uint8), **same, PatientID="another"))
     own = image(np.zeros((64, 64, 3), np.uint8), Manufacturer="EndoLens")
     assert take(receiver, own) == "own"
     with pytest.raises(NoRoomError, match="full"):
@@ -328,3 +335,56 @@ def test_what_a_pacs_did_not_hand_out_is_fetched_the_next_time(store: Store, arc
     for _ in range(TRIES + 2):
         poller.poll(threading.Event())
     assert len(said) == TRIES, "what is damaged for good is not fetched for ever"
+
+
+class Interrupted(Store):
+    """One where something happens when a study has just been analysed."""
+
+    happens: Callable[[], object]
+
+    def analysed(self, *given: Any) -> bool:
+        self.happens()
+        return super().analysed(*given)
+
+
+def test_a_study_dropped_or_grown_while_it_is_analysed_leaves_no_results(tmp_path: Path, checkpoint: Path) -> None:
+    store = Interrupted(tmp_path / "state")
+    study = str(received(store).StudyInstanceUID)
+    analysis = Analysis(store, [TO], str(checkpoint), None, {}, threading.Event())
+    store.happens = lambda: received(store, StudyInstanceUID=study)
+    assert analysis(store.begin(ANALYSIS, 60)) == f"{study} has changed while it was analysed, and is analysed again"
+    assert list(store.results.iterdir()) == []
+    store.happens = lambda: None
+    assert f"{study} is analysed: 2 frames, 3 results" in analysis(store.begin(ANALYSIS, 60))
+    earlier = {file.name for file in store.results.rglob("*.dcm")}
+    store.happens = lambda: received(store, StudyInstanceUID=study)
+    received(store, StudyInstanceUID=study)
+    assert "has changed" in analysis(store.begin(ANALYSIS, 60))
+    assert {file.name for file in store.results.rglob("*.dcm")} == earlier, "those are to be sent"
+    store.happens = lambda: store.drop(study)
+    assert analysis(store.begin(ANALYSIS, 60)) == f"{study} was dropped while it was analysed"
+    assert list(store.results.iterdir()) == list(store.received.iterdir()) == store.jobs() == []
+
+
+def test_what_goes_wrong_with_a_job_is_told_as_it_is(store: Store, tmp_path: Path) -> None:
+    stop, said = threading.Event(), []
+
+    def say(sentence: str) -> None:
+        said.append(sentence)
+        stop.set()
+
+    def dropped(job: Job) -> str:
+        store.drop(job.study)
+        raise ValueError("there is no image")
+
+    worker = Worker(ANALYSIS, dropped, store, Patience(attempts=2, longest=0), say)
+    study = received(store).StudyInstanceUID
+    worker.run(stop)
+    with closing(sqlite3.connect(tmp_path / "state" / "jobs.sqlite")) as database:
+        database.execute("DROP TABLE jobs")
+    stop.clear()
+    worker.run(stop)
+    assert said == [
+        f"{study}, analysis: there is no image; it was dropped or has changed",
+        "analysis waits for the disk or the database: no such table: jobs",
+    ]
