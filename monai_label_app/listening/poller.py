@@ -87,7 +87,10 @@ class Poller:
 
     def _fetch(self, study: str, stop: threading.Event) -> None:
         found = [one for one in self._pacs.study(study).instances if one.refusal is None or one.is_video]
-        known = self._store.known([str(one.header.SOPInstanceUID) for one in found])
+        uids = [str(one.header.SOPInstanceUID) for one in found]
+        known = self._store.known(uids)
+        if not known and self._store.dropped(uids):  # what is new in the study is no image
+            return
         for instance in found:
             if stop.is_set():
                 return

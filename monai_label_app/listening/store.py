@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, Connection, Row, case, delete, func, insert, select, update
 
 from monai_label_app.folder import whole
-from monai_label_app.listening.tables import JOBS, NODE, POLLED, RECEIVED, RESULTS, SCHEMA, TABLES
+from monai_label_app.listening.tables import DROPPED, JOBS, NODE, POLLED, RECEIVED, RESULTS, SCHEMA, TABLES
 from report.database import open_database
 
 ANALYSIS = "analysis"
@@ -110,6 +110,11 @@ class Store:
         """Those of some SOP Instance UIDs that were received."""
         with self._engine.connect() as connection:
             return set(connection.scalars(select(RECEIVED.c.uid).where(RECEIVED.c.uid.in_(uids))))
+
+    def dropped(self, uids: Sequence[str]) -> bool:
+        """Whether all of some SOP Instance UIDs are of images that a person dropped."""
+        with self._engine.connect() as connection:
+            return set(uids) == set(connection.scalars(select(DROPPED.c.uid).where(DROPPED.c.uid.in_(uids))))
 
     def identity(self, uid: str) -> tuple[str, str] | None:
         """Study and patient of a received object; None if there is none."""
@@ -298,6 +303,10 @@ class Store:
     def drop(self, study: str, task: str | None = None) -> bool:
         """Forget a study with its images and results, or one destination of it. Whether there was something."""
         if task is None or task == ANALYSIS:
+            images = select(RECEIVED.c.uid).where(RECEIVED.c.study == study)
+            with self._engine.begin() as connection:
+                connection.execute(delete(DROPPED).where(DROPPED.c.uid.in_(images)))
+                connection.execute(insert(DROPPED).from_select(["uid"], images))
             return self._remove(study)
         mine = (JOBS.c.study == study) & (JOBS.c.task == task)
         with self._engine.begin() as connection:

@@ -388,3 +388,21 @@ def test_what_goes_wrong_with_a_job_is_told_as_it_is(store: Store, tmp_path: Pat
         f"{study}, analysis: there is no image; it was dropped or has changed",
         "analysis waits for the disk or the database: no such table: jobs",
     ]
+
+
+def test_a_dropped_study_is_fetched_again_when_an_image_is_new_and_not_for_our_results(
+    store: Store, archive: tuple[Archive, Pacs]
+) -> None:
+    holds, source = archive
+    poller = Poller(source, "", 1, Receiver(store, 0, 0), store, print)
+    own = image(np.zeros((64, 64, 3), np.uint8), StudyInstanceUID="1.2.3", Manufacturer="EndoLens")
+    for expected in (2, 3):
+        poller.poll(threading.Event())
+        assert store.counts() == {"1.2.3": {ANALYSIS: expected}}
+        assert store.drop("1.2.3") and not store.drop("1.2.3")
+        holds.images.append(own)
+        for holds.others in (0, 1):
+            poller.poll(threading.Event())
+        assert store.jobs() == [], "our results, and what is not told, are no reason to begin anew"
+        holds.images[-1] = image(np.full((64, 64, 3), 91, np.uint8), StudyInstanceUID="1.2.3")
+        holds.others += 1
