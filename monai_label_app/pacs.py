@@ -220,11 +220,14 @@ class Pacs:
 
 
 def _write_part(content_type: str | None, chunks: Iterable[bytes], file: BinaryIO) -> None:
-    """Write the one part of a multipart answer; one that is not in parts as it is."""
-    boundary = parse_options_header(content_type)[1].get(b"boundary")
-    if boundary is None:
+    """Write the one part of a multipart answer, or an object that comes bare; ValueError if it is neither."""
+    kind, options = parse_options_header(content_type)
+    if kind == b"application/dicom":
         file.writelines(chunks)
         return
+    boundary = options.get(b"boundary")
+    if boundary is None:  # a gateway's log-in page, for instance
+        raise ValueError(f"it sends {kind.decode('latin-1') or 'something'} where DICOM was asked for")
     ended: list[None] = []
 
     def write(data: bytes, start: int, end: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 import threading
 from collections.abc import Callable, Sequence
 
@@ -138,5 +139,6 @@ def _refused(status: int, reason: str, say: Callable[[str], None]) -> Dataset:
     say(reason)
     answer = Dataset()
     answer.Status = status
-    answer.ErrorComment = reason.partition(" ")[2][:_COMMENT]  # the sender knows which object it was
+    # The sender knows which object it was.
+    answer.ErrorComment = textwrap.shorten(reason.partition(" ")[2], _COMMENT, placeholder="...")
     return answer

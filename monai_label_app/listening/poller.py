@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -12,6 +13,9 @@ from monai_label_app.listening.receiving import NoRoomError, Receiver
 from monai_label_app.listening.store import Store
 from monai_label_app.pacs import ENDOSCOPY, Pacs, PacsError
 from report.database import reason
+
+TRIES = 5
+"""How often a study is fetched that fails in a way that nobody foresaw; then not before it has changed."""
 
 
 class Poller:
@@ -32,6 +36,7 @@ class Poller:
         self._pacs, self._every = pacs, every
         self._query = {**ENDOSCOPY, "StudyDate": f"{since}-"} if since else ENDOSCOPY
         self._receiver, self._store, self._say = receiver, store, say
+        self._tries: Counter[str] = Counter()
 
     def run(self, stop: threading.Event) -> None:
         """Poll until stopped."""
@@ -70,15 +75,22 @@ class Poller:
                 raise
             except Exception as error:  # damaged metadata makes pydicom raise nearly anything
                 self._say(f"{study} cannot be fetched: {in_one_line(error)}")
+                self._tries[study] += 1
+                if self._tries[study] < TRIES:
+                    continue
             if stop.is_set():
                 return
             self._store.note_polled(self._pacs.url, study, instances)
+            del self._tries[study]
         if failed:
             raise failed
 
     def _fetch(self, study: str, stop: threading.Event) -> None:
         found = [one for one in self._pacs.study(study).instances if one.refusal is None or one.is_video]
-        known = self._store.known([str(one.header.SOPInstanceUID) for one in found])
+        uids = [str(one.header.SOPInstanceUID) for one in found]
+        known = self._store.known(uids)
+        if not known and self._store.dropped(uids):  # what is new in the study is no image
+            return
         for instance in found:
             if stop.is_set():
                 return

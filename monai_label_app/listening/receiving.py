@@ -183,9 +183,10 @@ class Receiver:
         study, patient = str(header.StudyInstanceUID), patient_of(header)
         known = self._store.identity(str(header.SOPInstanceUID))
         if known is not None and known != (study, patient):
-            raise UnreadableError(f"{name} has the SOP Instance UID of an image of another study or patient")
+            told = f"{name} has the UID of an image of another study or patient; it came as one of study {study}"
+            raise UnreadableError(told)
         if self._store.patient(study) not in (None, patient):
-            raise UnreadableError(f"{name} names another patient than the rest of its study")
+            raise UnreadableError(f"{name} names another patient than the rest of its study, {study}")
         return known is not None
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, Connection, Row, case, delete, func, insert, select, update
 
 from monai_label_app.folder import whole
-from monai_label_app.listening.tables import JOBS, NODE, POLLED, RECEIVED, RESULTS, SCHEMA, TABLES
+from monai_label_app.listening.tables import DROPPED, JOBS, NODE, POLLED, RECEIVED, RESULTS, SCHEMA, TABLES
 from report.database import open_database
 
 ANALYSIS = "analysis"
@@ -116,6 +116,11 @@ class Store:
         with self._engine.connect() as connection:
             return set(connection.scalars(select(RECEIVED.c.uid).where(RECEIVED.c.uid.in_(uids))))
 
+    def dropped(self, uids: Sequence[str]) -> bool:
+        """Whether all of some SOP Instance UIDs are of images that a person dropped."""
+        with self._engine.connect() as connection:
+            return set(uids) == set(connection.scalars(select(DROPPED.c.uid).where(DROPPED.c.uid.in_(uids))))
+
     def identity(self, uid: str) -> tuple[str, str] | None:
         """Study and patient of a received object; None if there is none."""
         with self._engine.connect() as connection:
@@ -181,12 +186,16 @@ class Store:
         with self._engine.begin() as connection:
             connection.execute(update(JOBS).where(_same(job)).values(attempts=job.attempts, due=job.due))
 
-    def fail(self, job: Job, reason: str, most: int) -> bool:
-        """Say why an attempt failed; the job is given up after ``most`` of them. Whether it was."""
+    def fail(self, job: Job, reason: str, most: int) -> bool | None:
+        """Say why an attempt failed; the job is given up after ``most`` of them.
+
+        Returns:
+            Whether it was given up; None if it was dropped meanwhile, or there is something new to do.
+        """
         state = DEAD if job.attempts + 1 >= most else WAITING
+        failed = update(JOBS).where(_same(job)).values(state=state, reason=reason, changed=time.time())
         with self._engine.begin() as connection:
-            connection.execute(update(JOBS).where(_same(job)).values(state=state, reason=reason, changed=time.time()))
-        return state == DEAD
+            return state == DEAD if connection.execute(failed).rowcount else None
 
     def analysed(self, job: Job, results: Sequence[str], reason: str, destinations: Iterable[str]) -> bool:
         """Note the results of a study, which lie in their place, and that they are to be sent.
@@ -208,6 +217,23 @@ class Store:
                         connection.execute(insert(RESULTS).values(row))
                 _require(connection, job.study, task, time.time())
         return True
+
+    def discard(self, study: str) -> bool:
+        """Remove the files of results that do not count.
+
+        Returns:
+            Whether the study is to be analysed again; it was dropped otherwise.
+        """
+        mine = RESULTS.c.study == study
+        with self._engine.connect() as connection:
+            known = set(connection.scalars(select(RESULTS.c.uid).where(mine & ~RESULTS.c.sent)))
+            job = connection.execute(select(JOBS).where((JOBS.c.study == study) & (JOBS.c.task == ANALYSIS))).first()
+        for file in (self.results / study).glob("*.dcm"):
+            if file.stem not in known:
+                file.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there, or has something to be sent
+            (self.results / study).rmdir()
+        return job is not None
 
     def unsent(self, job: Job) -> list[Path]:
         """Files of the results that a destination has not got yet, in the order in which they were made."""
@@ -282,6 +308,10 @@ class Store:
     def drop(self, study: str, task: str | None = None) -> bool:
         """Forget a study with its images and results, or one destination of it. Whether there was something."""
         if task is None or task == ANALYSIS:
+            images = select(RECEIVED.c.uid).where(RECEIVED.c.study == study)
+            with self._engine.begin() as connection:
+                connection.execute(delete(DROPPED).where(DROPPED.c.uid.in_(images)))
+                connection.execute(insert(DROPPED).from_select(["uid"], images))
             return self._remove(study)
         mine = (JOBS.c.study == study) & (JOBS.c.task == task)
         with self._engine.begin() as connection:

@@ -56,3 +56,6 @@ POLLED = Table(
     Column("study", String(64), primary_key=True),
     Column("instances", Integer, nullable=False),
 )
+
+DROPPED = Table("dropped", TABLES, Column("uid", String(64), primary_key=True))
+"""SOP Instance UIDs of the images of studies that a person dropped: who polls does not fetch them again."""

@@ -21,6 +21,7 @@ from monai_label_app.listening.store import Job, Store
 from monai_label_app.observed.logs import study_uid
 from monai_label_app.observed.metrics import SENDING_FAILURES, failures_counted
 from monai_label_app.reading import read_studies
+from report.database import reason
 
 PAUSE = 0.5
 """Seconds between two looks at what is due."""
@@ -97,7 +98,8 @@ class Worker:
 
     def _failed(self, job: Job | None, error: Exception, stop: threading.Event) -> None:
         if is_full(error):
-            self._say(f"{job.study if job else self._task} waits for the disk or the database: {in_one_line(error)}")
+            why = reason(error) if isinstance(error, SQLAlchemyError) else in_one_line(error)
+            self._say(f"{job.study if job else self._task} waits for the disk or the database: {why}")
             with suppress(SQLAlchemyError):
                 if job:
                     self._store.put_back(job)
@@ -110,11 +112,10 @@ class Worker:
         except Exception as again:
             self._failed(None, again, stop)
 
-    def _fail(self, job: Job, reason: str, most: int) -> None:
-        dead = self._store.fail(job, reason, most)
-        self._say(
-            f"{job.study}, {job.task}: {reason}; {'given up, see endolens jobs' if dead else 'tried again later'}"
-        )
+    def _fail(self, job: Job, why: str, most: int) -> None:
+        dead = self._store.fail(job, why, most)
+        then = {True: "given up, see endolens jobs", False: "tried again later", None: "it was dropped or has changed"}
+        self._say(f"{job.study}, {job.task}: {why}; {then[dead]}")
 
 
 class Analysis:
@@ -170,9 +171,12 @@ class Analysis:
                 raise HopelessError(problems or "no image could be analysed")
             add_objects((dcmread(path) for path in result.objects), self._store.results)
             results = [path.stem for path in result.objects]
-        if not self._store.analysed(job, results, problems, self._destinations):
+        counts = self._store.analysed(job, results, problems, self._destinations)
+        if not counts and self._store.discard(job.study):
             return f"{job.study} has changed while it was analysed, and is analysed again"
         footage.forget(study, classifier, self._store.journals, footage.RATE)
+        if not counts:
+            return f"{job.study} was dropped while it was analysed"
         return (
             f"{job.study} is analysed: {len(result.frames)} frames, {len(results)} results{problems and '; '}{problems}"
         )

@@ -99,6 +99,11 @@ def test_what_is_sent_is_analysed_and_the_results_are_in_the_pacs_once(
 
         assert_refuses_what_is_no_image(node)
         assert [one.Status for one in send(node.port, images[:2])] == [0, 0]
+        (stranger,) = stills(1, 1)
+        stranger.StudyInstanceUID = "1.2.3.9"
+        (answer,) = send(node.port, [stranger])
+        assert answer.ErrorComment == "has the UID of an image of another study or patient; it came..."
+        assert "another study or patient; it came as one of study 1.2.3.9\n" in node.said()
         kept = pydicom.dcmread(node.state / "received" / "1.2.3.1" / f"{images[0].SOPInstanceUID}.dcm")
         assert kept.PixelData == images[0].PixelData
         until(lambda: all(one["state"] == "done" for one in jobs(node)) and len(jobs(node)) == 3, node.said)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import json
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,10 +25,12 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from monai_label_app.cli import main
 from monai_label_app.frames import UnreadableError
 from monai_label_app.listening.destinations import open_destination
+from monai_label_app.listening.poller import TRIES, Poller
 from monai_label_app.listening.receiving import NoRoomError, Receiver
 from monai_label_app.listening.security import Security
-from monai_label_app.listening.store import ANALYSIS, DEAD, DONE, WAITING, Store
-from monai_label_app.listening.work import Patience, Sending, Worker
+from monai_label_app.listening.store import ANALYSIS, DEAD, DONE, WAITING, Job, Store
+from monai_label_app.listening.work import Analysis, Patience, Sending, Worker
+from monai_label_app.pacs import Pacs, PacsError
 from tests.dicom_files import image
 from tests.e2e.conftest import ENDOLENS, free_port
 from tests.e2e.listening import send
@@ -143,8 +148,13 @@ def test_an_object_is_kept_once_and_never_put_into_another_patient_s_study(store
     same = {"SOPInstanceUID": first.SOPInstanceUID, "StudyInstanceUID": first.StudyInstanceUID}
     for changes in ({"PatientID": "another"}, {"StudyInstanceUID": "1.2.3.4"}):
         other = image(np.zeros((64, 64, 3), np.uint8), **{**same, **changes})
-        with pytest.raises(UnreadableError, match="it has the SOP Instance UID of an image of another"):
+        with pytest.raises(
+            UnreadableError, match="it has the UID of an image of another.* study " + other.StudyInstanceUID
+        ):
             take(receiver, other)
+    del same["SOPInstanceUID"]
+    with pytest.raises(UnreadableError, match="another patient than the rest of its study, " + first.StudyInstanceUID):
+        take(receiver, image(np.zeros((64, 64, 3), np.uint8), **same, PatientID="another"))
     own = image(np.zeros((64, 64, 3), np.uint8), Manufacturer="EndoLens")
     assert take(receiver, own) == "own"
     with pytest.raises(NoRoomError, match="full"):
@@ -289,3 +299,152 @@ def test_jobs_of_a_folder_that_is_none_are_one_sentence(tmp_path: Path) -> None:
         result = endolens("jobs", *command, "--state", tmp_path / "nothing")
         assert result.exit_code == 1 and "is no state folder of endolens listen" in result.stderr
     assert not (tmp_path / "nothing").exists()
+
+
+@dataclass
+class Archive:
+    """What a PACS holds, and how it answers who asks for an image."""
+
+    images: list[Dataset] = field(default_factory=list)
+    others: int = 0
+    fetched: int = 0
+    log_in: bool = False
+    damaged: bool = False
+
+    def answer(self, path: str) -> tuple[str, bytes]:
+        """By DICOMweb: its study, their metadata, or one of the images."""
+        if "/instances/" in path:
+            self.fetched += 1
+            if self.log_in:
+                return "text/html; charset=utf-8", b"<html>Who are you?</html>"
+            stream = io.BytesIO()
+            next(one for one in self.images if one.SOPInstanceUID in path).save_as(stream, enforce_file_format=True)
+            return "application/dicom", stream.getvalue()
+        if path.endswith("/metadata"):
+            told = [
+                one.to_json_dict(bulk_data_threshold=0, bulk_data_element_handler=lambda _: "x") for one in self.images
+            ]
+            if self.damaged:
+                del told[0]["00080018"]
+        else:
+            study = Dataset()
+            study.StudyInstanceUID = self.images[0].StudyInstanceUID
+            study.NumberOfStudyRelatedInstances = len(self.images) + self.others
+            told = [study.to_json_dict()] if "offset" not in path else []
+        return "application/dicom+json", json.dumps(told).encode()
+
+
+@pytest.fixture
+def archive() -> Iterator[tuple[Archive, Pacs]]:
+    """An archive of one study, and how it is asked."""
+    holds = Archive([image(np.full((64, 64, 3), 90, np.uint8), StudyInstanceUID="1.2.3") for _ in range(2)])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            kind, body = holds.answer(self.path)
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        yield holds, Pacs(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+def test_what_a_pacs_did_not_hand_out_is_fetched_the_next_time(store: Store, archive: tuple[Archive, Pacs]) -> None:
+    holds, source = archive
+    said: list[str] = []
+    poller = Poller(source, "", 1, Receiver(store, 0, 0), store, said.append)
+    holds.log_in = True
+    for _ in range(2):
+        with pytest.raises(PacsError, match="it sends text/html where DICOM was asked for"):
+            poller.poll(threading.Event())
+    holds.log_in, holds.damaged = False, True
+    poller.poll(threading.Event())
+    assert store.jobs() == [] and store.polled(source.url) == {}
+    assert "1.2.3 cannot be fetched" in said.pop()
+    holds.damaged, holds.fetched = False, 0
+    for _ in range(2):
+        poller.poll(threading.Event())
+    assert (store.counts(), holds.fetched) == ({"1.2.3": {ANALYSIS: 2}}, 2)
+    assert list(store.received.glob(".*")) == [] and said == []
+    holds.damaged, holds.others = True, 1
+    for _ in range(TRIES + 2):
+        poller.poll(threading.Event())
+    assert len(said) == TRIES, "what is damaged for good is not fetched for ever"
+
+
+class Interrupted(Store):
+    """One where something happens when a study has just been analysed."""
+
+    happens: Callable[[], object]
+
+    def analysed(self, *given: Any) -> bool:
+        self.happens()
+        return super().analysed(*given)
+
+
+def test_a_study_dropped_or_grown_while_it_is_analysed_leaves_no_results(tmp_path: Path, checkpoint: Path) -> None:
+    store = Interrupted(tmp_path / "state")
+    study = str(received(store).StudyInstanceUID)
+    analysis = Analysis(store, [TO], str(checkpoint), None, {}, threading.Event())
+    store.happens = lambda: received(store, StudyInstanceUID=study)
+    assert analysis(store.begin(ANALYSIS, 60)) == f"{study} has changed while it was analysed, and is analysed again"
+    assert list(store.results.iterdir()) == []
+    store.happens = lambda: None
+    assert f"{study} is analysed: 2 frames, 3 results" in analysis(store.begin(ANALYSIS, 60))
+    earlier = {file.name for file in store.results.rglob("*.dcm")}
+    store.happens = lambda: received(store, StudyInstanceUID=study)
+    received(store, StudyInstanceUID=study)
+    assert "has changed" in analysis(store.begin(ANALYSIS, 60))
+    assert {file.name for file in store.results.rglob("*.dcm")} == earlier, "those are to be sent"
+    store.happens = lambda: store.drop(study)
+    assert analysis(store.begin(ANALYSIS, 60)) == f"{study} was dropped while it was analysed"
+    assert list(store.results.iterdir()) == list(store.received.iterdir()) == store.jobs() == []
+
+
+def test_what_goes_wrong_with_a_job_is_told_as_it_is(store: Store, tmp_path: Path) -> None:
+    stop, said = threading.Event(), []
+
+    def say(sentence: str) -> None:
+        said.append(sentence)
+        stop.set()
+
+    def dropped(job: Job) -> str:
+        store.drop(job.study)
+        raise ValueError("there is no image")
+
+    worker = Worker(ANALYSIS, dropped, store, Patience(attempts=2, longest=0), say)
+    study = received(store).StudyInstanceUID
+    worker.run(stop)
+    with closing(sqlite3.connect(tmp_path / "state" / "jobs.sqlite")) as database:
+        database.execute("DROP TABLE jobs")
+    stop.clear()
+    worker.run(stop)
+    assert said == [
+        f"{study}, analysis: there is no image; it was dropped or has changed",
+        "analysis waits for the disk or the database: no such table: jobs",
+    ]
+
+
+def test_a_dropped_study_is_fetched_again_when_an_image_is_new_and_not_for_our_results(
+    store: Store, archive: tuple[Archive, Pacs]
+) -> None:
+    holds, source = archive
+    poller = Poller(source, "", 1, Receiver(store, 0, 0), store, print)
+    own = image(np.zeros((64, 64, 3), np.uint8), StudyInstanceUID="1.2.3", Manufacturer="EndoLens")
+    for expected in (2, 3):
+        poller.poll(threading.Event())
+        assert store.counts() == {"1.2.3": {ANALYSIS: expected}}
+        assert store.drop("1.2.3") and not store.drop("1.2.3")
+        holds.images.append(own)
+        for holds.others in (0, 1):
+            poller.poll(threading.Event())
+        assert store.jobs() == [], "our results, and what is not told, are no reason to begin anew"
+        holds.images[-1] = image(np.full((64, 64, 3), 91, np.uint8), StudyInstanceUID="1.2.3")
+        holds.others += 1
