@@ -22,7 +22,7 @@ export default {
     const { displaySetService, panelService, viewportGridService } = servicesManager.services;
     displaySetService.subscribe(displaySetService.EVENTS.DISPLAY_SETS_ADDED, ({ displaySetsAdded }) => {
       displaySetsAdded.forEach(showFrame);
-      import("./key-objects.js").then(({ showKeyObjects }) => showKeyObjects(displaySetService)).catch((error) => console.warn("EndoLens:", error));
+      if (displaySetService.getActiveDisplaySets().some(selectsImages)) showImages(displaySetService);
     });
     panelService.addPanel(panelService.PanelPosition.Right, PANEL);
     if (!sessionStorage.getItem(REVIEW)) return;
@@ -32,6 +32,20 @@ export default {
     });
   },
 };
+
+// A Key Object Selection, which OHIF lists and does not open.
+export function selectsImages(displaySet) {
+  return displaySet.unsupported && displaySet.SOPClassUID === "1.2.840.10008.5.1.4.1.1.88.59";
+}
+
+async function showImages(displaySetService) {
+  try {
+    const { showKeyObjects } = await import("./key-objects.js");
+    showKeyObjects(displaySetService);
+  } catch (error) {
+    console.warn("EndoLens:", error);
+  }
+}
 
 // OHIF has no thumbnail of a video.
 function showFrame(displaySet) {

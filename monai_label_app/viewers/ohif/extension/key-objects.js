@@ -1,13 +1,14 @@
 // A Key Object Selection as a series of its own: the images that it selects. OHIF itself lists it and opens nothing.
 
-const KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59";
+import { selectsImages } from "./extension.js";
+
 const STACK = "@ohif/extension-default.sopClassHandlerModule.stack";
 
 // Show the selections of which all images are known by now; others come with later series.
 export function showKeyObjects(displaySetService) {
   const listed = displaySetService.getActiveDisplaySets();
   const known = new Map(listed.filter((one) => !one.unsupported).flatMap(instances).map((one) => [one.SOPInstanceUID, one]));
-  for (const placeholder of listed.filter((one) => one.unsupported && one.SOPClassUID === KEY_OBJECT_SELECTION)) {
+  for (const placeholder of listed.filter(selectsImages)) {
     const images = instances(placeholder).flatMap(selected).map((uid) => known.get(uid));
     if (!images.length || images.includes(undefined)) continue;
     const { SeriesInstanceUID, SeriesDescription, SeriesNumber, SeriesDate, Modality } = placeholder;
