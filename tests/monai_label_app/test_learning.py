@@ -86,7 +86,7 @@ def test_a_training_that_is_interrupted_goes_on(dataset, tmp_path):
 @pytest.mark.slow
 def test_two_processes_train_one_network_and_say_it_once(dataset, tmp_path):
     out = tmp_path / "both.safetensors"
-    torchrun = [ENDOLENS.replace("endolens", "torchrun"), "--standalone", "--nproc-per-node", "2", "--no-python"]
+    torchrun = [str(Path(ENDOLENS).with_name("torchrun")), "--standalone", "--nproc-per-node", "2", "--no-python"]
     command = [
         *torchrun,
         ENDOLENS,
