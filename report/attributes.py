@@ -193,28 +193,35 @@ def processing_equipment(algorithm: Algorithm, description: str) -> Contributing
     )
 
 
-def compression_history(source: Dataset) -> dict[str, Any]:
+def compression_history(source: Dataset) -> Dataset:
     """Lossy compression that a source has been through, which an image derived from it inherits (PS3.3 C.7.6.1.1.5)."""
-    history: dict[str, Any] = {}
+    history = Dataset()
     syntax = source.file_meta.get("TransferSyntaxUID") if hasattr(source, "file_meta") else None
     if source.get("LossyImageCompression") == "01" or syntax in _LOSSY_SYNTAXES:
-        history["LossyImageCompression"] = "01"
-        history |= {keyword: said for keyword in (_RATIO, _METHOD) if (said := values(source, keyword))}
+        history.LossyImageCompression = "01"
+        for keyword in (_RATIO, _METHOD):
+            if said := values(source, keyword):
+                setattr(history, keyword, said)
         if _METHOD not in history and syntax in _LOSSY_SYNTAXES:
-            history[_METHOD] = [_LOSSY_SYNTAXES[UID(syntax)]]
+            history.LossyImageCompressionMethod = _LOSSY_SYNTAXES[UID(syntax)]
     elif source.get("LossyImageCompression"):
-        history["LossyImageCompression"] = "00"
+        history.LossyImageCompression = "00"
     return history
 
 
-def compressed_again(history: dict[str, Any], ratio: float, method: str) -> dict[str, Any]:
+def compressed_again(history: Dataset, ratio: float, method: str) -> Dataset:
     """A history with one more lossy compression; what it says only half of, ratio or method, is left out of it.
 
     The values of the two attributes belong together by their order (PS3.3 C.7.6.1.1.5).
     """
-    before = history.get(_RATIO, []), history.get(_METHOD, [])
-    ratios, methods = before if len(before[0]) == len(before[1]) else ([], [])
-    return {"LossyImageCompression": "01", _RATIO: [*ratios, f"{ratio:.2f}"], _METHOD: [*methods, method]}
+    ratios, methods = values(history, _RATIO), values(history, _METHOD)
+    if len(ratios) != len(methods):
+        ratios, methods = [], []
+    again = Dataset()
+    again.LossyImageCompression = "01"
+    again.LossyImageCompressionRatio = [*ratios, f"{ratio:.2f}"]
+    again.LossyImageCompressionMethod = [*methods, method]
+    return again
 
 
 def reference(instance: Dataset) -> Dataset:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from highdicom.sr.coding import CodedConcept
@@ -107,8 +106,7 @@ def video_still(
     still.InstanceNumber = instance_number
     still.DerivationDescription = f"Frame {number} of a video, {time:.3f} s after its first"
     still.SourceImageSequence = [source_image(source, frame) for source, frame in sources]
-    for keyword, value in _history(video, coding).items():
-        setattr(still, keyword, value)
+    still.update(_history(video, coding))
     set_pixels(still, pixels)
     return still
 
@@ -158,8 +156,7 @@ def video_clip(
     if not copied:
         ratio = 3 * stream.width * stream.height * stream.frames / len(stream.content)
         history = compressed_again(history, ratio, _METHODS["h264"])
-    for keyword, value in history.items():
-        setattr(clip, keyword, value)
+    clip.update(history)
     clip.AnatomicRegionSequence = [_REGION]
     _set_stream(clip, stream)
     return clip
@@ -175,8 +172,7 @@ def endoscopic_video(video: Dataset, stream: Stream, coding: Coding, instance_nu
     made.Manufacturer = ""
     made.InstanceNumber = instance_number
     made.AnatomicRegionSequence = [_REGION]
-    for keyword, value in _history(video, coding).items():
-        setattr(made, keyword, value)
+    made.update(_history(video, coding))
     _set_stream(made, stream)
     return made
 
@@ -220,12 +216,14 @@ def _begun(video: Dataset, sop_class: UID, syntax: UID) -> Dataset:
     return made
 
 
-def _history(video: Dataset, coding: Coding) -> dict[str, Any]:
+def _history(video: Dataset, coding: Coding) -> Dataset:
     """What a video says of its lossy compression; where that is not whole, how it is coded."""
     history = compression_history(video)
-    if {"LossyImageCompressionRatio", "LossyImageCompressionMethod"} <= history.keys():
+    if "LossyImageCompressionRatio" in history and "LossyImageCompressionMethod" in history:
         return history
-    history = {"LossyImageCompression": "01", "LossyImageCompressionRatio": [f"{coding.ratio:.2f}"]}
+    history = Dataset()
+    history.LossyImageCompression = "01"
+    history.LossyImageCompressionRatio = f"{coding.ratio:.2f}"
     if coding.codec in _METHODS:
-        history["LossyImageCompressionMethod"] = [_METHODS[coding.codec]]
+        history.LossyImageCompressionMethod = _METHODS[coding.codec]
     return history

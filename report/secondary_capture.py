@@ -126,11 +126,10 @@ def heatmap_capture(
     before = ""
     if compression == "jpeg":
         again = compressed_again(history, picture.nbytes / len(capture.PixelData), "ISO_10918_1")
-        if history.get("LossyImageCompression") == "01" and len(again["LossyImageCompressionMethod"]) == 1:
+        if history.get("LossyImageCompression") == "01" and again["LossyImageCompressionMethod"].VM == 1:
             before = "Its source had been compressed with loss before, by a ratio or method that it does not say"
         history = again
-    for keyword, value in history.items():
-        setattr(capture, keyword, value)
+    capture.update(history)
     capture.DerivationDescription = short_text(". ".join(filter(None, (description, before, algorithm.notice))))
     capture.DerivationCodeSequence = [visual_explanation(explanation.method)]
     capture.SourceImageSequence = [source_image(header, frame_number)]

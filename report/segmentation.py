@@ -88,8 +88,7 @@ def segmentation(
     result.PixelData = pack_bits(np.stack([mask for _, mask in masks]).ravel().astype(np.uint8))
     # An endoscope's picture has no anatomical orientation: the attribute is required, and empty.
     result.PatientOrientation = []
-    for keyword, value in compression_history(header).items():
-        setattr(result, keyword, value)
+    result.update(compression_history(header))
     for item in _references(result, header.SOPInstanceUID):
         item.ReferencedSOPClassUID = header.SOPClassUID
     if multi_frame:
