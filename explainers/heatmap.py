@@ -18,7 +18,7 @@ BLUE_TO_RED = "blue-red"
 GRADIENT_PERCENTILE = 99.5
 """Share of a gradient's pixels, in percent, that are shown below full colour."""
 
-_STRIP = 32
+_STRIP = 64
 """Rows that are blended at a time: a strip stays in the processor's cache, a whole frame does not."""
 
 
@@ -162,11 +162,10 @@ def overlay(
         strip = slice(top, top + _STRIP)
         values = np.clip(_finite(given[strip]), 0, 1, dtype=np.float32)
         alpha = opacity * np.minimum(1, 2 * values)
-        mixed = image[strip].astype(np.float32)
         for channel, level in enumerate(_levels(values, colours)):
-            below = mixed[..., channel]
+            below = image[strip, :, channel].astype(np.float32)
             level -= below
             level *= alpha
-            below += level
-        blended[strip] = np.rint(mixed, out=mixed)
+            level += below
+            blended[strip, :, channel] = np.rint(level, out=level)
     return blended

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from skimage.measure import approximate_polygon, find_contours, label, regionprops
+from shapely import get_coordinates, linestrings, simplify
+from skimage.measure import find_contours, label, regionprops
 
 from explainers.heatmap import finite
 
@@ -57,7 +58,9 @@ def regions(saliency: ArrayLike, threshold: float = THRESHOLD, minimum_area: flo
     # All that is in question, and what lies beside it. A ring of zeros closes contours that leave the image.
     lines = (np.flatnonzero(values.max(axis=axis) / peak >= threshold) for axis in (1, 0))
     around = tuple(slice(max(0, line[0] - 1), line[-1] + 2) for line in lines)
-    padded = np.pad(values[around] / peak, 1)
+    asked = values[around]
+    padded = np.zeros([length + 2 for length in asked.shape])
+    np.divide(asked, peak, out=padded[1:-1, 1:-1])
     # A region is connected by edges, so what surrounds it by corners too. What does not hang together with the ring is
     # a hole, and part of the region around it.
     outside = label(padded < threshold, connectivity=2)
@@ -70,7 +73,8 @@ def regions(saliency: ArrayLike, threshold: float = THRESHOLD, minimum_area: flo
         # Only this component stands above the threshold: one closed outline, or none around a pixel that barely
         # reaches it.
         inside = components[place] == component.label
-        alone = np.where(inside, np.maximum(padded[place], threshold), np.minimum(padded[place], below))
+        alone = np.minimum(padded[place], below)
+        np.maximum(padded[place], threshold, out=alone, where=inside)
         for outline in find_contours(alone, below):
             corner = [part.start + whole.start for part, whole in zip(place, around, strict=True)]
             contour = _contour(outline + corner, values.shape)
@@ -81,7 +85,8 @@ def regions(saliency: ArrayLike, threshold: float = THRESHOLD, minimum_area: flo
 
 def _contour(outline: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
     # From (row, column) at pixel centres of the padded map to (x, y) at pixel corners of the map itself.
-    contour = approximate_polygon(outline, tolerance=0.25)[:, ::-1] - 0.5
+    simple = simplify(linestrings(outline), tolerance=0.25, preserve_topology=False)
+    contour = get_coordinates(simple)[:, ::-1] - 0.5
     return np.clip(contour, 0, np.array(shape[::-1]))
 
 

@@ -5,6 +5,7 @@ Threads share it: one reads images, some run the network on them, one makes the 
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 from collections import Counter, deque
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from explainers import heatmap
 from monai_label_app.ahead import ahead
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.frames import Frame, UnreadableError, frames, in_one_line, require_size
-from monai_label_app.seeing import Heatmap, Look, Seen, at_once, look
+from monai_label_app.seeing import Heatmap, Look, Seen, at_once, compute_alone, look
 from monai_label_app.study import Instance, Problem, Study
 from report.attributes import CONVERTER
 from report.examination import Evidence, ExaminationReport
@@ -166,7 +168,10 @@ def analyze(
     images = [_Image(instance) for instance in study.instances]
     numbers = count(1)
     under_way = at_once(classifier) + _AHEAD
-    with ThreadPoolExecutor(1, "objects") as objects, closing(ahead(_frames(images, folder), _AHEAD)) as read:
+    with (
+        ThreadPoolExecutor(1, "objects", initializer=compute_alone) as objects,
+        closing(ahead(_frames(images, folder), _AHEAD)) as read,
+    ):
 
         def add(image: _Image, frame: Frame, looked: Future[Look]) -> None:
             _add(image, frame, looked, classifier, next(numbers), wanted, folder)
@@ -209,7 +214,14 @@ def analyze(
         for line in result.frames:
             line.outputs.append(str(report))
         _propose(study, result, findings, [*sources, *captures], classifier, wanted, folder, footage)
+    _spare_the_collector()
     return result
+
+
+@cache
+def _spare_the_collector() -> None:
+    """Have Python's collector pass over what the first study loaded: it took a third of a second every few studies."""
+    gc.freeze()
 
 
 def algorithm_of(classifier: Classifier) -> Algorithm:

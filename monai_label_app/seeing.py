@@ -128,10 +128,10 @@ def _look(picture: NDArray[np.uint8], classifier: Classifier, guided: bool, laye
 
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, "network", initializer=_compute_alone)
+    return ThreadPoolExecutor(count, "network", initializer=compute_alone)
 
 
-def _compute_alone() -> None:
+def compute_alone() -> None:
     """Give this thread one core, and leave the others theirs: torch gives what a thread sets to all that come after."""
     with _starting:
         others = torch.get_num_threads()
