@@ -17,6 +17,7 @@ setup(
         "monai_label_app": [
             "access/*.html",
             "classifier/*.html",
+            "migrations/*/*.py",
             "video/live.*",
             "video/timeline.html",
             "sample/*.safetensors",
@@ -31,7 +32,7 @@ setup(
             "viewers/slicer/EndoLens/Resources/*/*",
         ],
         "explainers": ["py.typed"],
-        "report": ["py.typed", "templates/*.html", "languages/*.json"],
+        "report": ["py.typed", "migrations/*.py", "migrations/*/*.py", "templates/*.html", "languages/*.json"],
     },
     install_requires=[
         "torch>=2.6",
@@ -60,6 +61,7 @@ setup(
         "fhir.resources>=8.0",
         "pydantic>=2.7",  # holds a report from outside to its types
         "sqlalchemy>=2.0",  # reports under edit, in SQLite or PostgreSQL
+        "alembic>=1.16",  # brings their tables up to date
         "a2wsgi>=1.10",
         "pyjwt[crypto]>=2.8",  # verifies tokens
         "authlib>=1.7",  # logs browsers in by OpenID Connect

@@ -106,7 +106,7 @@ class JobQueue:
     """
 
     def __init__(self, url: str = IN_MEMORY) -> None:
-        self._engine = open_database(url, _TABLES, "analyses")
+        self._engine = open_database(url, "monai_label_app:migrations/analyses")
         self._lock = threading.Lock()  # one in memory has one connection
         self._server = secrets.token_hex(16)
 

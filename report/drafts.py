@@ -119,7 +119,7 @@ class Drafts:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = open_database(url, _TABLES, "reports")
+        self._engine = open_database(url, "report:migrations/reports")
 
     def current(self, study: str) -> Version:
         """The version that counts.

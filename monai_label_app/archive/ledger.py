@@ -49,7 +49,7 @@ class Ledger:
     def __init__(self, folder: Path, work: str) -> None:
         self._folder, self._mine = folder, _STUDIES.c.work == work
         self._work = work
-        self._engine = open_database(f"sqlite:///{folder / 'archive.sqlite'}", _TABLES, "the archive")
+        self._engine = open_database(f"sqlite:///{folder / 'archive.sqlite'}", "monai_label_app:migrations/archive")
         self._summary = (folder / "summary.jsonl").open("ab")
         with self._engine.begin() as connection:
             end = connection.scalar(select(func.max(_STUDIES.c.line))) or 0

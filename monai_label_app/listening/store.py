@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, Connection, Row, case, delete, func, insert, select, update
 
 from monai_label_app.folder import whole
-from monai_label_app.listening.tables import DROPPED, JOBS, NODE, POLLED, RECEIVED, RESULTS, SCHEMA, TABLES
+from monai_label_app.listening.tables import DROPPED, JOBS, NODE, POLLED, RECEIVED, RESULTS
 from report.database import open_database
 
 ANALYSIS = "analysis"
@@ -68,7 +68,8 @@ class Store:
         self.received, self.results, self.journals = (folder / one for one in ("received", "results", "journals"))
         for place in (self.received, self.results, self.journals):
             place.mkdir(parents=True, exist_ok=True)
-        self._engine = open_database(url or f"sqlite:///{folder / 'jobs.sqlite'}", TABLES, "jobs")
+        address = url or f"sqlite:///{folder / 'jobs.sqlite'}"
+        self._engine = open_database(address, "monai_label_app:migrations/jobs")
         self._claim(folder / "id")
 
     def _claim(self, identity: Path) -> None:
@@ -85,11 +86,9 @@ class Store:
                     "ENDOLENS_JOBS; if it is lost, move the folder away"
                 )
             if row is None:
-                connection.execute(insert(NODE).values(folder=own, schema=SCHEMA))
+                connection.execute(insert(NODE).values(folder=own))
             elif row.folder != own:
                 raise ValueError(f"the database speaks of another folder than {identity.parent}; name a new database")
-            elif row.schema != SCHEMA:
-                raise ValueError(f"the database is of another version of EndoLens (schema {row.schema}, not {SCHEMA})")
 
     def tidy(self) -> None:
         """Remove the files that the database does not speak of: who was killed had not acknowledged them."""

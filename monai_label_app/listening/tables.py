@@ -1,20 +1,12 @@
-"""The tables of a node's database."""
+"""The tables of a node's database; ``monai_label_app/migrations/jobs`` makes them."""
 
 from __future__ import annotations
 
 from sqlalchemy import Boolean, Column, Float, Integer, MetaData, String, Table, Text
 
-SCHEMA = 1
-"""Version of the tables below."""
-
 TABLES = MetaData()
 
-NODE = Table(
-    "node",
-    TABLES,
-    Column("folder", String(32), primary_key=True),
-    Column("schema", Integer, nullable=False),
-)
+NODE = Table("node", TABLES, Column("folder", String(32), primary_key=True))
 """One row: the state folder whose files the database speaks of."""
 
 RECEIVED = Table(
