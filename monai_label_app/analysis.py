@@ -31,7 +31,6 @@ from monai_label_app.study import Instance, Problem, Study
 from report.attributes import CONVERTER
 from report.examination import Evidence, ExaminationReport
 from report.examination_report import examination_report
-from report.fhir import fhir_bundle
 from report.findings import (
     GRAD_CAM,
     NO_VIDEO,
@@ -351,6 +350,8 @@ def _propose(
         else:
             document = encapsulated_pdf(content, report, images, algorithm)
             write(document, folder / "report", result.objects)
+        from report.fhir import fhir_bundle  # a third of a second to import, which a server has no need of to start
+
         result.fhir = fhir_bundle(report, images, algorithm, pdf=content).model_dump_json(indent=1)
 
 

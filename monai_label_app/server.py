@@ -225,6 +225,7 @@ def _server(app: ASGIApp, endpoint: Endpoint) -> uvicorn.Server:
         app,
         log_level="warning",
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=IDLE_SECONDS,
         server_header=False,
         ssl_certfile=endpoint.tls_certificate,
         ssl_keyfile=endpoint.tls_key,

@@ -1,7 +1,9 @@
 """From files on a desk to a corrected label: dropped, analysed, looked at, corrected; in a folder and in a PACS."""
 
+import http.client
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -62,6 +64,18 @@ def drop(page: Page, files: Sequence[Path]) -> None:
 
 def study(page: Page, name: str) -> Locator:
     return page.locator("#studies tbody tr", has_text=name)
+
+
+def test_the_connection_of_a_reader_who_looks_for_a_while_is_kept(serve: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "studies").mkdir()
+    connection = http.client.HTTPConnection(serve("--studies", str(tmp_path / "studies")).removeprefix("http://"))
+    connection.auto_open = 0  # no other in its place
+    connection.connect()
+    for pause in (6, 0):
+        connection.request("GET", "/health/live")
+        answer = connection.getresponse()
+        assert answer.status == 200 and answer.read()
+        time.sleep(pause)
 
 
 def test_from_dropped_files_to_a_corrected_label(
