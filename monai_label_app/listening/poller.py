@@ -9,13 +9,16 @@ from collections.abc import Callable
 from sqlalchemy.exc import SQLAlchemyError
 
 from monai_label_app.frames import UnreadableError, in_one_line
-from monai_label_app.listening.receiving import NoRoomError, Receiver
+from monai_label_app.listening.receiving import OWN, NoRoomError, Receiver
 from monai_label_app.listening.store import Store
 from monai_label_app.pacs import ENDOSCOPY, Pacs, PacsError
 from report.database import reason
 
 TRIES = 5
 """How often a study is fetched that fails in a way that nobody foresaw; then not before it has changed."""
+
+LONGEST = 3600.0
+"""Seconds that a study waits for images that the PACS told of and did not hand out; then it is analysed without them."""
 
 
 class Poller:
@@ -89,8 +92,9 @@ class Poller:
         found = [one for one in self._pacs.study(study).instances if one.refusal is None or one.is_video]
         uids = [str(one.header.SOPInstanceUID) for one in found]
         known = self._store.known(uids)
-        if not known and self._store.dropped(uids):  # what is new in the study is no image
+        if not known and self._store.dropped(uids) == set(uids):  # what is new in the study is no image
             return
+        taken = set(known)
         for instance in found:
             if stop.is_set():
                 return
@@ -99,10 +103,15 @@ class Poller:
                 try:
                     if instance.fetch:
                         instance.fetch(arriving.path)
-                    self._receiver.take(arriving, instance.origin)
+                    if self._receiver.take(arriving, instance.origin, LONGEST) != OWN:
+                        taken.add(str(instance.header.SOPInstanceUID))
                 except UnreadableError as error:
                     self._say(str(error))
                 except OSError as error:
                     raise NoRoomError(f"the disk does not take it: {error.strerror or error}") from error
                 finally:
                     arriving.remove()
+        if self._store.dropped(taken - self._store.known(uids)):
+            self._store.drop(study)  # a person did so while the rest came
+        else:
+            self._receiver.end(study)

@@ -121,12 +121,13 @@ class Receiver:
         """A file for an object that comes, to be taken when it is whole, or else removed."""
         return Arriving(self._store.received, self._reserve)
 
-    def take(self, arrived: Arriving, name: str) -> str:
+    def take(self, arrived: Arriving, name: str, longest: float = 0) -> str:
         """Take an object in; its file is gone afterwards.
 
         Args:
             arrived: a DICOM file.
             name: what the sender calls it, for the sentences.
+            longest: seconds that the rest of its study may take, where it is known that there is more; see :meth:`end`.
 
         Returns:
             ``stored``; ``present``, it was there before; or ``own``, a result of this software, which is no input.
@@ -138,7 +139,7 @@ class Receiver:
         outcome = REFUSED
         try:
             with self._lock:
-                outcome = self._take(arrived, name)
+                outcome = self._take(arrived, name, max(longest, self._quiet))
         except SQLAlchemyError as error:
             self._open_since, outcome = time.time(), NO_ROOM
             raise NoRoomError(f"the database does not take it: {reason(error)}") from error
@@ -150,7 +151,18 @@ class Receiver:
             arrived.remove()
         return outcome
 
-    def _take(self, arrived: Arriving, name: str) -> str:
+    def end(self, study: str) -> None:
+        """All of a study has come: it need not wait longer than any.
+
+        Raises:
+            NoRoomError: the database does not take that now.
+        """
+        try:
+            self._store.hasten(study, time.time() + self._quiet)
+        except SQLAlchemyError as error:
+            raise NoRoomError(f"the database does not take it: {reason(error)}") from error
+
+    def _take(self, arrived: Arriving, name: str, quiet: float) -> str:
         arrived.close()
         if arrived.failure:
             raise arrived.failure
@@ -172,7 +184,7 @@ class Receiver:
             settle(place.parent)
             settle(place.parent.parent)
             # If this fails the file stays: what was committed is not always told. The next start tidies it away.
-            self._store.add(study, uid, patient_of(header), time.time() + self._quiet)
+            self._store.add(study, uid, patient_of(header), time.time() + quiet)
             return STORED
         except UnreadableError as error:
             # Where it lies here is nobody's business.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,10 +115,10 @@ class Store:
         with self._engine.connect() as connection:
             return set(connection.scalars(select(RECEIVED.c.uid).where(RECEIVED.c.uid.in_(uids))))
 
-    def dropped(self, uids: Sequence[str]) -> bool:
-        """Whether all of some SOP Instance UIDs are of images that a person dropped."""
+    def dropped(self, uids: Collection[str]) -> set[str]:
+        """Those of some SOP Instance UIDs whose study a person dropped once."""
         with self._engine.connect() as connection:
-            return set(uids) == set(connection.scalars(select(DROPPED.c.uid).where(DROPPED.c.uid.in_(uids))))
+            return set(connection.scalars(select(DROPPED.c.uid).where(DROPPED.c.uid.in_(uids))))
 
     def identity(self, uid: str) -> tuple[str, str] | None:
         """Study and patient of a received object; None if there is none."""
@@ -141,6 +141,12 @@ class Store:
         with self._engine.begin() as connection:
             connection.execute(insert(RECEIVED).values(uid=uid, study=study, patient=patient))
             _require(connection, study, ANALYSIS, due)
+
+    def hasten(self, study: str, due: float) -> None:
+        """Have a study that waits for its analysis analysed when due, and not later."""
+        mine = (JOBS.c.study == study) & (JOBS.c.task == ANALYSIS) & (JOBS.c.state == WAITING)
+        with self._engine.begin() as connection:
+            connection.execute(update(JOBS).where(mine, JOBS.c.due > due).values(due=due))
 
     def polled(self, source: str) -> dict[str, int]:
         """Study → how many instances it had when all of them had been fetched from a source."""

@@ -25,7 +25,7 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from monai_label_app.cli import main
 from monai_label_app.frames import UnreadableError
 from monai_label_app.listening.destinations import open_destination
-from monai_label_app.listening.poller import TRIES, Poller
+from monai_label_app.listening.poller import LONGEST, TRIES, Poller
 from monai_label_app.listening.receiving import NoRoomError, Receiver
 from monai_label_app.listening.security import Security
 from monai_label_app.listening.store import ANALYSIS, DEAD, DONE, WAITING, Job, Store
@@ -303,19 +303,23 @@ def test_jobs_of_a_folder_that_is_none_are_one_sentence(tmp_path: Path) -> None:
 
 @dataclass
 class Archive:
-    """What a PACS holds, and how it answers who asks for an image."""
+    """What a PACS holds, and how it answers who asks for an image: so many times with one, then with a log-in page."""
 
     images: list[Dataset] = field(default_factory=list)
     others: int = 0
     fetched: int = 0
-    log_in: bool = False
+    gives: int = 1000
     damaged: bool = False
+    happens: Callable[[], object] = lambda: None
+    """With every second answer."""
 
     def answer(self, path: str) -> tuple[str, bytes]:
         """By DICOMweb: its study, their metadata, or one of the images."""
         if "/instances/" in path:
             self.fetched += 1
-            if self.log_in:
+            if self.fetched % 2 == 0:
+                self.happens()
+            if self.fetched > self.gives:
                 return "text/html; charset=utf-8", b"<html>Who are you?</html>"
             stream = io.BytesIO()
             next(one for one in self.images if one.SOPInstanceUID in path).save_as(stream, enforce_file_format=True)
@@ -360,11 +364,11 @@ def test_what_a_pacs_did_not_hand_out_is_fetched_the_next_time(store: Store, arc
     holds, source = archive
     said: list[str] = []
     poller = Poller(source, "", 1, Receiver(store, 0, 0), store, said.append)
-    holds.log_in = True
+    holds.gives = 0
     for _ in range(2):
         with pytest.raises(PacsError, match="it sends text/html where DICOM was asked for"):
             poller.poll(threading.Event())
-    holds.log_in, holds.damaged = False, True
+    holds.gives, holds.damaged = 1000, True
     poller.poll(threading.Event())
     assert store.jobs() == [] and store.polled(source.url) == {}
     assert "1.2.3 cannot be fetched" in said.pop()
@@ -377,6 +381,31 @@ def test_what_a_pacs_did_not_hand_out_is_fetched_the_next_time(store: Store, arc
     for _ in range(TRIES + 2):
         poller.poll(threading.Event())
     assert len(said) == TRIES, "what is damaged for good is not fetched for ever"
+
+
+def test_a_study_that_a_pacs_hands_out_in_part_waits_for_the_rest(store: Store, archive: tuple[Archive, Pacs]) -> None:
+    holds, source = archive
+    poller = Poller(source, "", 1, Receiver(store, 0, 0), store, print)
+    holds.gives = 1
+    with pytest.raises(PacsError):
+        poller.poll(threading.Event())
+    assert store.counts() == {"1.2.3": {ANALYSIS: 1}}
+    assert store.begin(ANALYSIS, 60) is None, "half a study is analysed"
+    assert store.jobs()[0].due < time.time() + LONGEST + 1, "it would wait for ever"
+    holds.gives = 1000
+    poller.poll(threading.Event())
+    job = store.begin(ANALYSIS, 60)
+    assert job and store.counts() == {"1.2.3": {ANALYSIS: 2}}
+
+
+def test_a_study_dropped_while_it_is_fetched_stays_away(store: Store, archive: tuple[Archive, Pacs]) -> None:
+    holds, source = archive
+    poller = Poller(source, "", 1, Receiver(store, 0, 0), store, print)
+    holds.happens = lambda: store.drop("1.2.3")
+    for _ in range(2):
+        poller.poll(threading.Event())
+        assert (store.jobs(), store.counts(), list(store.received.iterdir())) == ([], {}, [])
+    assert holds.fetched == 2
 
 
 class Interrupted(Store):
