@@ -19,9 +19,10 @@ import numpy as np
 from PIL import Image
 from pydicom import Dataset
 
-from monai_label_app.analysis import Wanted, algorithm_of, captures_of, findings_of
+from monai_label_app.analysis import captures_of, findings_of
 from monai_label_app.classifier.classifier import Classifier, open_classifier
 from monai_label_app.frames import frames as decoded
+from monai_label_app.results import Wanted, algorithm_of
 from monai_label_app.sample.frames import render
 from monai_label_app.seeing import compute_alone, look
 from report.endoscopic_image import Examination, Still, endoscopic_image, study_of

@@ -6,8 +6,6 @@ Threads share it: one reads images, some run the network on them, one makes the 
 from __future__ import annotations
 
 import gc
-import io
-import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,35 +14,23 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 
 from explainers import heatmap
 from monai_label_app.ahead import ahead
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.frames import Frame, UnreadableError, frames, in_one_line, require_size
+from monai_label_app.proposal import propose
+from monai_label_app.results import USUAL, FrameResult, StudyResult, Wanted, algorithm_of, write
 from monai_label_app.seeing import Heatmap, Look, Seen, at_once, compute_alone, look
 from monai_label_app.study import Instance, Problem, Study
 from report.attributes import CONVERTER
-from report.examination import Evidence, ExaminationReport
-from report.examination_report import examination_report
-from report.findings import (
-    GRAD_CAM,
-    NO_VIDEO,
-    Algorithm,
-    Explanation,
-    Finding,
-    Footage,
-)
-from report.key_objects import key_objects
-from report.render import encapsulated_pdf, page, pdf
+from report.findings import NO_VIDEO, Explanation, Finding, Footage
 from report.secondary_capture import heatmap_capture
 from report.segmentation import segmentation
 from report.structured_report import findings_report
-from report.suggest import draft, examined, suggest
 
 _AHEAD = 2
 """Frames that are read before the network is free for them, and that wait for their objects."""
@@ -53,69 +39,6 @@ _OF_AN_IMAGE = (ValueError, TypeError, AttributeError, KeyError, IndexError)
 """What libraries raise of an image that they cannot use."""
 
 _COLOURS = heatmap.colourise(np.linspace(0, 1, 256))
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What an analysis writes beside a Grad-CAM heatmap of every frame and the findings, and how.
-
-    Attributes:
-        guided: guided Grad-CAM heatmaps too.
-        layer_walk: a series that shows the Grad-CAM of the last layer of each size, from the first to the last.
-        caption: a strip under every heatmap says what it is.
-        compression: of heatmaps, one of :data:`report.secondary_capture.COMPRESSIONS`.
-        comprehensive_3d: a Comprehensive 3D SR in the place of a Comprehensive SR.
-        segmentation: the regions of every frame as a Segmentation too.
-        key_images: a Key Object Selection of the surest image of each class, with its heatmap.
-        report: a draft of the examination's report, as a Structured Report, as PDF and in FHIR.
-    """
-
-    guided: bool = False
-    layer_walk: bool = False
-    caption: bool = True
-    compression: str = "lossless"
-    comprehensive_3d: bool = False
-    segmentation: bool = False
-    key_images: bool = False
-    report: bool = False
-
-
-@dataclass
-class FrameResult:
-    """A frame's line in ``summary.json``; ``outputs`` are the objects that speak of it."""
-
-    source: str
-    sop_instance_uid: str
-    frame: int
-    predicted: str
-    probabilities: dict[str, float]
-    regions: list[dict[str, Any]]
-    outputs: list[str] = field(default_factory=list)
-
-
-@dataclass
-class StudyResult:
-    """What came of a study: frames, the result objects in the order they were made, and what was left out.
-
-    ``fhir`` is the draft of the report as JSON, where it was wanted; ``videos`` and ``segments`` are the lines of
-    ``summary.json`` on videos, and ``files`` what else was written beside the objects.
-    """
-
-    study_uid: str
-    fhir: str = ""
-    frames: list[FrameResult] = field(default_factory=list)
-    objects: list[Path] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    videos: list[dict[str, Any]] = field(default_factory=list)
-    segments: list[dict[str, Any]] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
-
-    def rename(self, place: Callable[[str], str]) -> None:
-        """Name every result in every line anew, where it lies now."""
-        for frame in self.frames:
-            frame.outputs = [place(output) for output in frame.outputs]
-        for line in [*self.videos, *self.segments]:
-            line.update({key: place(line[key]) for key in ("still", "clip", "clip_dicom", "timeline") if line.get(key)})
 
 
 @dataclass
@@ -147,7 +70,7 @@ def analyze(
     classifier: Classifier,
     folder: Path,
     progress: Callable[[int], None] = lambda frames: None,
-    wanted: Wanted = Wanted(),
+    wanted: Wanted = USUAL,
     footage: Footage = NO_VIDEO,
 ) -> StudyResult:
     """Analyse a study's images and write its result objects as DICOM files.
@@ -212,7 +135,7 @@ def analyze(
         report = write(document, folder / "findings", result.objects)
         for line in result.frames:
             line.outputs.append(str(report))
-        _propose(study, result, findings, [*sources, *captures], classifier, wanted, folder, footage)
+        propose(study, result, findings, [*sources, *captures], classifier, wanted, folder, footage)
     _spare_the_collector()
     return result
 
@@ -223,14 +146,8 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-def algorithm_of(classifier: Classifier) -> Algorithm:
-    """The classifier as the report names it."""
-    card = classifier.card
-    return Algorithm(card.name, classifier.version, card.notice, calibrated=card.temperature != 1)
-
-
 def captures_of(
-    source: Dataset, frame: Frame, seen: Seen, classifier: Classifier, number: int = 1, wanted: Wanted = Wanted()
+    source: Dataset, frame: Frame, seen: Seen, classifier: Classifier, number: int = 1, wanted: Wanted = USUAL
 ) -> list[Dataset]:
     """The Secondary Captures of a frame's heatmaps; ``number`` is the frame's place in the study."""
     captures: list[Dataset] = []
@@ -318,57 +235,6 @@ def _add(
         image.error = error
 
 
-def _propose(
-    study: Study,
-    result: StudyResult,
-    findings: Sequence[Finding],
-    objects: Sequence[Dataset],
-    classifier: Classifier,
-    wanted: Wanted,
-    folder: Path,
-    footage: Footage,
-) -> None:
-    """Select the images that a report should show, and draft it."""
-    suggestions, algorithm = suggest(findings, segments=footage.segments), algorithm_of(classifier)
-    shown = []
-    for one in (suggestion.finding for suggestion in suggestions):
-        shown += [Evidence(one.sop_instance_uid, one.frame_number), *map(Evidence, one.captures[:1])]
-    headers = {one.SOPInstanceUID: one for one in objects}
-    images = [headers[uid] for uid in dict.fromkeys(one.sop_instance_uid for one in shown)]
-    if wanted.key_images:
-        reasons = "; ".join(one.reason for one in suggestions)
-        write(key_objects(shown, images, algorithm, f"{reasons}."), folder / "key-objects", result.objects)
-    if wanted.report:
-        frames = len(result.frames) - sum(bool(one.still) for one in footage.segments)
-        report = draft(suggestions, algorithm, examined(images[0]), frames, frames, footage)
-        write(examination_report(report, images, algorithm), folder / "report", result.objects)
-        content = None
-        try:
-            content = pdf(page(report, images[0], algorithm, _pictures(report, study, folder)))
-        except ValueError as error:
-            result.problems.append(Problem(study.uid, f"the report of {study.uid} has no PDF: {in_one_line(error)}"))
-        else:
-            document = encapsulated_pdf(content, report, images, algorithm)
-            write(document, folder / "report", result.objects)
-        from report.fhir import fhir_bundle  # a third of a second to import, which a server has no need of to start
-
-        result.fhir = fhir_bundle(report, images, algorithm, pdf=content).model_dump_json(indent=1)
-
-
-def _pictures(report: ExaminationReport, study: Study, folder: Path) -> dict[tuple[str, int], bytes]:
-    """The evidence of a report as JPEG, read again: an analysis keeps no pixels."""
-    instances = {str(one.header.SOPInstanceUID): one for one in study.instances}
-    pictures = {}
-    for one in report.evidence:
-        uid = one.sop_instance_uid
-        dataset = instances[uid].read() if uid in instances else dcmread(folder / "heatmaps" / f"{uid}.dcm")
-        frame = next(frames(dataset, uid, one.frame_number))
-        stream = io.BytesIO()
-        Image.fromarray(frame.pixels).save(stream, "JPEG", quality=90)
-        pictures[uid, one.frame_number] = stream.getvalue()
-    return pictures
-
-
 def _explanation(one: Heatmap, seen: Seen) -> Explanation:
     # To a hundredth of a percent, as a report holds it.
     return Explanation(one.method, one.layer, seen.predicted, round(seen.probabilities[seen.predicted], 4))
@@ -380,28 +246,6 @@ def _header(dataset: Dataset) -> Dataset:
     header.update({element.tag: element for element in dataset if element.keyword != "PixelData"})
     header.file_meta = dataset.file_meta
     return header
-
-
-def summary(classifier: Classifier, results: list[StudyResult], problems: list[Problem]) -> str:
-    """``summary.json``: the model, every frame with its regions in source pixels, and what was left out."""
-    card = classifier.card
-    left_out = [*problems, *(problem for result in results for problem in result.problems)]
-    content = {
-        "model": {
-            "name": card.name,
-            "version": classifier.version,
-            "architecture": card.architecture,
-            "classes": list(card.classes),
-            "method": GRAD_CAM,
-            "layer": card.target_layer,
-            "notice": card.notice,
-        },
-        "frames": [vars(line) for result in results for line in result.frames],
-        "videos": [line for result in results for line in result.videos],
-        "segments": [line for result in results for line in result.segments],
-        "problems": [vars(problem) for problem in left_out],
-    }
-    return json.dumps(content, indent=1, ensure_ascii=False)
 
 
 def _frame_result(instance: Instance, dataset: Dataset, frame: Frame, seen: Seen, outputs: list[Path]) -> FrameResult:
@@ -421,12 +265,3 @@ def _frame_result(instance: Instance, dataset: Dataset, frame: Frame, seen: Seen
         ],
         outputs=[str(path) for path in outputs],
     )
-
-
-def write(dataset: Dataset, folder: Path, written: list[Path]) -> Path:
-    """Write an object into a folder, which is made if it is not there; its path is added to those ``written``."""
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{dataset.SOPInstanceUID}.dcm"
-    dataset.save_as(path, enforce_file_format=True)
-    written.append(path)
-    return path

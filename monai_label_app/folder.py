@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from pydicom import Dataset
 
 if TYPE_CHECKING:  # torch comes with it
-    from monai_label_app.analysis import StudyResult
+    from monai_label_app.results import StudyResult
 
 
 _STAGED = ".partial-"

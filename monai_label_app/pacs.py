@@ -22,7 +22,7 @@ from monai_label_app.files import as_file
 from monai_label_app.study import Instance, Study, make_study
 
 if TYPE_CHECKING:  # torch comes with it
-    from monai_label_app.analysis import StudyResult
+    from monai_label_app.results import StudyResult
 
 MODALITY = "ES"
 """Of the studies that are looked for: endoscopy."""

@@ -7,13 +7,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monai_label_app import analysis
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.folder import staging
 from monai_label_app.frames import in_one_line
 from monai_label_app.library import beside
 from monai_label_app.pacs import Pacs, PacsError, UnreachableError
 from monai_label_app.reading import with_videos
+from monai_label_app.results import Wanted, summary
 from monai_label_app.video import footage
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, *[30.0] * 19)
@@ -33,7 +33,7 @@ class Task:
     """
 
     url: str
-    wanted: analysis.Wanted
+    wanted: Wanted
     rate: float | None
     place: Path | None = None
     login: tuple[bytes, bytes] | None = field(default=None, repr=False)
@@ -96,6 +96,6 @@ class Analyst:
             if not result.objects:
                 return Outcome(study, reason=left_out or "there is no endoscopic image to analyse")
             stored = self._pacs.deliver(result)
-        summary = {"study": study, **json.loads(analysis.summary(self._classifier, [result], problems))}
-        line = json.dumps(summary, ensure_ascii=False)
+        told = {"study": study, **json.loads(summary(self._classifier, [result], problems))}
+        line = json.dumps(told, ensure_ascii=False)
         return Outcome(study, len(result.frames), len(there.instances) + len(stored), line, left_out)

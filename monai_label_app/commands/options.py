@@ -75,7 +75,7 @@ result_options = adding(
     click.option("--comprehensive-3d", is_flag=True,
                  help="The findings as a Comprehensive 3D SR, as IHE AI Results asks."),
 )  # fmt: skip
-"""What an analysis writes: the attributes of :class:`monai_label_app.analysis.Wanted`."""
+"""What an analysis writes: the attributes of :class:`monai_label_app.results.Wanted`."""
 
 
 log_option = click.option(

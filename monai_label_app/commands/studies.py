@@ -109,13 +109,14 @@ def analyze(
         _analyze_archive(pacs, query, ray, out, rate, model, weights, wanted)
         return
     # torch takes seconds to import; --help and mistakes in the options need not wait for it.
-    from monai_label_app import analysis, folder
+    from monai_label_app import folder
     from monai_label_app.classifier.classifier import open_classifier
     from monai_label_app.pacs import Pacs
     from monai_label_app.reading import read_studies, with_videos
+    from monai_label_app.results import Wanted, summary
     from monai_label_app.video import footage
 
-    choice = analysis.Wanted(**wanted)
+    choice = Wanted(**wanted)
     with explained(out):
         archive = Pacs(pacs) if pacs else None
         studies, problems = ([archive.study(study)], []) if archive and study else read_studies(inputs)
@@ -150,7 +151,7 @@ def analyze(
                 if result.fhir:
                     (staged / f"{result.study_uid}.fhir.json").write_text(result.fhir, encoding="utf-8")
                     (staged / f"{result.study_uid}.fhir.json").replace(out / f"{result.study_uid}.fhir.json")
-            (staged / "summary.json").write_text(analysis.summary(classifier, results, problems), encoding="utf-8")
+            (staged / "summary.json").write_text(summary(classifier, results, problems), encoding="utf-8")
             (staged / "summary.json").replace(out / "summary.json")
             for one in studies:
                 footage.forget(one, classifier, out, rate)
@@ -168,13 +169,13 @@ def _analyze_archive(
     wanted: dict[str, Any],
 ) -> None:  # fmt: skip
     """The same for every study that a query finds."""
-    from monai_label_app.analysis import Wanted
     from monai_label_app.archive import run
     from monai_label_app.archive.query import parse
     from monai_label_app.archive.work import Task
     from monai_label_app.classifier.classifier import open_classifier
     from monai_label_app.folder import sweep
     from monai_label_app.pacs import credentials
+    from monai_label_app.results import Wanted
 
     with explained(out), ExitStack() as stack:
         asked = parse(query)

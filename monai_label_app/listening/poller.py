@@ -18,7 +18,7 @@ TRIES = 5
 """How often a study is fetched that fails in a way that nobody foresaw; then not before it has changed."""
 
 LONGEST = 3600.0
-"""Seconds that a study waits for images that the PACS told of and did not hand out; then it is analysed without them."""
+"""Seconds that a study waits for images that the PACS told of and does not hand out; then it is analysed without."""
 
 
 class Poller:

@@ -51,7 +51,7 @@ class Settings:
         days: how long images are kept when all is done.
         patience: with what fails.
         model, weights: as ``endolens analyze`` takes them.
-        wanted: attributes of :class:`monai_label_app.analysis.Wanted`.
+        wanted: attributes of :class:`monai_label_app.results.Wanted`.
     """
 
     folder: Path

@@ -125,7 +125,7 @@ class Analysis:
         store: has the images, and gets the results.
         destinations: that the results are to be sent to.
         model, weights: as ``endolens analyze`` takes them.
-        wanted: what is written beside heatmaps and findings, as :class:`monai_label_app.analysis.Wanted` has it.
+        wanted: what is written beside heatmaps and findings, as :class:`monai_label_app.results.Wanted` has it.
         stop: ends an analysis in its midst.
     """
 
@@ -150,8 +150,8 @@ class Analysis:
 
     def __call__(self, job: Job) -> str:
         """Analyse a study; what came of it, as a sentence."""
-        from monai_label_app.analysis import Wanted
         from monai_label_app.classifier.classifier import open_classifier
+        from monai_label_app.results import Wanted
         from monai_label_app.video import footage
 
         classifier = open_classifier(self._model, self._weights)

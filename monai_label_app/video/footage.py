@@ -11,11 +11,11 @@ from typing import Any
 from pydicom import Dataset
 
 from monai_label_app import analysis
-from monai_label_app.analysis import StudyResult, Wanted
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.files import TIMELINE, read_dicom
 from monai_label_app.folder import temporary
 from monai_label_app.observed.metrics import counted
+from monai_label_app.results import USUAL, StudyResult, Wanted, write
 from monai_label_app.study import Instance, Problem, Study
 from monai_label_app.video.choice import Still, stills
 from monai_label_app.video.clips import Clip, cut
@@ -40,7 +40,7 @@ def analyze(
     journals: Path,
     rate: float | None = RATE,
     progress: Callable[[int], None] = lambda frames: None,
-    wanted: Wanted | None = None,
+    wanted: Wanted = USUAL,
 ) -> StudyResult:
     """Analyse a study with its videos, of each still as :func:`monai_label_app.analysis.analyze` does.
 
@@ -51,7 +51,7 @@ def analyze(
         journals: exists; keeps what was classified until :func:`forget`, so that an interrupted analysis goes on.
         rate: frames a second that are looked at; None for every frame.
         progress: called with the number of frames that are done since the last call; what it raises ends the work.
-        wanted: which objects; by default as an analysis has them.
+        wanted: which objects.
     """
     watched: list[Watched] = []
     problems: list[Problem] = []
@@ -70,7 +70,7 @@ def analyze(
         chosen = tuple(part.still for one in watched for part in one.parts if part.still)
         images = Study(study.uid, (*study.instances, *chosen))
         footage = _footage(watched, classifier.card.classes)
-        result = analysis.analyze(images, classifier, folder, progress, wanted or Wanted(), footage)
+        result = analysis.analyze(images, classifier, folder, progress, wanted, footage)
     result.problems += problems
     if study.recordings:
         result.files += written
@@ -146,7 +146,7 @@ def _clip(recording: Recording, clip: Clip, label: str, number: int) -> tuple[Cl
     made = video_clip(
         recording.header, stream, clip.start, clip.end, recording.coding, label, number, copied=clip.copied
     )
-    analysis.write(made, clip.path.parent, [])
+    write(made, clip.path.parent, [])
     path = clip.path.replace(clip.path.with_name(f"{made.SOPInstanceUID}.mp4"))
     del made.PixelData
     return replace(clip, path=path), made
@@ -164,7 +164,7 @@ def _still(
     if recording.stored:
         sources.insert(0, (recording.header, still.number))
     made = video_still(recording.header, still.pixels, still.number, still.time, recording.coding, number, sources)
-    path = analysis.write(made, waiting, [])
+    path = write(made, waiting, [])
     del made.PixelData
     return Instance(f"{recording.movie.origin}, {still.time:.2f} s", made, partial(read_dicom, path), converted=True)
 

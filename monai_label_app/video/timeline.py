@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, dcmread
 
-from monai_label_app.analysis import StudyResult
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.classifier.page import write_page
 from monai_label_app.frames import frames
 from monai_label_app.pictures import write_plot
+from monai_label_app.results import StudyResult
 from monai_label_app.study import Instance
 from monai_label_app.video.clips import Clip
 from monai_label_app.video.quality import LEFT_OUT

@@ -11,12 +11,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
 from monai_label_app.access.headers import POLICY
-from monai_label_app.analysis import algorithm_of
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.datastore import StudyDatastore, open_datastore
 from monai_label_app.jobs import Jobs
 from monai_label_app.library import Library
 from monai_label_app.pacs import PacsError
+from monai_label_app.results import algorithm_of
 from monai_label_app.uploads import Uploads
 from monai_label_app.video.player import Player, PreparingError
 from monai_label_app.viewers.ohif import Viewer

@@ -19,13 +19,13 @@ import pytest
 from pydicom import Dataset
 from pydicom.encaps import encapsulate
 
-from monai_label_app.analysis import Wanted
 from monai_label_app.archive import work
 from monai_label_app.archive.query import parse
 from monai_label_app.archive.run import Totals, one_by_one, run
 from monai_label_app.archive.work import Outcome, Task
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.pacs import Pacs, PacsError
+from monai_label_app.results import Wanted
 from tests.e2e.conftest import ENDOLENS, Orthanc, free_port, running_orthanc
 from tests.e2e.listening import command, stills, stored, undisturbed, until
 

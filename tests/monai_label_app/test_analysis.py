@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from monai_label_app import analysis
 from monai_label_app.classifier.classifier import Classifier, open_classifier
 from monai_label_app.reading import read_studies
+from monai_label_app.results import FrameResult, StudyResult, algorithm_of, summary
 from monai_label_app.sample.frames import render
 from monai_label_app.seeing import see
 from report import read_findings
@@ -45,7 +46,7 @@ class Run:
     """What one analysis left behind."""
 
     folder: Path
-    result: analysis.StudyResult
+    result: StudyResult
     sources: dict[str, Dataset]
 
     @property
@@ -57,7 +58,7 @@ class Run:
         (path,) = (path for path in self.result.objects if path.parent.name == "findings")
         return path
 
-    def line(self, source: str, frame: int = 1) -> analysis.FrameResult:
+    def line(self, source: str, frame: int = 1) -> FrameResult:
         uid = self.sources[source].SOPInstanceUID
         (line,) = (one for one in self.result.frames if (one.sop_instance_uid, one.frame) == (uid, frame))
         return line
@@ -316,7 +317,7 @@ def test_what_is_read_back_from_the_report_is_what_was_found(study, spotlight, t
     captures = analysis.captures_of(source, frame, seen, spotlight)
     found = analysis.findings_of(source, frame, seen, captures)
     assert len(found) == 2
-    made = findings_report(found, [source], analysis.algorithm_of(spotlight), captures)
+    made = findings_report(found, [source], algorithm_of(spotlight), captures)
     assert read_findings(dcmread(write(made, tmp_path / "report.dcm"))) == found
 
 
@@ -376,12 +377,12 @@ def test_another_model_makes_other_objects_in_other_series(done, study, spotligh
 
 
 def test_the_summary_says_what_the_objects_say(done, spotlight):
-    summary = json.loads(analysis.summary(spotlight, [done.result], []))
-    assert summary["model"]["name"] == "spotlight"
-    assert summary["model"]["version"] == "2.0+5a5a5a5a"
-    assert summary["model"]["notice"] == "test model, not for clinical use"
-    assert [problem["origin"] for problem in summary["problems"]] == [done.result.problems[0].origin]
-    for line in summary["frames"]:
+    told = json.loads(summary(spotlight, [done.result], []))
+    assert told["model"]["name"] == "spotlight"
+    assert told["model"]["version"] == "2.0+5a5a5a5a"
+    assert told["model"]["notice"] == "test model, not for clinical use"
+    assert [problem["origin"] for problem in told["problems"]] == [done.result.problems[0].origin]
+    for line in told["frames"]:
         outputs = [Path(output) for output in line["outputs"]]
         assert [output.parent.name for output in outputs] == ["heatmaps", "findings"]
         assert all(output.is_file() for output in outputs)

@@ -16,10 +16,11 @@ from werkzeug.test import TestResponse
 
 from monai_label_app import library as library_module
 from monai_label_app import web
-from monai_label_app.analysis import Wanted, analyze
+from monai_label_app.analysis import analyze
 from monai_label_app.classifier.classifier import Classifier, open_classifier
 from monai_label_app.library import FolderLibrary
 from monai_label_app.reading import read_instances
+from monai_label_app.results import Wanted
 from monai_label_app.sample import STUDY
 from monai_label_app.study import group
 from monai_label_app.viewers.ohif import Viewer

@@ -16,7 +16,7 @@ from PIL import Image
 from pydicom import Dataset
 
 from explainers import METHODS, heatmap
-from monai_label_app.analysis import algorithm_of
+from monai_label_app.results import algorithm_of
 from monai_label_app.web.api.content import described as content
 from monai_label_app.web.api.content import encoded, unchanging
 from monai_label_app.web.api.frames import FRAME
