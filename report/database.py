@@ -19,6 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 LOCKED_SECONDS = 30
 """How long one waits for another who is writing to SQLite."""
 
+_PATIENCE = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "keepalives_idle": 30}
+"""With a PostgreSQL whose machine is gone; what its address says counts more."""
+
 _LOCK = 0x656E646F
 """Names our lock among those of a PostgreSQL."""
 
@@ -39,7 +42,8 @@ def open_database(url: str, migrations: str) -> Engine:
         address = make_url(url)
         sqlite = address.get_backend_name() == "sqlite"
         if not sqlite:
-            engine = create_engine(address, pool_pre_ping=True)
+            patience = _PATIENCE if address.get_backend_name() == "postgresql" else {}
+            engine = create_engine(address, pool_pre_ping=True, connect_args={**patience, **address.query})
         elif not address.database:
             engine = create_engine(address, poolclass=StaticPool, connect_args={"check_same_thread": False})
         else:
@@ -52,6 +56,10 @@ def open_database(url: str, migrations: str) -> Engine:
     except CommandError as error:
         what = _content(migrations)
         raise ValueError(f"the database of {what} is of a later version of EndoLens; install that one") from error
+    except (AssertionError, KeyError) as error:  # what Alembic says of tables that it does not know
+        raise ValueError(
+            f"the database of {_content(migrations)} has tables of the same names for something else"
+        ) from error
     return engine
 
 

@@ -52,7 +52,8 @@ def open_destination(address: str, title: str, security: Security) -> Destinatio
         return DicomWeb(Pacs(address))
     parts = _ENTITY.fullmatch(address)
     if parts is None or not 0 < int(parts["port"]) < 65536:
-        raise ValueError(f"{address} is neither a DICOMweb address (http://…) nor of the form AET@host:port")
+        shown = re.sub("//[^/@]*@", "//…@", address)  # what may be a password
+        raise ValueError(f"{shown} is neither a DICOMweb address (http://…) nor of the form AET@host:port")
     context = security.calling() if parts["tls"] else None
     return Entity(address, parts["title"], parts["host"].strip("[]"), int(parts["port"]), title, context)
 

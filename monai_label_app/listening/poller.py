@@ -11,7 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from monai_label_app.frames import UnreadableError, in_one_line
 from monai_label_app.listening.receiving import OWN, NoRoomError, Receiver
 from monai_label_app.listening.store import Store
-from monai_label_app.pacs import ENDOSCOPY, Pacs, PacsError
+from monai_label_app.pacs import ENDOSCOPY, Pacs, PacsError, UnreachableError
+from monai_label_app.study import Instance
 from report.database import reason
 
 TRIES = 5
@@ -40,6 +41,7 @@ class Poller:
         self._query = {**ENDOSCOPY, "StudyDate": f"{since}-"} if since else ENDOSCOPY
         self._receiver, self._store, self._say = receiver, store, say
         self._tries: Counter[str] = Counter()
+        self._in_part: dict[str, set[str]] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Poll until stopped."""
@@ -94,24 +96,43 @@ class Poller:
         known = self._store.known(uids)
         if not known and self._store.dropped(uids) == set(uids):  # what is new in the study is no image
             return
-        taken = set(known)
+        if self._store.dropped(self._in_part.pop(study, set()) - known):  # a person did so while it waited for the rest
+            self._store.leave(uids)
+            return
+        there = set(known)
+        failed: PacsError | None = None
         for instance in found:
+            uid = str(instance.header.SOPInstanceUID)
             if stop.is_set():
                 return
-            if instance.header.SOPInstanceUID not in known:
-                arriving = self._receiver.arriving()
-                try:
-                    if instance.fetch:
-                        instance.fetch(arriving.path)
-                    if self._receiver.take(arriving, instance.origin, LONGEST) != OWN:
-                        taken.add(str(instance.header.SOPInstanceUID))
-                except UnreadableError as error:
-                    self._say(str(error))
-                except OSError as error:
-                    raise NoRoomError(f"the disk does not take it: {error.strerror or error}") from error
-                finally:
-                    arriving.remove()
-        if self._store.dropped(taken - self._store.known(uids)):
-            self._store.drop(study)  # a person did so while the rest came
+            try:
+                if uid not in known and self._take(instance):
+                    there.add(uid)
+            except UnreachableError as error:
+                failed = error
+                break
+            except PacsError as error:  # the others need not wait for this one
+                failed = PacsError(f"{uid} of study {study} cannot be fetched: {error}")
+        if self._store.dropped(there - self._store.known(uids)):  # a person did so while the rest came
+            self._store.drop(study)
+            self._store.leave(uids)
+        elif failed:
+            self._in_part[study] = there
+            raise failed
         else:
             self._receiver.end(study)
+
+    def _take(self, instance: Instance) -> bool:
+        """Fetch an image, and take it in; whether it is there now."""
+        arriving = self._receiver.arriving()
+        try:
+            if instance.fetch:
+                instance.fetch(arriving.path)
+            return self._receiver.take(arriving, instance.origin, LONGEST) != OWN
+        except UnreadableError as error:
+            self._say(str(error))
+            return False
+        except OSError as error:
+            raise NoRoomError(f"the disk does not take it: {error.strerror or error}") from error
+        finally:
+            arriving.remove()

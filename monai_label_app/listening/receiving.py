@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pydicom import Dataset
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from monai_label_app.files import read_header
 from monai_label_app.folder import settle
@@ -140,6 +140,8 @@ class Receiver:
         try:
             with self._lock:
                 outcome = self._take(arrived, name, max(longest, self._quiet))
+        except DataError as error:  # no fault of the database: a name with a NUL, for instance
+            raise UnreadableError(f"{name} holds what no database takes: {reason(error)}") from error
         except SQLAlchemyError as error:
             self._open_since, outcome = time.time(), NO_ROOM
             raise NoRoomError(f"the database does not take it: {reason(error)}") from error
@@ -179,12 +181,13 @@ class Receiver:
             study, uid = str(header.StudyInstanceUID), str(header.SOPInstanceUID)
             place = self._store.place(study, uid)
             settle(partial)
-            place.parent.mkdir(exist_ok=True)
-            partial.replace(place)
-            settle(place.parent)
-            settle(place.parent.parent)
-            # If this fails the file stays: what was committed is not always told. The next start tidies it away.
-            self._store.add(study, uid, patient_of(header), time.time() + quiet)
+            with self._store.files():
+                place.parent.mkdir(exist_ok=True)
+                partial.replace(place)
+                settle(place.parent)
+                settle(place.parent.parent)
+                # If this fails the file stays: what was committed is not always told. The next start tidies it away.
+                self._store.add(study, uid, patient_of(header), time.time() + quiet)
             return STORED
         except UnreadableError as error:
             # Where it lies here is nobody's business.

@@ -18,7 +18,7 @@ from monai_label_app.listening.destinations import open_destination
 from monai_label_app.listening.poller import Poller
 from monai_label_app.listening.receiving import Receiver, require_room
 from monai_label_app.listening.security import Security
-from monai_label_app.listening.store import ANALYSIS, Store
+from monai_label_app.listening.store import ANALYSIS, WAITING, Store
 from monai_label_app.listening.work import Analysis, Patience, Sending, Worker
 from monai_label_app.observed.checks import Check
 from monai_label_app.observed.logs import NODE_LOG
@@ -98,6 +98,8 @@ def running(settings: Settings, ended: Callable[[], None]) -> Iterator[Mapping[s
         store.tidy()
         receiver = Receiver(store, settings.quiet, settings.reserve)
         store.forget(settings.days)
+        for task in sorted({one.task for one in store.jobs() if one.state == WAITING} - {ANALYSIS, *opened}):
+            _say(f"results wait for {task}, which --send does not name: name it, or endolens jobs drop them")
         analysis = Analysis(store, settings.destinations, settings.model, settings.weights, settings.wanted, stop)
         analyst = Worker(ANALYSIS, analysis, store, settings.patience, _say, lambda: receiver.complete)
         senders = (Worker(to, Sending(store, at, stop), store, settings.patience, _say) for to, at in opened.items())
@@ -143,7 +145,7 @@ def _check(store: Store, settings: Settings) -> Check:
     """Whether it can take in an object now."""
     try:
         require_room(settings.folder, settings.reserve)
-        store.numbers()
+        store.require_writable()
     except OSError:
         todo = f"make room: {settings.reserve // 2**20} MiB stay free for results (--reserve)"
         return Check("node", f"the disk of {settings.folder} is full", todo)

@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, Connection, Row, case, delete, func, insert, select, update
+from filelock import FileLock
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, case, delete, func, insert, select, update
 
 from monai_label_app.folder import whole
 from monai_label_app.listening.tables import DROPPED, JOBS, NODE, POLLED, RECEIVED, RESULTS
@@ -24,6 +25,9 @@ ANALYSIS = "analysis"
 
 SENDING = "sending"
 """All tasks but :data:`ANALYSIS`, in numbers."""
+
+_REVISIONS = 2**30
+"""From which the first of a job is drawn."""
 
 WAITING, DONE, DEAD = STATES = ("waiting", "done", "dead")
 """A job is to be done, is done, or was given up and waits for a person."""
@@ -40,7 +44,7 @@ class Job:
         attempts: how often it was begun.
         due: when it is done at the earliest, in seconds since 1970.
         reason: what went wrong the last time, or was left out; a sentence.
-        revision: goes up when there is something new to do.
+        revision: goes up when there is something new to do; a study that was dropped and comes again begins elsewhere.
     """
 
     study: str
@@ -68,6 +72,7 @@ class Store:
         self.received, self.results, self.journals = (folder / one for one in ("received", "results", "journals"))
         for place in (self.received, self.results, self.journals):
             place.mkdir(parents=True, exist_ok=True)
+        self._lock = folder / "files.lock"
         address = url or f"sqlite:///{folder / 'jobs.sqlite'}"
         self._engine = open_database(address, "monai_label_app:migrations/jobs")
         self._claim(folder / "id")
@@ -90,6 +95,11 @@ class Store:
             elif row.folder != own:
                 raise ValueError(f"the database speaks of another folder than {identity.parent}; name a new database")
 
+    def require_writable(self) -> None:
+        """SQLAlchemyError unless the database takes a change now."""
+        with self._engine.begin() as connection:
+            connection.execute(update(NODE).values(folder=NODE.c.folder))
+
     def tidy(self) -> None:
         """Remove the files that the database does not speak of: who was killed had not acknowledged them."""
         with self._engine.connect() as connection:
@@ -107,6 +117,13 @@ class Store:
                         _remove(file)
                 if not any(entry.iterdir()):
                     entry.rmdir()
+
+    def files(self) -> FileLock:
+        """To be held by whoever puts files in their places, or takes them away, until the database says the same.
+
+        Several processes do: one who drops a study must not take away what has just come again.
+        """
+        return FileLock(self._lock)
 
     # What comes in
 
@@ -255,13 +272,14 @@ class Store:
 
     def delivered(self, job: Job) -> None:
         """Note that a destination has all results; their files go when every destination has them."""
-        with self._engine.begin() as connection:
-            done = {"state": DONE, "attempts": 0, "reason": "", "changed": time.time()}
-            connection.execute(update(JOBS).where(_same(job)).values(**done))
-            left = (JOBS.c.study == job.study) & (JOBS.c.state != DONE)
-            if connection.execute(select(JOBS.c.task).where(left).limit(1)).first():
-                return
-        shutil.rmtree(self.results / job.study, ignore_errors=True)
+        with self.files():
+            with self._engine.begin() as connection:
+                done = {"state": DONE, "attempts": 0, "reason": "", "changed": time.time()}
+                connection.execute(update(JOBS).where(_same(job)).values(**done))
+                left = (JOBS.c.study == job.study) & (JOBS.c.state != DONE)
+                if connection.execute(select(JOBS.c.task).where(left).limit(1)).first():
+                    return
+            shutil.rmtree(self.results / job.study, ignore_errors=True)
 
     def forget(self, days: float) -> None:
         """Remove what is left of studies that were done so many days ago."""
@@ -314,17 +332,28 @@ class Store:
         """Forget a study with its images and results, or one destination of it. Whether there was something."""
         if task is None or task == ANALYSIS:
             images = select(RECEIVED.c.uid).where(RECEIVED.c.study == study)
-            with self._engine.begin() as connection:
-                connection.execute(delete(DROPPED).where(DROPPED.c.uid.in_(images)))
-                connection.execute(insert(DROPPED).from_select(["uid"], images))
+            with self._engine.connect() as connection:
+                uids = connection.scalars(images).all()
+            self.leave(uids)
             return self._remove(study)
         mine = (JOBS.c.study == study) & (JOBS.c.task == task)
         with self._engine.begin() as connection:
             connection.execute(delete(RESULTS).where((RESULTS.c.study == study) & (RESULTS.c.task == task)))
             return bool(connection.execute(delete(JOBS).where(mine)).rowcount)
 
+    def leave(self, uids: Collection[str]) -> None:
+        """Images that no poller fetches again, unless their study gets another."""
+        with self._engine.begin() as connection:
+            if rows := [{"uid": uid, "mine": uid} for uid in dict.fromkeys(uids)]:
+                connection.execute(delete(DROPPED).where(DROPPED.c.uid == bindparam("mine")), rows)
+                connection.execute(insert(DROPPED), rows)
+
     def _remove(self, study: str, *conditions: ColumnElement[bool]) -> bool:
         """Remove a study whose analysis meets conditions; whether it did."""
+        with self.files():
+            return self._remove_alone(study, *conditions)
+
+    def _remove_alone(self, study: str, *conditions: ColumnElement[bool]) -> bool:
         files: list[Path] = []
         with self._engine.begin() as connection:
             mine = JOBS.c.study == study
@@ -348,9 +377,14 @@ class Store:
 def _require(connection: Connection, study: str, task: str, due: float) -> None:
     """There is something to do."""
     mine = (JOBS.c.study == study) & (JOBS.c.task == task)
-    now = {"state": WAITING, "attempts": 0, "due": due, "reason": "", "changed": time.time()}
-    if not connection.execute(update(JOBS).where(mine).values(revision=JOBS.c.revision + 1, **now)).rowcount:
-        connection.execute(insert(JOBS).values(study=study, task=task, revision=1, **now))
+    now = {"state": WAITING, "attempts": 0, "reason": "", "changed": time.time()}
+    # One that waits for the rest of its study goes on to.
+    waits = (JOBS.c.state == WAITING) & (JOBS.c.attempts == 0) & (JOBS.c.due > due)
+    later = case((waits, JOBS.c.due), else_=due)
+    if not connection.execute(update(JOBS).where(mine).values(revision=JOBS.c.revision + 1, due=later, **now)).rowcount:
+        # Who works for a row that was dropped must not take this one for it.
+        first = secrets.randbelow(_REVISIONS)
+        connection.execute(insert(JOBS).values(study=study, task=task, revision=first, due=due, **now))
 
 
 def _same(job: Job) -> ColumnElement[bool]:

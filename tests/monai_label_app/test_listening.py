@@ -7,9 +7,11 @@ import json
 import socket
 import sqlite3
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,6 +36,7 @@ from monai_label_app.pacs import Pacs, PacsError
 from tests.dicom_files import image
 from tests.e2e.conftest import ENDOLENS, free_port
 from tests.e2e.listening import send
+from tests.postgresql import postgresql
 
 TO = "PACS@localhost:104"
 
@@ -303,12 +306,12 @@ def test_jobs_of_a_folder_that_is_none_are_one_sentence(tmp_path: Path) -> None:
 
 @dataclass
 class Archive:
-    """What a PACS holds, and how it answers who asks for an image: so many times with one, then with a log-in page."""
+    """What a PACS holds, and how it answers who asks for an image: with it, or with a log-in page."""
 
     images: list[Dataset] = field(default_factory=list)
     others: int = 0
     fetched: int = 0
-    gives: int = 1000
+    withheld: set[str] = field(default_factory=set)
     damaged: bool = False
     happens: Callable[[], object] = lambda: None
     """With every second answer."""
@@ -319,7 +322,7 @@ class Archive:
             self.fetched += 1
             if self.fetched % 2 == 0:
                 self.happens()
-            if self.fetched > self.gives:
+            if any(uid in path for uid in self.withheld):
                 return "text/html; charset=utf-8", b"<html>Who are you?</html>"
             stream = io.BytesIO()
             next(one for one in self.images if one.SOPInstanceUID in path).save_as(stream, enforce_file_format=True)
@@ -364,11 +367,11 @@ def test_what_a_pacs_did_not_hand_out_is_fetched_the_next_time(store: Store, arc
     holds, source = archive
     said: list[str] = []
     poller = Poller(source, "", 1, Receiver(store, 0, 0), store, said.append)
-    holds.gives = 0
+    holds.withheld = {one.SOPInstanceUID for one in holds.images}
     for _ in range(2):
         with pytest.raises(PacsError, match="it sends text/html where DICOM was asked for"):
             poller.poll(threading.Event())
-    holds.gives, holds.damaged = 1000, True
+    holds.withheld, holds.damaged = set(), True
     poller.poll(threading.Event())
     assert store.jobs() == [] and store.polled(source.url) == {}
     assert "1.2.3 cannot be fetched" in said.pop()
@@ -386,16 +389,17 @@ def test_what_a_pacs_did_not_hand_out_is_fetched_the_next_time(store: Store, arc
 def test_a_study_that_a_pacs_hands_out_in_part_waits_for_the_rest(store: Store, archive: tuple[Archive, Pacs]) -> None:
     holds, source = archive
     poller = Poller(source, "", 1, Receiver(store, 0, 0), store, print)
-    holds.gives = 1
-    with pytest.raises(PacsError):
+    uid = str(holds.images[0].SOPInstanceUID)
+    holds.withheld = {uid}
+    with pytest.raises(PacsError, match=f"{uid} of study 1.2.3 cannot be fetched: .* where DICOM was asked for"):
         poller.poll(threading.Event())
-    assert store.counts() == {"1.2.3": {ANALYSIS: 1}}
-    assert store.begin(ANALYSIS, 60) is None, "half a study is analysed"
+    assert store.counts() == {"1.2.3": {ANALYSIS: 1}}, "the others need not wait for one that is not handed out"
+    received(store, StudyInstanceUID="1.2.3", PatientID=holds.images[0].PatientID)  # by C-STORE
+    assert store.begin(ANALYSIS, 60) is None, "a part of a study is analysed"
     assert store.jobs()[0].due < time.time() + LONGEST + 1, "it would wait for ever"
-    holds.gives = 1000
+    holds.withheld = set()
     poller.poll(threading.Event())
-    job = store.begin(ANALYSIS, 60)
-    assert job and store.counts() == {"1.2.3": {ANALYSIS: 2}}
+    assert store.begin(ANALYSIS, 60) and store.counts() == {"1.2.3": {ANALYSIS: 3}}
 
 
 def test_a_study_dropped_while_it_is_fetched_stays_away(store: Store, archive: tuple[Archive, Pacs]) -> None:
@@ -406,6 +410,52 @@ def test_a_study_dropped_while_it_is_fetched_stays_away(store: Store, archive: t
         poller.poll(threading.Event())
         assert (store.jobs(), store.counts(), list(store.received.iterdir())) == ([], {}, [])
     assert holds.fetched == 2
+
+
+def test_a_study_dropped_while_it_waits_for_its_rest_stays_away(store: Store, archive: tuple[Archive, Pacs]) -> None:
+    holds, source = archive
+    poller = Poller(source, "", 1, Receiver(store, 0, 0), store, print)
+    holds.withheld = {str(holds.images[0].SOPInstanceUID)}
+    with pytest.raises(PacsError):
+        poller.poll(threading.Event())
+    assert store.drop("1.2.3")
+    for _ in range(2):
+        poller.poll(threading.Event())
+        assert (store.jobs(), store.counts()) == ([], {})
+
+
+def test_what_comes_again_while_its_study_is_dropped_is_kept(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, unlink, again = received(store), Path.unlink, []
+    receiver = Receiver(store, 0, 0)
+
+    def slow(self: Path, missing_ok: bool = False) -> None:
+        if self.suffix == ".dcm":
+            again.append(pool.submit(take, receiver, one))
+            wait(again, timeout=0.5)
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", slow)
+    with ThreadPoolExecutor(1) as pool:
+        assert Store(tmp_path / "state").drop(one.StudyInstanceUID)  # as another process does
+    assert [told.result() for told in again] == ["stored"]
+    assert store.place(one.StudyInstanceUID, one.SOPInstanceUID).exists()
+
+
+@pytest.mark.slow
+def test_a_patient_whom_postgresql_cannot_hold_is_refused_and_keeps_nothing_waiting(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        with postgresql(Path(folder)) as url:
+            store = Store(tmp_path / "state", url)
+            receiver = Receiver(store, 0, 0)
+            with pytest.raises(UnreadableError, match=r"holds what no database takes: .*NUL"):
+                take(receiver, image(np.full((64, 64, 3), 90, np.uint8), PatientID="AB\0CD"))
+            assert receiver.complete
+            received(store)
+            assert store.begin(ANALYSIS, 60)
 
 
 class Interrupted(Store):
@@ -435,6 +485,10 @@ def test_a_study_dropped_or_grown_while_it_is_analysed_leaves_no_results(tmp_pat
     store.happens = lambda: store.drop(study)
     assert analysis(store.begin(ANALYSIS, 60)) == f"{study} was dropped while it was analysed"
     assert list(store.results.iterdir()) == list(store.received.iterdir()) == store.jobs() == []
+    received(store, StudyInstanceUID=study, PatientID="WRONG")
+    store.happens = lambda: store.drop(study) and received(store, StudyInstanceUID=study, PatientID="RIGHT")
+    assert "has changed" in analysis(store.begin(ANALYSIS, 60)), "another patient's results would be sent"
+    assert list(store.results.iterdir()) == []
 
 
 def test_what_goes_wrong_with_a_job_is_told_as_it_is(store: Store, tmp_path: Path) -> None:

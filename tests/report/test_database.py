@@ -104,6 +104,16 @@ def test_one_of_a_later_version_is_refused_in_a_sentence_and_left_as_it_is(url: 
         assert connection.scalar(text("SELECT version_num FROM reports_revision")) == "9999"
 
 
+def test_tables_of_another_program_are_refused_in_a_sentence(url: str) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE node (name TEXT)"))
+    with pytest.raises(
+        ValueError, match=r"^the database of jobs (cannot be opened: column|has tables of the same name)"
+    ):
+        open_database(url, "monai_label_app:migrations/jobs")
+
+
 def test_several_that_open_it_in_one_moment_all_can(url: str) -> None:
     migrations = "monai_label_app:migrations/jobs"
     with ThreadPoolExecutor(8) as pool:
