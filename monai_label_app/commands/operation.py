@@ -24,7 +24,8 @@ from monai_label_app.console import explained, fail
 def doctor(studies: str, ohif: Path | None, as_json: bool, model: str | None) -> None:
     """Look whether all is there that a server needs, and say what to do about what is not.
 
-    Model, studies folder or PACS, what is kept, database of reports, viewer, disk, and the letters of a report as PDF.
+    Model, studies folder or PACS, what is kept (labels, reports, audit trail), issuer of log-ins, viewer, disk, and the
+    letters of a report as PDF.
     The exit code is 1 if something is wrong.
 
     \b
@@ -32,6 +33,8 @@ def doctor(studies: str, ohif: Path | None, as_json: bool, model: str | None) ->
       endolens doctor --studies results
       endolens doctor --studies http://localhost:8042/dicom-web --model endolens-models --json
     """
+    from monai_label_app.access.trail import TRAIL, Trail
+    from monai_label_app.library import beside
     from monai_label_app.observed import checks
     from monai_label_app.server import REPORTS_VARIABLE
 
@@ -41,7 +44,10 @@ def doctor(studies: str, ohif: Path | None, as_json: bool, model: str | None) ->
             "model": lambda: checks.check_model(model),
             "studies": lambda: checks.check_studies(studies),
             "kept": lambda: checks.check_kept(studies),
-            "reports": lambda: checks.check_reports(os.environ.get(REPORTS_VARIABLE)),
+            "labels": lambda: checks.check_labels(studies),
+            "reports": lambda: checks.check_reports(os.environ.get(REPORTS_VARIABLE), studies),
+            "audit trail": Trail(beside(studies) / TRAIL).check,
+            "issuer": checks.check_issuer,
             "viewer": lambda: checks.check_viewer(ohif),
             "disk": lambda: checks.check_disk(studies),
             "report as PDF": checks.check_pdf,
