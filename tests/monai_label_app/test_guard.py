@@ -25,6 +25,7 @@ from monai_label_app.access.endpoint import Endpoint
 from monai_label_app.access.guard import Guard
 from monai_label_app.access.identity import Authentication, Identity, RefusedError, of, read_token
 from monai_label_app.access.login import Login
+from monai_label_app.access.openid import _user
 from monai_label_app.access.roles import Role, Roles
 from monai_label_app.cli import main
 from monai_label_app.listening.security import Security
@@ -142,6 +143,12 @@ def test_a_key_that_others_may_read_is_refused_as_a_token_is(tmp_path: Path) -> 
         result = CliRunner().invoke(main, [*command, *options])
         assert (result.exit_code, result.exception.__class__) == (1, SystemExit)
         assert f"{key} can be read by others; chmod 600 {key}" in result.output
+
+
+def test_who_an_issuer_calls_as_the_server_calls_itself_is_told_apart() -> None:
+    assert _user({"preferred_username": "jdoe"}) == "jdoe"
+    assert [_user({"preferred_username": name}) for name in ("local", "token")] == ["local@issuer", "token@issuer"]
+    assert _user({"sub": "local"}) == "local@issuer" and _user({}) == "unnamed"
 
 
 def test_servers_with_the_same_key_believe_each_other_s_sessions() -> None:
