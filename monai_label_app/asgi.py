@@ -46,7 +46,15 @@ from monai_label_app.dicomweb import forward
 from monai_label_app.frames import UnreadableError
 from monai_label_app.jobs import Jobs
 from monai_label_app.library import PacsLibrary, beside, open_library
-from monai_label_app.observed.checks import Check, check_database, check_disk, check_kept, check_model, check_studies
+from monai_label_app.observed.checks import (
+    Check,
+    check_database,
+    check_disk,
+    check_kept,
+    check_model,
+    check_reports,
+    check_studies,
+)
 from monai_label_app.observed.health import routes as observing
 from monai_label_app.observed.logs import Requests, write_as_told
 from monai_label_app.observed.metrics import count_waiting
@@ -129,6 +137,7 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
         "model": partial(check_model, model),
         "studies": partial(check_studies, studies),
         "kept": partial(check_kept, studies),
+        "reports": partial(check_reports, reports, studies),
         "disk": partial(check_disk, studies),
         "audit_trail": trail.check,
     }

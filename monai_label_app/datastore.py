@@ -11,7 +11,7 @@ from monai_label_app import compatibility  # noqa: F401  (before monailabel)
 
 # isort: split
 from filelock import FileLock
-from monailabel.datastore.local import LocalDatastore
+from monailabel.datastore.local import LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import (
     ImageNotFoundException,
@@ -26,10 +26,32 @@ from monai_label_app.folder import temporary, whole
 from monai_label_app.library import FolderLibrary, Library, beside
 from monai_label_app.study import Instance
 
+INDEX = "datastore_v2.json"
+"""MONAI Label's list of images and their labels."""
+
 IMAGES = ".endolens/images"
 CORRECTIONS = ".endolens/corrections.jsonl"
 REPORTS = ".endolens/reports.sqlite"
 LABELS_LOCK = ".endolens/labels.lock"
+
+
+def read_index(folder: Path) -> LocalDatastoreModel:
+    """MONAI Label's list of the images that were asked for, and of their labels; empty before the first.
+
+    Raises:
+        ValueError: it is damaged; the message is one sentence.
+        OSError: it cannot be read.
+    """
+    file = folder / INDEX
+    if not file.exists():
+        return LocalDatastoreModel(name="", description="")
+    try:
+        return LocalDatastoreModel.model_validate_json(file.read_bytes())
+    except ValueError:
+        raise ValueError(
+            f"{file}, MONAI Label's list of labels, is damaged: put a copy of it back, or move it away, and it is made "
+            "anew of the corrections in labels/ (other label files stay, and are not listed)"
+        ) from None
 
 
 class StudyDatastore(LocalDatastore):

@@ -38,6 +38,12 @@ def in_one_line(error: Exception) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
+def without_login(address: str) -> str:
+    """An address as it may be shown: nothing before an @, which may be a password, and no query. A path stays."""
+    scheme, separator, rest = address.partition("://")
+    return scheme + separator + re.split("[?#]", rest)[0].rpartition("@")[2] if separator else address
+
+
 @dataclass(frozen=True)
 class Frame:
     """One picture of an instance: (H, W, 3) uint8 RGB, and its number, counted from 1."""

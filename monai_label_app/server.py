@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 
 import click
 
+from monai_label_app.access.certificate import outdated
 from monai_label_app.access.endpoint import Endpoint
 from monai_label_app.access.identity import (
     SESSION_KEY_VARIABLE,
@@ -23,7 +24,7 @@ from monai_label_app.access.identity import (
     open_authentication,
     read_token,
 )
-from monai_label_app.library import Library, is_address, open_library
+from monai_label_app.library import Library, beside, is_address, open_library
 from monai_label_app.observed.logs import LOG_VARIABLE, Requests, write_as_told
 from monai_label_app.viewers.ohif import Viewer
 from report.drafts import Drafts
@@ -72,8 +73,8 @@ def run(
         node: a DICOM node that works beside it, or None.
 
     Raises:
-        ValueError: studies, model or OHIF are not what they should be, the database of reports cannot be opened, the
-            endpoint cannot be listened on.
+        ValueError: studies, model or OHIF are not what they should be, the list of labels is damaged, the database of
+            reports cannot be opened, the endpoint cannot be listened on.
         ValueError, PacsError, OSError: as :func:`monai_label_app.listening.service.running`.
     """
     pacs = is_address(studies)
@@ -100,7 +101,9 @@ def run(
     listener = endpoint.open(authentication.required)
 
     from monai_label_app.classifier.classifier import open_classifier
+    from monai_label_app.datastore import read_index
 
+    read_index(beside(studies))
     card = open_classifier(model).card
     from monai_label_app.asgi import app
 
@@ -244,6 +247,8 @@ def _authentication(endpoint: Endpoint) -> Authentication:
 
 
 def _warn(endpoint: Endpoint, authentication: Authentication) -> None:
+    if endpoint.tls_certificate and (wrong := outdated(endpoint.tls_certificate)):
+        click.echo(f"Warning: {wrong}", err=True)
     if endpoint.loopback:
         return
     if not authentication.required:

@@ -51,7 +51,10 @@ class Endpoint:
             ValueError: others could reach it and nothing would ask them, the certificate cannot be used, the port is
                 taken, or the host is not this machine's.
         """
-        self._check_certificate()
+        if self.tls_certificate and self.tls_key:
+            from monai_label_app.access.certificate import load
+
+            load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.tls_certificate, self.tls_key)
         if not (self.loopback or guarded or self.insecure):
             raise ValueError(
                 f"{self.host} can be reached from other machines, and nothing would ask them who they are: "
@@ -65,18 +68,6 @@ class Endpoint:
         # Whoever is accepted inherits it. Without it an answer's end waits 40 ms for the receipt of its beginning.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
-
-    def _check_certificate(self) -> None:
-        if not (self.tls_certificate and self.tls_key):
-            return
-        try:
-            # A key with a password would be asked for at the terminal.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.tls_certificate, self.tls_key, password="")
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", None) or error
-            raise ValueError(
-                f"{self.tls_certificate} and {self.tls_key} are no certificate and its key: {reason}"
-            ) from None
 
 
 def is_loopback(host: str) -> bool:

@@ -159,15 +159,20 @@ def read_token(file: Path) -> str:
     """
     if not file.exists():
         _make(file)
+    require_private(file)
+    token = file.read_text(encoding="utf-8").strip()
+    if len(token) < FEWEST_LETTERS or not (token.isascii() and token.isprintable()) or " " in token:
+        raise ValueError(f"{file} holds no token: {FEWEST_LETTERS} letters of ASCII or more, in one line")
+    return token
+
+
+def require_private(file: Path) -> None:
+    """Refuse, by ValueError, a file that holds a secret and can be read by others; OSError if it is not there."""
     status = file.stat()
     # A secret that is given to a container belongs to root, and to the container's group.
     allowed = 0o740 if status.st_uid == 0 and os.geteuid() != 0 else 0o700
     if status.st_mode & 0o777 & ~allowed:
         raise ValueError(f"{file} can be read by others; chmod 600 {file}")
-    token = file.read_text(encoding="utf-8").strip()
-    if len(token) < FEWEST_LETTERS or not (token.isascii() and token.isprintable()) or " " in token:
-        raise ValueError(f"{file} holds no token: {FEWEST_LETTERS} letters of ASCII or more, in one line")
-    return token
 
 
 def _make(file: Path) -> None:

@@ -14,7 +14,7 @@ from monai_label_app import compatibility  # noqa: F401  (before monailabel)
 # isort: split
 from monailabel.config import settings
 
-from monai_label_app.access.identity import Identity, RefusedError, UnreachableError
+from monai_label_app.access.identity import HERE, Identity, RefusedError, UnreachableError
 from monai_label_app.access.roles import Role
 
 # Signed by a key that only the issuer has: never "none", and never by a secret that both sides share.
@@ -82,8 +82,13 @@ class Issuer:
         audience = claims.get("aud") or []
         if self.client not in ([audience] if isinstance(audience, str) else audience) + [claims.get("azp")]:
             raise RefusedError("the token was made for another program")
-        return Identity(str(claims.get(settings.MONAI_LABEL_AUTH_TOKEN_USERNAME) or claims.get("sub") or "unnamed"),
-                        _person_name(claims), _role(claims))  # fmt: skip
+        return Identity(_user(claims), _person_name(claims), _role(claims))
+
+
+def _user(claims: Mapping[str, Any]) -> str:
+    """Who the issuer says it is, which is none of those that this server itself names."""
+    name = str(claims.get(settings.MONAI_LABEL_AUTH_TOKEN_USERNAME) or claims.get("sub") or "unnamed")
+    return f"{name}@issuer" if name.strip() in ("", HERE.user, "token") else name
 
 
 def _role(claims: Mapping[str, Any]) -> Role:

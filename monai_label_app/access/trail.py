@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 import time
@@ -92,9 +93,12 @@ class Trail:
 
     def check(self) -> Check:
         """Whether it can be written."""
-        if self.kept:
-            return Check("audit trail", f"{self._path}")
-        return Check("audit trail", f"{self._path} cannot be written", "give its folder to the user of the server")
+        for file in (self._path, self._path.with_suffix(".lock")):
+            if file.exists() and not file.is_file():
+                return Check("audit trail", f"{file} is no file", "move it away")
+            if not self.kept or (file.exists() and not os.access(file, os.W_OK)):
+                return Check("audit trail", f"{file} cannot be written", "give it and its folder to the server's user")
+        return Check("audit trail", f"{self._path}")
 
     def _still(self, key: tuple[str, ...]) -> bool:
         now = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,8 @@ from monai_label_app.console import explained, fail
 def doctor(studies: str, ohif: Path | None, as_json: bool, model: str | None) -> None:
     """Look whether all is there that a server needs, and say what to do about what is not.
 
-    Model, studies folder or PACS, what is kept, database of reports, viewer, disk, and the letters of a report as PDF.
+    Model, studies folder or PACS, what is kept (labels, reports, audit trail), issuer of log-ins, viewer, disk, and the
+    letters of a report as PDF.
     The exit code is 1 if something is wrong.
 
     \b
@@ -31,6 +33,8 @@ def doctor(studies: str, ohif: Path | None, as_json: bool, model: str | None) ->
       endolens doctor --studies results
       endolens doctor --studies http://localhost:8042/dicom-web --model endolens-models --json
     """
+    from monai_label_app.access.trail import TRAIL, Trail
+    from monai_label_app.library import beside
     from monai_label_app.observed import checks
     from monai_label_app.server import REPORTS_VARIABLE
 
@@ -40,7 +44,10 @@ def doctor(studies: str, ohif: Path | None, as_json: bool, model: str | None) ->
             "model": lambda: checks.check_model(model),
             "studies": lambda: checks.check_studies(studies),
             "kept": lambda: checks.check_kept(studies),
-            "reports": lambda: checks.check_reports(os.environ.get(REPORTS_VARIABLE)),
+            "labels": lambda: checks.check_labels(studies),
+            "reports": lambda: checks.check_reports(os.environ.get(REPORTS_VARIABLE), studies),
+            "audit trail": Trail(beside(studies) / TRAIL).check,
+            "issuer": checks.check_issuer,
             "viewer": lambda: checks.check_viewer(ohif),
             "disk": lambda: checks.check_disk(studies),
             "report as PDF": checks.check_pdf,
@@ -91,9 +98,15 @@ def list_(studies: str, user: str | None, uid: str | None) -> None:
 
     for one in found(_trail(studies), user, uid):
         uids = objects(one)
-        named = " ".join(uids[:2]) + (f" and {len(uids) - 2} more" if len(uids) > 2 else "")
-        at, who, action, status = (str(one.get(key, "?")) for key in ("at", "user", "action", "status"))
+        named = " ".join(map(_in_one_word, uids[:2])) + (f" and {len(uids) - 2} more" if len(uids) > 2 else "")
+        at, who, action, status = (_in_one_word(one.get(key, "?")) for key in ("at", "user", "action", "status"))
         click.echo(f"{at}  {who:16} {action:12} {status}  {named}".rstrip())
+
+
+def _in_one_word(value: object) -> str:
+    """For one column of one line: whoever named themselves may have meant it to look like more."""
+    text = str(value)
+    return text if text.isprintable() and len(text.split()) == 1 else repr(text)
 
 
 @accesses.command()
@@ -109,15 +122,19 @@ def export(studies: str, user: str | None, uid: str | None) -> None:
 @accesses.command()
 @_studies
 def verify(studies: str) -> None:
-    """Check that no line was changed, moved or taken out; lines cut off at the end show by the last hash alone."""
+    """Check that no line was changed, moved, put in or taken out.
+
+    Lines taken off the end, and a trail made anew, show by the last hash alone: keep it elsewhere.
+    """
     from monai_label_app.journal import broken, read
 
     path = _trail(studies)
     if wrong := broken(path):
         lines = ", ".join(map(str, wrong[:10])) + (" …" if len(wrong) > 10 else "")
         fail(f"{path} was changed: line {lines} is not as it was written, or does not follow the one before")
-    *_, last = read(path)
-    click.echo(f"{path} is as it was written; it ends with {last['hash']}")
+    if not (last := deque(read(path), maxlen=1)):
+        fail(f"{path} was changed: it has no line 1, and a trail begins with one")
+    click.echo(f"{path} is as it was written; it ends with {last[0]['hash']}")
 
 
 def _trail(studies: str) -> Path:
@@ -126,7 +143,7 @@ def _trail(studies: str) -> Path:
 
     path = beside(studies) / TRAIL
     if not path.is_file():
-        fail(f"there is no audit trail at {path}; endolens serve --studies {studies} writes one")
+        fail(f"there is no audit trail at {path}; endolens serve writes one")
     return path
 
 

@@ -289,7 +289,7 @@ def watch(source: str, out: Path | None, model: str | None, **where: Any) -> Non
     """
     from monai_label_app import server
 
-    with explained(Path(source)):
+    with explained(out or Path()):
         server.watch(source, endpoint(where), model, out)
 
 

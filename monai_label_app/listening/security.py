@@ -10,6 +10,8 @@ from typing import Any
 
 from pynetdicom.events import Event
 
+from monai_label_app.access.certificate import load
+
 HANDSHAKE_SECONDS = 5
 """Within which who connects shows what they have; until then they take the place of a sender."""
 
@@ -58,15 +60,14 @@ class Security:
         return context
 
     def _load(self, context: ssl.SSLContext) -> None:
+        if self.certificate and self.key:
+            load(context, self.certificate, self.key)
         try:
-            if self.certificate:
-                # A key with a password would be asked for at the terminal.
-                context.load_cert_chain(self.certificate, self.key, password="")
             if self.authority:
                 context.load_verify_locations(self.authority)
         except (OSError, ValueError) as error:
-            files = " and ".join(str(one) for one in (self.certificate, self.key, self.authority) if one)
-            raise ValueError(f"{files} cannot be used for TLS: {getattr(error, 'reason', None) or error}") from None
+            reason = getattr(error, "reason", None) or error
+            raise ValueError(f"{self.authority} cannot be used for TLS: {reason}") from None
 
 
 def shake_hands(event: Event) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from monai_label_app.access.certificate import outdated
 from monai_label_app.folder import alone
 from monai_label_app.listening import node
 from monai_label_app.listening.destinations import open_destination
@@ -110,6 +111,8 @@ def running(settings: Settings, ended: Callable[[], None]) -> Iterator[Mapping[s
             receiver, settings.title, settings.host, settings.port, settings.peers, settings.security, _say
         )
         _say(f"{settings.title} listens on {settings.host}:{settings.port}")
+        if settings.security.certificate and (wrong := outdated(settings.security.certificate)):
+            _say(f"Warning: {wrong}")
         failures: list[BaseException] = []
 
         def guarded(loop: Callable[[threading.Event], None]) -> None:

@@ -7,14 +7,20 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from sqlalchemy.exc import SQLAlchemyError
 
+from monai_label_app.frames import without_login
 from monai_label_app.library import beside, is_address
-from monai_label_app.pacs import TIMEOUT, credentials
+from monai_label_app.pacs import TIMEOUT, Pacs, PacsError, credentials
 from report.database import reason
+
+if TYPE_CHECKING:
+    from report.drafts import Drafts
 
 ROOM = 512 * 1024 * 1024
 """Bytes that should be free."""
@@ -66,6 +72,11 @@ def _check_folder(folder: Path) -> Check:
 
 
 def _check_pacs(address: str) -> Check:
+    login = "MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD"
+    try:
+        Pacs(address)
+    except PacsError as error:
+        return Check("studies", f"{error}", f"correct the address in --studies; a login is set by {login}")
     try:
         where = f"{address.rstrip('/')}/studies"
         accept = {"accept": "application/dicom+json"}
@@ -73,7 +84,7 @@ def _check_pacs(address: str) -> Check:
     except (httpx.HTTPError, httpx.InvalidURL):
         return Check("studies", f"no PACS answers at {address}", "start it, or correct the address in --studies")
     if answer.status_code in (401, 403):
-        todo = "set MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD to a login that may read and write"
+        todo = f"set {login} to a login that may read and write"
         return Check("studies", f"the PACS at {address} refuses the login ({answer.status_code})", todo)
     if answer.status_code not in (200, 204):
         found = f"{address} answers {answer.status_code} to a search for studies"
@@ -87,20 +98,69 @@ def check_kept(studies: str) -> Check:
     there = _existing(place)
     if not (there.is_dir() and os.access(there, os.W_OK)):
         return Check("kept", f"{place} cannot be written", f"give {there} to the user {_user()}")
-    return Check("kept", f"reports, labels and the audit trail in {place}")
+    return Check("kept", f"{place} can be written")
 
 
-def check_reports(database: str | None) -> Check:
-    """Whether the database of reports answers, where there is another one than a file."""
+def check_labels(studies: str) -> Check:
+    """Whether MONAI Label's list of labels is whole, where there is one."""
+    from monai_label_app.datastore import read_index
+
+    place = beside(studies)
+    try:
+        count = len(read_index(place).objects)
+    except (ValueError, OSError) as error:
+        return Check("labels", f"{error}", "until then the server does not start")
+    return Check("labels", f"{count} images were asked for or have labels, in {place}")
+
+
+def check_reports(database: str | None, studies: str) -> Check:
+    """Whether the database of reports answers: another one, or the file beside the datastore."""
+    from monai_label_app.datastore import REPORTS
+
+    file = beside(studies) / REPORTS
+    if not (database or file.exists()):
+        return Check("reports", f"the first makes {file}")
+    try:
+        _drafts(database or f"sqlite:///{file}").states()
+    except (ValueError, SQLAlchemyError) as error:
+        found = reason(error) if isinstance(error, SQLAlchemyError) else f"{error}"
+        if database:
+            return Check("reports", found, "start it, or correct the address in ENDOLENS_REPORTS")
+        return Check("reports", f"{file}: {found}", "put a copy of it back; moved away, all reports begin anew")
+    return Check("reports", "the database answers" if database else f"{file} can be read")
+
+
+@cache
+def _drafts(url: str) -> Drafts:
+    """Opened once: whoever asks whether a server is ready asks every few seconds."""
     from report.drafts import Drafts
 
-    if not database:
-        return Check("reports", "in a file")
+    return Drafts(url)
+
+
+def check_issuer() -> Check:
+    """Whether the issuer of log-ins, where there is one, describes itself and has keys to know its tokens by."""
+    from monai_label_app import compatibility  # noqa: F401  (before monailabel)
+
+    # isort: split
+    from monailabel.config import settings
+
+    if not settings.MONAI_LABEL_AUTH_ENABLE:
+        return Check("issuer", "no OpenID Connect is set (MONAI_LABEL_AUTH_ENABLE)")
+    realm = without_login(settings.MONAI_LABEL_AUTH_REALM_URI.rstrip("/"))
     try:
-        Drafts(database)
-    except ValueError as error:
-        return Check("reports", f"{error}", "start it, or correct the address in ENDOLENS_REPORTS")
-    return Check("reports", "the database answers")
+        described = _json(f"{settings.MONAI_LABEL_AUTH_REALM_URI.rstrip('/')}/.well-known/openid-configuration")
+        keys = _json(described["jwks_uri"])["keys"]
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError):
+        keys = None
+    if not keys:
+        found = f"{realm} does not answer as an issuer of OpenID Connect does, or has no keys"
+        return Check("issuer", found, "start it, or correct MONAI_LABEL_AUTH_REALM_URI; until then nobody can log in")
+    return Check("issuer", f"{realm} answers, and has {len(keys)} keys")
+
+
+def _json(address: str) -> Any:
+    return httpx.get(address, timeout=TIMEOUT[0]).raise_for_status().json()
 
 
 def check_database(ask: Callable[[], object]) -> Check:

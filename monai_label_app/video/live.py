@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from explainers import METHODS, heatmap
 from monai_label_app import journal
 from monai_label_app.classifier.classifier import Classifier
-from monai_label_app.frames import UnreadableError, in_one_line
+from monai_label_app.frames import UnreadableError, in_one_line, without_login
 from monai_label_app.pictures import write_own
 from monai_label_app.video.decode import Decoded
 from monai_label_app.video.quality import CLEAR, look
@@ -137,7 +137,7 @@ class Live:
             try:
                 yield from self._frames_when_due()
             except (av.FFmpegError, OSError, ValueError) as error:
-                reason = in_one_line(error)
+                reason = _reason(error)
             if not self._lasting:
                 if reason or self.newest is not None:
                     self.problem = f"the source ended: {reason}" if reason else ""
@@ -173,7 +173,7 @@ class Live:
             try:
                 yield from packet.decode()
             except av.FFmpegError as error:
-                self.problem = f"a frame cannot be shown: {in_one_line(error)}"
+                self.problem = f"a frame cannot be shown: {_reason(error)}"
 
     def _analyse(self) -> None:
         shown: Shown | None = None
@@ -224,9 +224,14 @@ def _opened(source: str) -> av.container.InputContainer:
     try:
         container = av.open(source, "r", format=device, timeout=_PATIENCE)
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise UnreadableError(f"{source} cannot be watched: {in_one_line(error)}") from None
+        raise UnreadableError(f"{without_login(source)} cannot be watched: {_reason(error)}") from None
     if not container.streams.video:
         container.close()
-        raise UnreadableError(f"{source} has no picture")
+        raise UnreadableError(f"{without_login(source)} has no picture")
     container.streams.video[0].thread_type = "AUTO"
     return container
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the address, which may hold a password."""
+    return getattr(error, "strerror", None) or in_one_line(error)

@@ -234,6 +234,7 @@ def certificate_of_here(folder: Path) -> tuple[Path, Path]:
     signed = made.add_extension(here, critical=False).sign(key, SHA256())
     (folder / "certificate.pem").write_bytes(signed.public_bytes(Encoding.PEM))
     (folder / "key.pem").write_bytes(pem(key))
+    (folder / "key.pem").chmod(0o600)
     return folder / "certificate.pem", folder / "key.pem"
 
 

@@ -43,6 +43,29 @@ def studies(tmp_path: Path, classifier: Classifier) -> Path:
     return tmp_path
 
 
+def test_label_files_of_any_name_are_erased_and_of_each_image_its_own_alone(studies: Path) -> None:
+    labels = studies / "labels" / "original"
+    erased = ["1.2.3.5.2024.nrrd", "1.2.3.5.1", "1.2.3.5.nii-old", "1.2.3.5", ".1.2.3.5.nrrd.partial"]
+    # The last is of an image that has been asked for and has left the folder since.
+    kept = ["1.2.3.4.5.nrrd", "1.2.3.50.nrrd", "1.2.3.5-nrrd", "1.2.3.5.6.nrrd"]
+    for name in [*erased, *kept]:
+        (labels / name).write_text(name)
+    index = json.loads((studies / "datastore_v2.json").read_text())
+    index["objects"]["1.2.3.5.6"] = index["objects"]["1.2.3.4.5"]
+    (studies / "datastore_v2.json").write_text(json.dumps(index))
+    result = CliRunner().invoke(main, ["erase", "--studies", str(studies), "1.2.3", "--yes"])
+    assert "6 label files" in result.output, "those, and the correction"
+    assert sorted(file.name for file in labels.iterdir()) == sorted(kept)
+
+
+def test_a_damaged_list_of_labels_is_named_before_anything_is_erased(studies: Path) -> None:
+    before = {file: file.read_bytes() for file in (studies / "labels").rglob("*.json")}
+    (studies / "datastore_v2.json").write_text('{"name": "cut o')
+    result = CliRunner().invoke(main, ["erase", "--studies", str(studies), "1.2.3", "--yes"])
+    assert result.exit_code == 1 and "datastore_v2.json" in result.output and "is damaged" in result.output
+    assert {file: file.read_bytes() for file in (studies / "labels").rglob("*.json")} == before
+
+
 def test_what_is_erased_is_in_no_file_and_the_other_study_is_whole(studies: Path) -> None:
     def holding(text: str) -> set[str]:
         files = [file for file in studies.rglob("*") if file.is_file()]

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from monai_label_app.access.endpoint import Endpoint
 from monai_label_app.access.guard import Guard
 from monai_label_app.access.identity import Authentication, Identity, RefusedError, of, read_token
 from monai_label_app.access.login import Login
+from monai_label_app.access.openid import _user
 from monai_label_app.access.roles import Role, Roles
 from monai_label_app.cli import main
+from monai_label_app.listening.security import Security
+from monai_label_app.listening.service import Settings, running
+from monai_label_app.listening.work import Patience
+from monai_label_app.observed.logs import NODE_LOG
 from monai_label_app.sample import STUDY
+from monai_label_app.server import _warn
 
 
 @pytest.mark.parametrize("command", [["serve", "--studies", str(STUDY)], ["watch", str(min(STUDY.iterdir()))]])
@@ -82,6 +96,59 @@ def test_a_token_file_is_made_for_its_owner_alone_and_refused_where_others_read_
     (tmp_path / "short").chmod(0o600)
     with pytest.raises(ValueError, match="holds no token"):
         read_token(tmp_path / "short")
+
+
+def certificate(folder: Path, days: int) -> tuple[Path, Path]:
+    """A certificate that ends in some days from now, and its key."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    end = datetime.now(timezone.utc) + timedelta(days)
+    signed = x509.CertificateBuilder(name, name, key.public_key(), 1, end - timedelta(10), end).sign(key, SHA256())
+    (folder / "certificate.pem").write_bytes(signed.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (folder / "key.pem").chmod(0o600)
+    return folder / "certificate.pem", folder / "key.pem"
+
+
+@pytest.mark.parametrize(("days", "said"), [(-1, "expired on"), (5, ""), (15, "not valid before")])
+def test_a_certificate_whose_days_are_not_now_is_told_when_a_server_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], days: int, said: str
+) -> None:
+    endpoint = Endpoint("127.0.0.1", 0, tls_certificate=(files := certificate(tmp_path, days))[0], tls_key=files[1])
+    endpoint.open(guarded=True).close()
+    _warn(endpoint, Authentication(TOKEN))
+    told = capsys.readouterr().err
+    assert said in told and ("certificate.pem" in told) is bool(said)
+
+
+def test_a_node_tells_it_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", NODE_LOG.name)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    given: dict[str, Any] = {"poll": None, "since": "", "every": 30.0, "quiet": 30.0, "reserve": 0, "days": 7.0}
+    settings = Settings(
+        tmp_path / "state", None, "HERE", "127.0.0.1", port, (), Security(*certificate(tmp_path, -1)),
+        destinations=(), patience=Patience(1, 1.0), **given,
+    )  # fmt: skip
+    with running(settings, lambda: None):
+        pass
+    assert "expired on" in caplog.text
+
+
+def test_a_key_that_others_may_read_is_refused_as_a_token_is(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, 5)
+    key.chmod(0o644)
+    options = ["--tls-certificate", str(cert), "--tls-key", str(key)]
+    for command in (["serve", "--studies", str(STUDY)], ["listen", "--send", "http://127.0.0.1:1", "--state",
+                                                         str(tmp_path / "state"), "--port", "1"]):  # fmt: skip
+        result = CliRunner().invoke(main, [*command, *options])
+        assert (result.exit_code, result.exception.__class__) == (1, SystemExit)
+        assert f"{key} can be read by others; chmod 600 {key}" in result.output
+
+
+def test_who_an_issuer_calls_as_the_server_calls_itself_is_told_apart() -> None:
+    assert _user({"preferred_username": "jdoe"}) == "jdoe"
+    assert [_user({"preferred_username": name}) for name in ("local", "token")] == ["local@issuer", "token@issuer"]
+    assert _user({"sub": "local"}) == "local@issuer" and _user({}) == "unnamed"
 
 
 def test_servers_with_the_same_key_believe_each_other_s_sessions() -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from monailabel.config import settings
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,12 +21,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from monai_label_app.access.trail import TRAIL
+from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.cli import main
-from monai_label_app.observed.checks import Check
+from monai_label_app.corrections import Correction
+from monai_label_app.datastore import INDEX, REPORTS, StudyDatastore, open_datastore
+from monai_label_app.library import open_library
+from monai_label_app.observed.checks import Check, check_issuer, check_reports
 from monai_label_app.observed.health import Ready
 from monai_label_app.observed.logs import JsonLines, Requests
 from monai_label_app.observed.metrics import count_waiting, counted, metrics
 from monai_label_app.pacs import PacsError
+from monai_label_app.sample import STUDY
+from report.drafts import Drafts
 
 
 def doctor(*options: str) -> tuple[int, dict[str, dict[str, object]]]:
@@ -38,6 +50,81 @@ def test_doctor_finds_all_that_is_wrong_and_says_what_to_do(tmp_path: Path, chec
     assert code == 1
     assert {name for name, one in found.items() if not one["ok"]} == {"model", "studies", "viewer"}
     assert all(bool(one["todo"]) is not one["ok"] for one in found.values())
+
+
+def test_doctor_finds_what_is_kept_damaged_and_the_server_does_not_start(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / TRAIL).mkdir(parents=True)
+    (tmp_path / REPORTS).write_text("garbage")
+    (tmp_path / INDEX).write_text('{"name": "cut o')
+    code, found = doctor("--studies", str(tmp_path), "--model", str(checkpoint))
+    assert code == 1
+    assert {name for name, one in found.items() if not one["ok"]} == {"labels", "reports", "audit trail"}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+    result = CliRunner().invoke(main, ["serve", "--studies", str(tmp_path), "--port", port])
+    assert (result.exit_code, result.exception.__class__) == (1, SystemExit)
+    assert INDEX in result.output and "is damaged" in result.output
+
+
+def test_a_list_of_labels_that_is_moved_away_is_made_anew(tmp_path: Path, classifier: Classifier) -> None:
+    shutil.copytree(STUDY, tmp_path / "study")
+    library = open_library(str(tmp_path))
+    image = str(library.studies()[0].instances[0].header.SOPInstanceUID)
+
+    def datastore() -> StudyDatastore:
+        return open_datastore(library, str(tmp_path), lambda: classifier.card.classes)
+
+    datastore().keep(Correction(image, classifier.card.classes[0], "Doctor"))
+    (tmp_path / INDEX).unlink()
+    assert datastore().get_labeled_images() == [image]
+
+
+def test_reports_that_cannot_be_read_are_found_and_none_are_made(tmp_path: Path) -> None:
+    assert check_reports(None, str(tmp_path)).ok and not list(tmp_path.iterdir())
+    (tmp_path / REPORTS).parent.mkdir()
+    Drafts(f"sqlite:///{tmp_path / REPORTS}")
+    assert check_reports(None, str(tmp_path)).ok
+
+
+def test_doctor_asks_the_issuer_of_log_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: dict[str, object] = {}
+
+    class Issuer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(answers.get(self.path)).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    assert check_issuer().ok, "none is set"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Issuer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", True)
+        monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_REALM_URI", f"{address}/realm/")
+        assert not check_issuer().ok, "it says null"
+        answers["/realm/.well-known/openid-configuration"] = {"jwks_uri": f"{address}/keys"}
+        answers["/keys"] = {"keys": []}
+        assert not check_issuer().ok, "it has no keys"
+        answers["/keys"] = {"keys": [{"kid": "1"}]}
+        assert check_issuer().ok
+        server.shutdown()
+    found = check_issuer()
+    assert not found.ok and "MONAI_LABEL_AUTH_REALM_URI" in found.todo
+
+
+def test_no_password_in_an_address_is_shown(tmp_path: Path, checkpoint: Path) -> None:
+    for command in (
+        ["doctor", "--model", str(checkpoint), "--studies", "http://pacs:S3cretPW@127.0.0.1:9/dicom-web"],
+        ["accesses", "list", "--studies", "http://pacs:S3cretPW@127.0.0.1:9/dicom-web"],
+        ["watch", "--model", str(checkpoint), "rtsp://cam:S3cretPW@127.0.0.1:9/x?password=S3cretPW"],
+    ):
+        result = CliRunner().invoke(main, command)
+        assert (result.exit_code, result.exception.__class__) == (1, SystemExit)
+        assert "S3cretPW" not in result.output
+    assert "rtsp://127.0.0.1:9/x cannot be watched: Connection refused" in result.output
 
 
 def test_what_is_not_ready_is_named_and_its_reason_is_not(tmp_path: Path) -> None:

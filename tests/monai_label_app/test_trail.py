@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,21 +49,48 @@ def test_what_is_told_can_be_listed_and_names_no_patient(tmp_path: Path) -> None
     assert run(tmp_path, "list", "--user", "other") == (0, "")
 
 
-@pytest.mark.parametrize("harm", ["change", "remove", "move"])
-def test_harm_to_the_trail_is_seen(tmp_path: Path, harm: str) -> None:
+HARM: list[tuple[str, Callable[[list[str]], list[str]]]] = [
+    ("line 3", lambda lines: [*lines[:2], lines[2].replace('"n": 2', '"n": 9'), *lines[3:]]),
+    ("line 3", lambda lines: [*lines[:2], *lines[3:]]),
+    ("line 2, 3, 4", lambda lines: [lines[0], lines[2], lines[1], *lines[3:]]),
+    ("line 3", lambda lines: [*lines[:2], "junk", *lines[2:]]),
+    ("line 3", lambda lines: [*lines[:2], "[1, 2]", *lines[2:]]),
+    ("line 3", lambda lines: [*lines[:2], "", *lines[2:]]),
+    ("line 3", lambda lines: [*lines[:2], '{"at": "2026', *lines[2:]]),
+    ("line 6", lambda lines: [*lines, '{"at": "2026']),
+    ("line 3", lambda lines: [*lines[:2], '{"n": 9, ' + lines[2][1:], *lines[3:]]),
+    ("line 3, 4", lambda lines: [*lines[:2], json.dumps({**json.loads(lines[2]), "hash": 5}), *lines[3:]]),
+    ("line 1, 2", lambda lines: ["junk", "[" * 100_000]),
+    ("line 1", lambda lines: []),
+]
+"""Which lines are named, and what was done to those of a trail of five."""
+
+
+@pytest.mark.parametrize(("named", "harm"), HARM)
+def test_harm_to_the_trail_is_seen(tmp_path: Path, named: str, harm: Callable[[list[str]], list[str]]) -> None:
     path = tmp_path / TRAIL
     append_chained(path, [{"n": n} for n in range(5)])
     assert run(tmp_path, "verify")[0] == 0
-    lines = path.read_text().splitlines()
-    if harm == "change":
-        lines[2] = lines[2].replace('"n": 2', '"n": 9')
-    elif harm == "remove":
-        del lines[2]
-    else:
-        lines[1], lines[2] = lines[2], lines[1]
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("".join(f"{line}\n" for line in harm(path.read_text().splitlines())))
     code, said = run(tmp_path, "verify")
-    assert code == 1 and "was changed" in said
+    assert code == 1 and re.search(rf"was changed: .*{named}( is|,)", said), said
+
+
+@pytest.mark.parametrize("junk", [bytes(range(256)), bytes(range(11, 256))])
+def test_junk_in_the_place_of_the_trail_is_seen_though_it_is_written_on(tmp_path: Path, junk: bytes) -> None:
+    (tmp_path / TRAIL).parent.mkdir()
+    (tmp_path / TRAIL).write_bytes(junk)
+    Trail(tmp_path / TRAIL).tell(JANE, SAW, "/1.2.3.4", 200)
+    code, said = run(tmp_path, "verify")
+    assert code == 1 and "line 1" in said
+
+
+def test_who_names_themselves_in_lines_gets_one_word(tmp_path: Path) -> None:
+    name = "x  saw  200\n2026-11-26T22:29:10+00:00  boss  signed  200  1.2.3\x1b[2K\u202ez"
+    Trail(tmp_path / TRAIL).tell(Identity(name, "", Role.READING), SAW, "/1.2.3.4", 200)
+    _, listed = run(tmp_path, "list")
+    assert listed.count("\n") == 1 and listed.removesuffix("\n").isprintable()
+    assert repr(name) in listed
 
 
 def test_a_trail_with_lines_of_another_hand_is_listed_all_the_same_and_found_out(tmp_path: Path) -> None:
@@ -72,14 +101,14 @@ def test_a_trail_with_lines_of_another_hand_is_listed_all_the_same_and_found_out
     assert code == 0 and "1.2.3" in listed
     assert run(tmp_path, "export")[0] == 0
     code, said = run(tmp_path, "verify")
-    assert code == 1 and "line 3 is not as it was written" in said
+    assert code == 1 and "line 2, 3, 4 is not as it was written" in said
 
 
 def test_several_servers_write_one_chain_and_a_line_cut_off_breaks_none(tmp_path: Path) -> None:
     path = tmp_path / "trail.jsonl"
     append_chained(path, [{"n": "first"}])
     with path.open("a") as file:
-        file.write('{"n": "cut o')
+        file.write('{"at": "2026-11-2')
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(number)]) for number in range(3)]
     assert [one.wait(60) for one in writers] == [0, 0, 0]
     assert broken(path) == []
