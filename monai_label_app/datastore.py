@@ -36,9 +36,6 @@ CORRECTIONS = ".endolens/corrections.jsonl"
 REPORTS = ".endolens/reports.sqlite"
 LABELS_LOCK = ".endolens/labels.lock"
 
-_MODEL = "model"
-"""Of a label's information: what made it, where no person did."""
-
 
 def read_index(folder: Path) -> LocalDatastoreModel:
     """MONAI Label's list of the images that were asked for, and of their labels; empty before the first.
@@ -169,7 +166,7 @@ class StudyDatastore(LocalDatastore):
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Keep a label of an image. A final one that is JSON is a correction, which is added to those before it.
 
-        A model's, which MONAI Label keeps the name of, never takes the place of a person's.
+        An inference never takes the place of what a person said.
 
         Raises:
             ImageNotFoundException: there is no such image, or no such tag.
@@ -183,14 +180,14 @@ class StudyDatastore(LocalDatastore):
         info = _signed(label_info or {})
         with self._alone():
             before = self.get_label_info(image_id, label_tag)
-            if before and _MODEL in info and _MODEL not in before:
+            if before and _is_of_model(info) and not _is_of_model(before):
                 return image_id
             label: str = super().save_label(image_id, label_filename, label_tag, info)
         return label
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
         """Add to what is known of a label; MONAILabelException for what it says itself, and by whom."""
-        if own := sorted({"class", "by", _MODEL} & set(info)):
+        if own := sorted({"class", "by", "model"} & set(info)):
             reason = f"{', '.join(own)} of a label cannot be changed beside it; save another label"
             raise MONAILabelException(MONAILabelError.INVALID_INPUT, reason)
         with self._alone():
@@ -252,6 +249,11 @@ def _author(said: str) -> str:
     """Who says what a label says: whoever asks, as far as that is known."""
     now = asking()
     return now.who.author(said) if now else said
+
+
+def _is_of_model(info: dict[str, Any]) -> bool:
+    """Whether a label is an inference, whose model MONAI Label keeps; with a reader's name it is theirs."""
+    return "model" in info and "by" not in info
 
 
 def _signed(info: dict[str, Any]) -> dict[str, Any]:
