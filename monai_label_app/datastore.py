@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from monailabel.interfaces.exception import (
     MONAILabelException,
 )
 
+from monai_label_app.asking import asking
 from monai_label_app.classifier.data import Example
 from monai_label_app.corrections import Correction, Corrections, parse
 from monai_label_app.folder import temporary, whole
@@ -164,6 +166,8 @@ class StudyDatastore(LocalDatastore):
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Keep a label of an image. A final one that is JSON is a correction, which is added to those before it.
 
+        An inference never takes the place of what a person said.
+
         Raises:
             ImageNotFoundException: there is no such image, or no such tag.
             MONAILabelException: the correction has a mistake.
@@ -173,9 +177,21 @@ class StudyDatastore(LocalDatastore):
         self.get_image_uri(image_id)
         if label_tag == DefaultLabelTag.FINAL.value and Path(label_filename).suffix == ".json":
             return self._save_correction(image_id, Path(label_filename), label_info)
+        info = _signed(label_info or {})
         with self._alone():
-            label: str = super().save_label(image_id, label_filename, label_tag, label_info)
+            before = self.get_label_info(image_id, label_tag)
+            if before and _is_of_model(info) and not _is_of_model(before):
+                return image_id
+            label: str = super().save_label(image_id, label_filename, label_tag, info)
         return label
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Add to what is known of a label; MONAILabelException for what it says itself, and by whom."""
+        if own := sorted({"class", "by", "model"} & set(info)):
+            reason = f"{', '.join(own)} of a label cannot be changed beside it; save another label"
+            raise MONAILabelException(MONAILabelError.INVALID_INPUT, reason)
+        with self._alone():
+            super().update_label_info(label_id, label_tag, info)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Take a label away; corrections stay in the file as withdrawn."""
@@ -208,7 +224,7 @@ class StudyDatastore(LocalDatastore):
             correction = parse(sent.read_bytes(), self._library.instance(image_id).header, self._classes())
         except ValueError as error:
             raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(error)) from error
-        return self.keep(correction, label_info)
+        return self.keep(replace(correction, by=_author(correction.by)), label_info)
 
     def keep(self, correction: Correction, label_info: dict[str, Any] | None = None) -> str:
         """Add a correction to those before it; they are the image's final label, whose name is returned.
@@ -227,6 +243,21 @@ class StudyDatastore(LocalDatastore):
             tag = DefaultLabelTag.FINAL.value
             label: str = super().save_label(correction.image, str(history), tag, info)
         return label
+
+
+def _author(said: str) -> str:
+    """Who says what a label says: whoever asks, as far as that is known."""
+    now = asking()
+    return now.who.author(said) if now else said
+
+
+def _is_of_model(info: dict[str, Any]) -> bool:
+    """Whether a label is an inference, whose model MONAI Label keeps; with a reader's name it is theirs."""
+    return "model" in info and "by" not in info
+
+
+def _signed(info: dict[str, Any]) -> dict[str, Any]:
+    return {**info, "by": _author(str(info["by"]))} if "by" in info else info
 
 
 def open_datastore(library: Library, studies: str, classes: Callable[[], Sequence[str]]) -> StudyDatastore:

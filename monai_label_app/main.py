@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from monai_label_app import compatibility  # noqa: F401  (before monailabel)
 import torch
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
-from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
+from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
@@ -21,6 +20,7 @@ from monailabel.tasks.activelearning.random import Random
 from pydicom import Dataset
 
 from monai_label_app.analysis import captures_of
+from monai_label_app.asking import asking, temporary_file
 from monai_label_app.classifier.classifier import Classifier, open_classifier
 from monai_label_app.classifier.registry import Registry
 from monai_label_app.datastore import open_datastore
@@ -84,7 +84,7 @@ class GradCam(EndoscopyInfer):
         """Path of a DICOM file, which MONAI Label removes after use, and the prediction."""
         dataset, frame, seen, classifier, prediction = self._look(request)
         (capture,) = captures_of(dataset, frame, seen, classifier, frame.number)
-        with tempfile.NamedTemporaryFile(suffix=".dcm", delete=False) as file:
+        with temporary_file(suffix=".dcm", delete=False) as file:
             capture.save_as(file, enforce_file_format=True)
         return file.name, prediction
 
@@ -135,17 +135,22 @@ class EndoLensApp(MONAILabelApp):
     def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """As MONAI Label's own, which divides by the number of GPUs unless told that there is none."""
         several = bool(request.get("multi_gpu", True)) and torch.cuda.is_available()
-        result: dict[str, Any] = super().batch_infer({**request, "multi_gpu": several}, datastore)
+        asked = {**request, "multi_gpu": several}
+        result: dict[str, Any] = self._batch_infer(asked, datastore or self.datastore(), self._infer)
         return result
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """As MONAI Label's own, for images of the datastore only.
-
-        MONAI Label would open any path that exists on the server.
+        """As MONAI Label's own, of the image that the address names; nothing is saved, for who asks may only read.
 
         Raises:
-            MONAILabelException: the image is not one of the datastore.
+            MONAILabelException: the image is another, or not one of the datastore.
         """
+        if (now := asking()) and request.get("image") != now.image:
+            raise ImageNotFoundException("the image is named by ?image= alone; others, paths and uploads are refused")
+        return self._infer({**request, "save_label": False}, datastore)
+
+    def _infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Of images of the datastore only: MONAI Label would open any path that exists on the server."""
         (datastore or self.datastore()).get_image_uri(str(request.get("image")))
         result: dict[str, Any] = super().infer(request, datastore)
         return result

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import NamedTuple
 
 from monai_label_app import compatibility  # noqa: F401  (before monailabel)
 
 # isort: split
 from monailabel.config import settings
+from monailabel.datastore import local
+from monailabel.datastore.utils import convert
+from monailabel.endpoints import datastore, infer, model
 from monailabel.interfaces.app import MONAILabelApp
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from monai_label_app.access.identity import of
+from monai_label_app.asking import answering, temporary_file
+
+# MONAI Label removes its own only after an answer that is no refusal, and some never.
+for _module in (local, convert, datastore, infer, model):
+    _module.tempfile = SimpleNamespace(NamedTemporaryFile=temporary_file)
 
 _CLOSED = "this route of MONAI Label is closed here"
 _NO_UPLOAD = "images are not uploaded to ask about them; they come from the studies folder or the PACS"
@@ -47,9 +58,15 @@ class Refusals:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or pass it on."""
-        refusal = self._refusal(Request(scope)) if scope["type"] == "http" else None
-        answer = self._api if refusal is None else JSONResponse({"detail": refusal.reason}, refusal.status)
-        await answer(scope, receive, send)
+        if scope["type"] != "http":
+            await self._api(scope, receive, send)
+            return
+        request = Request(scope)
+        if refusal := self._refusal(request):
+            await JSONResponse({"detail": refusal.reason}, refusal.status)(scope, receive, send)
+            return
+        with answering(of(scope), request.query_params.get("image", "")):
+            await self._api(scope, receive, send)
 
     def _refusal(self, request: Request) -> _Refusal | None:
         path = request.url.path

@@ -6,6 +6,7 @@ import asyncio
 import re
 from contextlib import suppress
 from http import HTTPStatus
+from urllib.parse import unquote_plus
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -84,7 +85,7 @@ class Guard:
                 who, status = of(scope), message["status"]
                 action = REFUSED if status == 403 else need.action
                 if who is not NOBODY and action and status not in (401, 404):
-                    place = f"{scope['path']}?{scope['query_string'].decode('latin-1')}"
+                    place = f"{scope['path']}?{unquote_plus(scope['query_string'].decode('latin-1'))}"
                     await run_in_threadpool(trail.tell, who, action, place, status, request_id.get())
             await send(message)
 

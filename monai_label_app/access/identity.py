@@ -54,9 +54,24 @@ class Identity:
     name: str
     role: Role
 
+    def author(self, said: str) -> str:
+        """The name that a text or a label of theirs is kept under.
+
+        Args:
+            said: what they call themselves, which counts where nobody knows better.
+        """
+        if self == HERE:
+            return said
+        if self == SHARED:
+            return said or self.user
+        return " ".join(filter(None, reversed(self.name.split("^")))) or self.user
+
 
 HERE = Identity("local", "", Role.ADMINISTERING)
 """Whoever sits at this machine, where nothing asks."""
+
+SHARED = Identity("token", "", Role.ADMINISTERING)
+"""Whoever has the token of this server, which tells no persons apart."""
 
 NOBODY = Identity("", "", Role.NOBODY)
 """Whoever did not say."""
@@ -117,7 +132,7 @@ class Authentication:
             UnreachableError: the issuer does not answer.
         """
         if self._token is not None and hmac.compare_digest(token.encode(), self._token.encode()):
-            return Identity("token", "", Role.ADMINISTERING)
+            return SHARED
         if self.issuer is None:
             raise RefusedError("this is not the token of this server")
         return self.issuer.verify(token)
@@ -147,7 +162,7 @@ class Authentication:
             self._once.remove(code)
         except KeyError:
             raise RefusedError("this link was used already, or is none; log in by the token") from None
-        return Identity("token", "", Role.ADMINISTERING)
+        return SHARED
 
 
 def read_token(file: Path) -> str:

@@ -14,7 +14,7 @@ from monai_label_app import compatibility  # noqa: F401  (before monailabel)
 # isort: split
 from monailabel.config import settings
 
-from monai_label_app.access.identity import HERE, Identity, RefusedError, UnreachableError
+from monai_label_app.access.identity import HERE, SHARED, Identity, RefusedError, UnreachableError
 from monai_label_app.access.roles import Role
 
 # Signed by a key that only the issuer has: never "none", and never by a secret that both sides share.
@@ -88,7 +88,7 @@ class Issuer:
 def _user(claims: Mapping[str, Any]) -> str:
     """Who the issuer says it is, which is none of those that this server itself names."""
     name = str(claims.get(settings.MONAI_LABEL_AUTH_TOKEN_USERNAME) or claims.get("sub") or "unnamed")
-    return f"{name}@issuer" if name.strip() in ("", HERE.user, "token") else name
+    return f"{name}@issuer" if name.strip() in ("", HERE.user, SHARED.user) else name
 
 
 def _role(claims: Mapping[str, Any]) -> Role:

@@ -59,6 +59,8 @@ _TABLE = (
     _Rule("GET", "/(static/.*|metrics)", Role.READING),
     _Rule("GET", "/endolens(/slicer.zip)?", Role.READING),
     _Rule("GET", f"/endolens(/|/studies/{_UID}(/report|/video)?)", Role.READING, SAW),
+    # WADO-RS of whole objects, which no viewer needs of images: it asks for their metadata and frames.
+    _Rule("GET", f"/endolens/dicomweb/studies/{_UID}(/series/{_UID})?(/instances/{_UID})?", Role.READING, EXPORTED),
     _Rule("GET", "/endolens/(dicomweb|dicomjson|instances)/.+", Role.READING, SAW),
     # Our REST interface.
     _Rule("GET", f"{_API}/(openapi.json|models|jobs/{_UID}|jobs/{_UID}/events)", Role.READING),
@@ -80,7 +82,7 @@ _TABLE = (
     _Rule("GET", "/auth/token/valid", Role.READING),
     _Rule("POST", "/infer/[^/]+", Role.READING, ANALYSED),
     _Rule("POST", "/activelearning/[^/]+", Role.READING, SAW),
-    _Rule("GET", "/datastore/(image|label)", Role.READING, EXPORTED),
+    _Rule("GET", "/datastore/(image|label|dataset)", Role.READING, EXPORTED),
     _Rule("GET", "/datastore/.*", Role.READING, SAW),
     _Rule("PUT POST", "/datastore/.*", Role.ANALYSING, CHANGED),
     _Rule("GET", "/model/.+", Role.ANALYSING),

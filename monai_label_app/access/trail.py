@@ -24,7 +24,6 @@ SEEN_AGAIN_SECONDS = 15 * 60
 """Who sees the same again within this time sees it still: it is told once."""
 
 _REMEMBERED = 10_000
-_MOST_OBJECTS = 100
 _UID = re.compile(r"(?<![\w.])[0-2](?:\.\d+){2,}(?![\w])")
 
 _log = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ class Trail:
         self._changed, self._busy = threading.Condition(), False
         self._told = self._written = 0
         self._waiting: list[dict[str, Any]] = []
-        self._seen: OrderedDict[tuple[str, ...], float] = OrderedDict()
+        self._seen: OrderedDict[int, float] = OrderedDict()
 
     def tell(self, who: Identity, action: str, place: str, status: int, request: str = "") -> None:
         """Write down that something was done; it is on disk when this returns.
@@ -53,12 +52,12 @@ class Trail:
         Args:
             who: did it.
             action: one of :mod:`monai_label_app.access.roles`.
-            place: path and query that it was asked for by; UIDs are taken from there, and nothing else.
+            place: path and query that it was asked for by, decoded; UIDs are taken from there, and nothing else.
             status: of the answer.
             request: names the request in the log.
         """
-        objects = list(dict.fromkeys(one for one in _UID.findall(place) if len(one) <= 64))[:_MOST_OBJECTS]
-        if action == SAW and self._still((who.user, *objects, str(status // 100))):
+        objects = list(dict.fromkeys(one for one in _UID.findall(place) if len(one) <= 64))
+        if action == SAW and self._still(hash((who.user, *objects, status // 100))):
             return
         told = {"user": who.user, "role": who.role.name.lower(), "action": action, "status": status}
         with self._changed:
@@ -100,7 +99,7 @@ class Trail:
                 return Check("audit trail", f"{file} cannot be written", "give it and its folder to the server's user")
         return Check("audit trail", f"{self._path}")
 
-    def _still(self, key: tuple[str, ...]) -> bool:
+    def _still(self, key: int) -> bool:
         now = time.monotonic()
         with self._changed:
             still = now - self._seen.get(key, float("-inf")) < SEEN_AGAIN_SECONDS

@@ -14,13 +14,8 @@ def reader() -> Identity:
 
 
 def author(said: str) -> str:
-    """The name that a text or a label is kept under.
-
-    Args:
-        said: what the reader calls themselves, which counts where nobody else knows.
-    """
-    who = reader()
-    return " ".join(filter(None, reversed(who.name.split("^")))) or said or (who.user if who is not HERE else "")
+    """The name that a text or a label is kept under, as :meth:`Identity.author`."""
+    return reader().author(said)
 
 
 def may_sign_as(name: str) -> bool:

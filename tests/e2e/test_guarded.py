@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import jwt
@@ -50,6 +51,17 @@ class Server:
     def printed(self) -> str:
         return (self.folder / "log").read_text()
 
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        """The audit trail."""
+        trail = self.folder / "studies" / ".endolens" / "accesses.jsonl"
+        return [json.loads(line) for line in trail.read_text().splitlines()]
+
+    @property
+    def temporary(self) -> set[Path]:
+        """Files on the temporary disk."""
+        return {one for one in (self.folder / "tmp").rglob("*") if one.is_file()}
+
     def ask(self, method: str, path: str, token: str | None = None, **more: object) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         return httpx.request(method, self.url + path, headers=headers, timeout=60, **more)  # type: ignore[arg-type]
@@ -66,6 +78,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         settings = {"MONAI_LABEL_AUTH_ENABLE": "true", "MONAI_LABEL_AUTH_REALM_URI": issuer.url}
         settings |= {"MONAI_LABEL_DICOMWEB_USERNAME": "pacs", "MONAI_LABEL_DICOMWEB_PASSWORD": PASSWORD}
+        (folder / "tmp").mkdir()
+        settings["TMPDIR"] = str(folder / "tmp")
         environment = {**os.environ, **settings, "PYTHONPATH": str(REPOSITORY)}
         command = [sys.executable, "-m", "tests.e2e.walked", str(folder / "routes.json"), "serve", "--studies"]
         command += [str(folder / "studies"), "--port", str(port), "--token-file", str(folder / "token")]
@@ -190,15 +204,74 @@ def test_nobody_signs_in_the_name_of_another(server: Server) -> None:
     assert sign(name="Doe^Jane").json()["signature"]["name"] == "Doe^Jane"
     added = server.ask("POST", f"{report}/addendum", reviewer).json()
     assert added["author"] == "Jane Doe"
-    told = [
-        json.loads(line)
-        for line in (server.folder / "studies" / ".endolens" / "accesses.jsonl").read_text().splitlines()
-    ]
+    told = server.told
     (signed,) = [one for one in told if one["action"] == "signed"]
     assert (signed["user"], signed["role"], signed["status"], signed["objects"]) == ("jdoe", "signing", 200, [UID])
     assert signed["request"] == "sign-1"
     assert ("jdoe", "was refused") in {(one["user"], one["action"]) for one in told}
     assert PATIENT not in str(told)
+
+
+def test_a_label_is_of_who_logged_in_and_no_inference_displaces_it(server: Server) -> None:
+    annotator, admin = server.issuer.token(ANNOTATOR), server.issuer.token(ADMIN)
+    labels = server.folder / "studies" / "labels"
+
+    def put(tag: str, name: str, content: bytes, **params: str) -> httpx.Response:
+        where = f"/datastore/label?image={IMAGE}&tag={tag}"
+        return server.ask(
+            "PUT", where, annotator, files={"label": (name, content)}, data={"params": json.dumps(params)}
+        )
+
+    def infer(**params: object) -> httpx.Response:
+        asked, reader = f"/infer/grad_cam?image={IMAGE}&output=json", server.issuer.token(READER)
+        return server.ask("POST", asked, reader, data={"params": json.dumps(params)})
+
+    for tag in ("original", "final"):
+        assert infer(save_label=True, label_tag=tag).json()["image"] == IMAGE
+    assert not [one for one in labels.rglob("*") if one.is_file()], "a reader writes no label"
+    assert put("original", "a.json", b'{"said": "by a person"}', by="Evil Other").status_code == 200
+    assert put("final", "a.json", b'{"class": "polyps", "by": "Evil Other"}', model="any").status_code == 200
+    info = f"/datastore/label/info?label={IMAGE}&tag=final"
+    assert server.ask("PUT", info, annotator, data={"info": '{"by": "Evil Other"}'}).status_code == 400
+    batch = {"device": "cpu", "images": [IMAGE]}
+    for tag in ("original", "final"):
+        done = server.ask("POST", "/batch/infer/grad_cam?run_sync=true", admin, json={**batch, "label_tag": tag})
+        assert done.json()[IMAGE]["params"]["image"] == IMAGE
+    kept = {
+        tag: server.ask("GET", f"/datastore/label?label={IMAGE}&tag={tag}", annotator) for tag in ("original", "final")
+    }
+    assert kept["original"].json() == {"said": "by a person"}
+    assert [(one["label"], one["by"]) for one in kept["final"].json()["corrections"]] == [("polyps", "Jane Doe")]
+    for tag in kept:
+        known = server.ask("GET", f"/datastore/label/info?label={IMAGE}&tag={tag}", annotator)
+        assert known.json()["by"] == "Jane Doe"
+
+
+def test_of_a_refused_request_to_monai_label_nothing_is_left(server: Server) -> None:
+    reader, annotator = server.issuer.token(READER), server.issuer.token(ANNOTATOR)
+    asked, label, before = f"/infer/classify?image={IMAGE}", f"/datastore/label?image={IMAGE}", server.temporary
+    for method, path, field, name, status in (
+        ("PUT", "/datastore/image?image=5", "file", "a.dcm", 404),
+        ("POST", asked, "file", "b.dcm", 404),
+        ("POST", asked, "label", "c.bin", 400),
+        ("PUT", f"{label}&tag=final", "label", "d.json", 400),
+        ("PUT", f"{label}&tag=../../x", "label", "e.json", 404),
+        ("POST", f"{asked}x&output=json", "label", "f.nii.gz", 404),
+    ):
+        token = reader if method == "POST" else annotator
+        answer = server.ask(method, path, token, files={field: (name, f"{PATIENT}".encode())})
+        assert answer.status_code == status, f"{method} {path}: {answer.text}"
+    replaced = server.ask(
+        "POST", "/infer/classify?image=nothing", reader, data={"params": json.dumps({"image": IMAGE})}
+    )
+    assert replaced.status_code == 404, "the image that the audit trail names is the one that is looked at"
+    server.ask("POST", f"/infer/grad_cam?image={IMAGE}&output=image", reader).raise_for_status()
+    server.ask("PUT", f"{label}&tag=final", annotator, files={"label": ("a.dcm", b"any")}).raise_for_status()
+    server.ask("GET", "/datastore/dataset", annotator).raise_for_status()
+    deadline = time.monotonic() + 10
+    while server.temporary != before and time.monotonic() < deadline:
+        time.sleep(0.05)  # it goes when the answer was sent
+    assert server.temporary == before
 
 
 def test_a_cookie_changes_nothing_for_a_page_of_another_site(server: Server) -> None:

@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 
 from monai_label_app.access.endpoint import Endpoint
 from monai_label_app.access.guard import Guard
-from monai_label_app.access.identity import Authentication, Identity, RefusedError, of, read_token
+from monai_label_app.access.identity import HERE, Authentication, Identity, RefusedError, of, read_token
 from monai_label_app.access.login import Login
 from monai_label_app.access.openid import _user
 from monai_label_app.access.roles import Role, Roles
@@ -83,6 +83,16 @@ def test_a_token_lets_in_from_everywhere_and_nothing_else_does() -> None:
     other.cookies.update(asked.cookies)
     assert other.get("/").status_code == 401, "a session of another server's token"
     assert asked.post("/endolens/login", data={"token": "x" * 10_000}).status_code in (403, 413)
+
+
+def test_who_logged_in_is_the_author_and_nobody_else() -> None:
+    for who, author in (
+        (Identity("jdoe", "Doe^Jane", Role.ANALYSING), "Jane Doe"),
+        (Identity("jdoe", "", Role.ANALYSING), "jdoe"),
+        (Authentication(TOKEN).bearer(TOKEN), "Evil Other"),
+        (HERE, "Evil Other"),
+    ):
+        assert who.author("Evil Other") == author
 
 
 def test_a_token_file_is_made_for_its_owner_alone_and_refused_where_others_read_it(tmp_path: Path) -> None:

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
 
-from monai_label_app.access.identity import Identity
-from monai_label_app.access.roles import CHANGED, SAW, Role
+from monai_label_app.access.guard import Guard
+from monai_label_app.access.identity import Authentication, Identity
+from monai_label_app.access.roles import CHANGED, EXPORTED, SAW, Role, Roles
 from monai_label_app.access.trail import TRAIL, Trail
 from monai_label_app.cli import main
 from monai_label_app.journal import append_chained, broken, read
@@ -102,6 +105,25 @@ def test_a_trail_with_lines_of_another_hand_is_listed_all_the_same_and_found_out
     assert run(tmp_path, "export")[0] == 0
     code, said = run(tmp_path, "verify")
     assert code == 1 and "line 2, 3, 4 is not as it was written" in said
+
+
+def test_an_export_is_told_of_however_it_is_asked_for_and_whatever_was_seen_before(tmp_path: Path) -> None:
+    guarded = Guard(PlainTextResponse("data"), Authentication(), Roles(), False, trail=Trail(tmp_path / TRAIL))
+    client, uid = TestClient(guarded, base_url="http://127.0.0.1"), "2.25.1234567890"
+    invented = "&".join(f"a=1.2.{n}.3" for n in range(150))
+    for address in (
+        f"/datastore/image?image=%32%2E25%2E{uid[5:]}",
+        f"/datastore/image?{invented}&image={uid}",
+        f"/endolens/dicomweb/studies/{uid}/metadata",
+        f"/endolens/dicomweb/studies/{uid}",
+        f"/endolens/dicomweb/studies/{uid}/series/{uid}.1/instances/{uid}.2",
+        f"/endolens/dicomweb/studies/{uid}/series/{uid}.1/instances/{uid}.2/frames/1",
+        "/datastore/dataset",
+    ):
+        assert client.get(address).text == "data"
+    told = [(one["action"], uid in one["objects"]) for one in read(tmp_path / TRAIL)]
+    exported, saw = (EXPORTED, True), (SAW, True)
+    assert told == [exported, exported, saw, exported, exported, saw, (EXPORTED, False)]
 
 
 def test_several_servers_write_one_chain_and_a_line_cut_off_breaks_none(tmp_path: Path) -> None:
