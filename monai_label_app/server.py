@@ -226,6 +226,7 @@ def _server(app: ASGIApp, endpoint: Endpoint) -> uvicorn.Server:
 
     config = uvicorn.Config(
         app,
+        http="h11",  # which limits how long an address is; another parser that happens to be there does not
         log_level="warning",
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=IDLE_SECONDS,
