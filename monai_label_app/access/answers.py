@@ -110,7 +110,7 @@ class Kept(Generic[_Fit]):
             self._found = self._read(answer.raise_for_status().json())
         except FAILURES as error:
             self._failed = time.monotonic()
-            _log.warning("%s: %s", address, f"{error}" or type(error).__name__)
+            _log.warning("the issuer of log-ins, %s: %s", address, f"{error}" or type(error).__name__)
             return False
         finally:
             self._asking = None

@@ -92,7 +92,11 @@ class Issuer:
 
 def _description(said: Any) -> Mapping[str, str]:
     """What OpenID Connect Discovery asks for, and where to log out if it says so."""
-    found = {name: said[name] for name in ("issuer", "authorization_endpoint", "token_endpoint", "jwks_uri")}
+    if not isinstance(said, dict):
+        raise ValueError("it is no JSON object")
+    found: dict[str, Any] = {
+        name: said.get(name) for name in ("issuer", "authorization_endpoint", "token_endpoint", "jwks_uri")
+    }
     if _is_address(leaving := said.get("end_session_endpoint")):
         found["end_session_endpoint"] = leaving
     for name, value in found.items():
