@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import jwt
 import pytest
+from anyio import to_thread
 from click.testing import CliRunner
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -92,7 +94,7 @@ def test_an_issuer_that_did_not_answer_is_left_alone_for_some_seconds(
 
 @pytest.mark.parametrize(
     "said",
-    [b"[]", b"5", b"<html>", b"{}", b"[" * 100_000, b'{"a": "' + b"x" * answers.LARGEST_BYTES + b'"}'],
+    [b"[]", b"5", b"<html>", b"{}", b"[" * 100_000],
     ids=lambda said: said[:8],
 )
 def test_nonsense_of_an_issuer_is_a_sentence_and_forgotten_when_it_is_well(
@@ -115,6 +117,30 @@ def test_nonsense_of_an_issuer_is_a_sentence_and_forgotten_when_it_is_well(
         issuer.instead = {}
         assert here.get("/", headers=reader).text == "jdoe"
         assert here.get("/endolens/login").status_code == 302
+
+
+def test_an_answer_that_is_too_long_is_not_read(issuer: Issuer) -> None:
+    issuer.instead = {DISCOVERY: httpx.get(issuer.url + DISCOVERY).content + b" " * answers.LARGEST_BYTES}
+    with server() as here:
+        assert here.get("/", headers=bearer(issuer.token(**READER))).status_code == 503
+
+
+def test_a_server_says_that_it_lives_while_its_threads_are_taken() -> None:
+    taken, free = threading.Event(), threading.Event()
+
+    def stall(request: Request) -> Response:
+        taken.set()
+        free.wait(10)
+        return PlainTextResponse("")
+
+    with TestClient(Starlette(routes=[Route("/", stall), *health({})])) as here, ThreadPoolExecutor() as pool:
+        assert here.portal
+        here.portal.call(lambda: setattr(to_thread.current_default_thread_limiter(), "total_tokens", 1))
+        stalled = pool.submit(here.get, "/")
+        taken.wait()
+        assert here.get("/health/live").status_code == 200
+        assert not stalled.done()
+        free.set()
 
 
 def test_a_signed_token_with_strange_claims_is_refused(issuer: Issuer) -> None:
