@@ -130,8 +130,7 @@ def test_a_server_says_that_it_lives_while_its_threads_are_taken() -> None:
 
     def stall(request: Request) -> Response:
         taken.set()
-        free.wait(10)
-        return PlainTextResponse("")
+        return PlainTextResponse("freed" if free.wait(10) else "tired of waiting")
 
     with TestClient(Starlette(routes=[Route("/", stall), *health({})])) as here, ThreadPoolExecutor() as pool:
         assert here.portal
@@ -139,8 +138,8 @@ def test_a_server_says_that_it_lives_while_its_threads_are_taken() -> None:
         stalled = pool.submit(here.get, "/")
         taken.wait()
         assert here.get("/health/live").status_code == 200
-        assert not stalled.done()
         free.set()
+        assert stalled.result().text == "freed"
 
 
 def test_a_signed_token_with_strange_claims_is_refused(issuer: Issuer) -> None:
