@@ -66,7 +66,6 @@ setup(
         "pyjwt[crypto]>=2.8",  # verifies tokens
         "authlib>=1.7",  # logs browsers in by OpenID Connect
         "filelock>=3.12",  # several servers write one audit trail
-        "itsdangerous>=2.1",  # signs what a browser keeps on its way to the issuer and back
         "httpx>=0.27",
         "prometheus-client>=0.20",
         "click>=8.1",

@@ -18,7 +18,6 @@ from monai_label_app import compatibility  # noqa: F401  (before monailabel)
 
 # isort: split
 import monailabel.app
-import requests
 from a2wsgi import WSGIMiddleware
 from fastapi.exceptions import RequestValidationError
 from monailabel.config import settings
@@ -126,7 +125,6 @@ def create_app(studies: str, model: str | None, ohif: Path | None, authenticatio
     api.add_exception_handler(RequestValidationError, _unfit)
     for error in (RecursionError, UnicodeEncodeError):
         api.add_exception_handler(error, _strange)
-    api.add_exception_handler(requests.RequestException, _no_token)
     trail = Trail(beside(studies) / TRAIL)
     # MONAI Label asks once more, by its own roles; what it would find out itself was found out by then.
     api.dependency_overrides[get_current_user] = _user
@@ -222,14 +220,6 @@ async def _strange(request: Request, error: Exception) -> Response:
     """JSON that can be read, or nearly, and not be answered."""
     wrong = "is nested too deeply" if isinstance(error, RecursionError) else "has characters that stand for nothing"
     return JSONResponse({"detail": f"what was sent {wrong}"}, 400)
-
-
-async def _no_token(request: Request, error: Exception) -> Response:
-    """MONAI Label asked the issuer for a token, in somebody's name."""
-    answer = getattr(error, "response", None)
-    if answer is not None and answer.status_code < 500:
-        return JSONResponse({"detail": "the issuer of log-ins refuses this name and password"}, 401)
-    return JSONResponse({"detail": "the issuer of log-ins does not answer"}, 503)
 
 
 app = create_app(

@@ -10,6 +10,7 @@ import sys
 import types
 
 import pydicom.uid
+from pydantic import ValidationError
 
 _NAME = "pydicom._storage_sopclass_uids"
 
@@ -18,7 +19,11 @@ if _NAME not in sys.modules:
     _module.__dict__.update({name: uid for name, uid in vars(pydicom.uid).items() if name.endswith("Storage")})
     sys.modules[_NAME] = _module
 
-from monailabel.config import settings  # noqa: E402
+try:
+    from monailabel.config import settings
+except ValidationError as error:
+    _wrong = error.errors()[0]
+    raise ValueError(f"{_wrong['loc'][0]} is {_wrong['input']!r}: {_wrong['msg']}") from None
 
 if not settings.MONAI_LABEL_CORS_ORIGINS:
     settings.MONAI_LABEL_CORS_ORIGINS = [f"http://127.0.0.1:{settings.MONAI_LABEL_SERVER_PORT}"]

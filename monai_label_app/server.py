@@ -148,7 +148,7 @@ def listen(node: Settings, observed: Endpoint | None, log: str = "text") -> None
     write_as_told()
     token_file = observed and observed.token_file
     authentication = Authentication(read_token(token_file) if token_file else None)
-    listener = observed.open(authentication.required) if observed else None
+    listener = observed.open(authentication.required, issuers=False) if observed else None
     stop = threading.Event()
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, lambda *_: stop.set())

@@ -41,11 +41,12 @@ class Endpoint:
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls_certificate else 'http'}://{host}:{self.port}"
 
-    def open(self, guarded: bool) -> socket.socket:
+    def open(self, guarded: bool, issuers: bool = True) -> socket.socket:
         """Listen.
 
         Args:
             guarded: who comes is asked who they are.
+            issuers: an issuer of OpenID Connect could be what asks.
 
         Raises:
             ValueError: others could reach it and nothing would ask them, the certificate cannot be used, the port is
@@ -56,9 +57,10 @@ class Endpoint:
 
             load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.tls_certificate, self.tls_key)
         if not (self.loopback or guarded or self.insecure):
+            issuer = ", set MONAI_LABEL_AUTH_ENABLE (see docs/security.md)," if issuers else ""
             raise ValueError(
                 f"{self.host} can be reached from other machines, and nothing would ask them who they are: "
-                "give --token-file FILE, set MONAI_LABEL_AUTH_ENABLE (see docs/security.md), or say --insecure"
+                f"give --token-file FILE{issuer} or say --insecure"
             )
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         try:

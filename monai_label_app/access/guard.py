@@ -17,6 +17,7 @@ from monai_label_app.access.endpoint import is_loopback
 from monai_label_app.access.identity import (
     HERE,
     NOBODY,
+    RETRY_SECONDS,
     Authentication,
     Identity,
     RefusedError,
@@ -123,7 +124,7 @@ class Guard:
         if scheme:
             if scheme.lower() != "bearer":
                 raise RefusedError("this server takes bearer tokens alone")
-            return await run_in_threadpool(self._authentication.bearer, token.strip())
+            return await self._authentication.bearer(token.strip())
         kept = request.cookies.get(cookie_name(request.headers.get("host", "")))
         return self._authentication.session(kept) if kept else None
 
@@ -154,7 +155,7 @@ class Guard:
 
 def _problem(status: int, reason: str) -> JSONResponse:
     content = {"title": HTTPStatus(status).phrase, "status": status, "detail": reason}
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": f"{RETRY_SECONDS}"}}.get(status)
     return JSONResponse(content, status, headers, media_type="application/problem+json")
 
 

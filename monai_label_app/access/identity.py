@@ -26,6 +26,9 @@ SESSION_KEY_VARIABLE = "ENDOLENS_SESSION_KEY_FILE"
 SESSION_SECONDS = 8 * 3600
 """How long a browser stays logged in: a shift."""
 
+RETRY_SECONDS = 5
+"""How long an issuer that did not answer is not asked again."""
+
 FEWEST_LETTERS = 16
 """Of a token."""
 
@@ -38,6 +41,9 @@ class RefusedError(Exception):
 
 class UnreachableError(Exception):
     """Whoever knows does not answer; the message is one sentence."""
+
+    def __init__(self) -> None:
+        super().__init__("who comes cannot be asked: the issuer of log-ins does not answer")
 
 
 @dataclass(frozen=True)
@@ -85,14 +91,17 @@ class Verifier(Protocol):
         """By what name it knows this program."""
 
     @property
-    def discovery(self) -> str:
-        """Address of its description."""
+    def algorithms(self) -> list[str]:
+        """By which it signs."""
 
     @property
-    def description(self) -> Mapping[str, Any]:
-        """What OpenID Connect Discovery says of it."""
+    def seconds(self) -> float:
+        """How long its answers are waited for."""
 
-    def verify(self, token: str) -> Identity:
+    async def description(self) -> Mapping[str, str]:
+        """What OpenID Connect Discovery says of it; UnreachableError if it does not answer."""
+
+    async def verify(self, token: str) -> Identity:
         """Whose a token is; RefusedError or UnreachableError otherwise."""
 
 
@@ -102,7 +111,7 @@ class Authentication:
     Args:
         token: that may do everything; None for none.
         issuer: of other tokens; None for none.
-        key: signs what browsers keep; the token does, if there is none.
+        key: signs what browsers keep. If there is none the token does, where nobody but who has it is let in.
 
     Attributes:
         secret: made of the key.
@@ -110,8 +119,10 @@ class Authentication:
 
     def __init__(self, token: str | None = None, issuer: Verifier | None = None, key: str | None = None) -> None:
         self._token, self.issuer = token, issuer
-        # So that who is logged in stays so when the server starts again, or another one answers.
-        self.secret = hashlib.sha256(f"endolens session {key or token or secrets.token_hex()}".encode()).hexdigest()
+        # Of a token, so that who is logged in stays so when the server starts again, or another one answers. Not where
+        # others log in too: by what their browsers keep, they could try out what the token is.
+        kept = key or (token if issuer is None else None) or secrets.token_hex()
+        self.secret = hashlib.scrypt(kept.encode(), salt=b"endolens session", n=1 << 14, r=8, p=1).hex()
         self._once: set[str] = set()
 
     @property
@@ -124,7 +135,7 @@ class Authentication:
         """Whether there is a token of this server's own."""
         return self._token is not None
 
-    def bearer(self, token: str) -> Identity:
+    async def bearer(self, token: str) -> Identity:
         """Who a token is of.
 
         Raises:
@@ -135,7 +146,7 @@ class Authentication:
             return SHARED
         if self.issuer is None:
             raise RefusedError("this is not the token of this server")
-        return self.issuer.verify(token)
+        return await self.issuer.verify(token)
 
     def begin(self, identity: Identity) -> str:
         """A session, for a browser to keep."""
@@ -156,7 +167,7 @@ class Authentication:
         self._once.add(code)
         return code
 
-    def redeem(self, code: str) -> Identity:
+    async def redeem(self, code: str) -> Identity:
         """Use up what :meth:`once` gave; RefusedError if it was used, or never given."""
         try:
             self._once.remove(code)
@@ -175,7 +186,7 @@ def read_token(file: Path) -> str:
     if not file.exists():
         _make(file)
     require_private(file)
-    token = file.read_text(encoding="utf-8").strip()
+    token = file.read_bytes().decode("ascii", errors="replace").strip()
     if len(token) < FEWEST_LETTERS or not (token.isascii() and token.isprintable()) or " " in token:
         raise ValueError(f"{file} holds no token: {FEWEST_LETTERS} letters of ASCII or more, in one line")
     return token

@@ -130,7 +130,7 @@ def endpoint_options(port: int) -> Decorator:
             envvar="ENDOLENS_SESSION_KEY_FILE",
             show_envvar=True,
             help="Sign the sessions of browsers by what is in this file, the same for servers behind one address; made "
-            "if it is not there.  [default: the token, or one that ends with the server]",
+            "if it is not there.  [default: the token where no issuer is asked, else one that ends with the server]",
         ),
         _tls_options("", "Speak TLS"),
     )

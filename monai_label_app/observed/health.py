@@ -30,8 +30,8 @@ def routes(checks: Mapping[str, Callable[[], Check]]) -> list[Route]:
     ]
 
 
-def live(request: Request) -> Response:
-    """The process answers."""
+async def live(request: Request) -> Response:
+    """The process answers, also while all its threads are taken."""
     return JSONResponse({"status": "live"})
 
 

@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 CLIENT = "monailabel-app"
 KID = "key-1"
+DISCOVERY = "/.well-known/openid-configuration"
 
 
 def new_key() -> rsa.RSAPrivateKey:
@@ -35,13 +36,21 @@ def public_pem(key: rsa.RSAPrivateKey) -> bytes:
 
 
 class Issuer:
-    """Issues tokens for whoever it is told: every log-in in a browser is that of ``who``."""
+    """Issues tokens for whoever it is told: every log-in in a browser is that of ``who``.
+
+    ``instead`` has what it says at a path in place of what is right; ``asked`` all paths, in their order. While it is
+    not ``speaking``, it takes requests and answers none.
+    """
 
     def __init__(self) -> None:
         self.key = new_key()
         self.url = ""
         self.who: dict[str, Any] = {}
         self.codes: dict[str, dict[str, str]] = {}
+        self.instead: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        self.speaking = threading.Event()
+        self.speaking.set()
 
     def claims(self, *roles: str, **more: Any) -> dict[str, Any]:
         now = int(time.time())
@@ -54,7 +63,11 @@ class Issuer:
         return jwt.encode(self.claims(*roles, **more), pem(self.key), "RS256", {"kid": KID})
 
     def answer(self, path: str, query: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
-        if path == "/.well-known/openid-configuration":
+        self.asked.append(path)
+        self.speaking.wait()
+        if path in self.instead:
+            return 200, {}, self.instead[path]
+        if path == DISCOVERY:
             places = {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "keys"}
             found = {name: f"{self.url}/{place}" for name, place in places.items()}
             kinds = {"response_types_supported": ["code"], "id_token_signing_alg_values_supported": ["RS256"]}
@@ -94,7 +107,8 @@ def issuing() -> Iterator[Issuer]:
             for name, value in {**headers, "Content-Length": str(len(content))}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(content)
+            with suppress(ConnectionError):  # who asked has had enough
+                self.wfile.write(content)
 
         def do_GET(self) -> None:
             self._answer(urlsplit(self.path).query)
@@ -111,5 +125,6 @@ def issuing() -> Iterator[Issuer]:
     try:
         yield issuer
     finally:
+        issuer.speaking.set()
         server.shutdown()
         server.server_close()

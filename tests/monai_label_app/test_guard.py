@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -43,6 +46,20 @@ def test_an_address_that_others_reach_is_refused_in_a_sentence(command: list[str
     assert result.exit_code == 1
     assert "nothing would ask them who they are" in result.output
     assert "--insecure" in result.output
+
+
+def test_a_node_is_not_told_to_ask_an_issuer(tmp_path: Path) -> None:
+    command = ["listen", "--send", "http://127.0.0.1:1/dicom-web", "--metrics", "0.0.0.0:1", "--state", str(tmp_path)]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 1
+    assert "give --token-file FILE or say --insecure" in result.output
+
+
+def test_a_setting_of_monai_label_that_is_none_is_a_sentence() -> None:
+    command = [sys.executable, "-c", "import monai_label_app.compatibility"]
+    environment = {**os.environ, "MONAI_LABEL_AUTH_ENABLE": "maybe"}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stderr
+    assert said.splitlines()[-1].startswith("ValueError: MONAI_LABEL_AUTH_ENABLE is 'maybe': ")
 
 
 TOKEN = "a-token-of-many-letters"
@@ -89,7 +106,7 @@ def test_who_logged_in_is_the_author_and_nobody_else() -> None:
     for who, author in (
         (Identity("jdoe", "Doe^Jane", Role.ANALYSING), "Jane Doe"),
         (Identity("jdoe", "", Role.ANALYSING), "jdoe"),
-        (Authentication(TOKEN).bearer(TOKEN), "Evil Other"),
+        (asyncio.run(Authentication(TOKEN).bearer(TOKEN)), "Evil Other"),
         (HERE, "Evil Other"),
     ):
         assert who.author("Evil Other") == author
@@ -102,10 +119,11 @@ def test_a_token_file_is_made_for_its_owner_alone_and_refused_where_others_read_
     (tmp_path / "new" / "token").chmod(0o640)
     with pytest.raises(ValueError, match="can be read by others"):
         read_token(tmp_path / "new" / "token")
-    (tmp_path / "short").write_text("short")
-    (tmp_path / "short").chmod(0o600)
-    with pytest.raises(ValueError, match="holds no token"):
-        read_token(tmp_path / "short")
+    for wrong in (b"short", b"\xff\xfe-a-token-of-letters"):
+        (tmp_path / "wrong").write_bytes(wrong)
+        (tmp_path / "wrong").chmod(0o600)
+        with pytest.raises(ValueError, match="wrong holds no token"):
+            read_token(tmp_path / "wrong")
 
 
 def certificate(folder: Path, days: int) -> tuple[Path, Path]:
