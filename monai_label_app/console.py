@@ -21,7 +21,7 @@ def silent(items: Iterable[Any], length: int | None, label: str) -> Iterable[Any
 
 @contextmanager
 def explained(out: Path) -> Iterator[None]:
-    """End with one sentence and exit code 1 where an input, a PACS or a disk fails."""
+    """End with one sentence and exit code 1 where an input, a PACS, a disk or a database fails."""
     from monai_label_app.frames import in_one_line
     from monai_label_app.pacs import PacsError
 
@@ -33,6 +33,15 @@ def explained(out: Path) -> Iterator[None]:
         # pydicom raises its own error, with a page of text, from the system's.
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         fail(f"{cause.filename or out}: {cause.strerror or in_one_line(cause)}")
+    except Exception as error:
+        # Most commands have no database, and need not import what speaks to one.
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from report.database import reason
+
+        if not isinstance(error, SQLAlchemyError):
+            raise
+        fail(f"the database does not answer: {reason(error)}")
 
 
 def progress(items: Iterable[Any], length: int | None, label: str) -> Iterator[Any]:

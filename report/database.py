@@ -38,12 +38,14 @@ def open_database(url: str, migrations: str) -> Engine:
     Raises:
         ValueError: there is no such database, or it cannot be used.
     """
+    what = _content(migrations)
     try:
         address = make_url(url)
         sqlite = address.get_backend_name() == "sqlite"
         if not sqlite:
-            patience = _PATIENCE if address.get_backend_name() == "postgresql" else {}
-            engine = create_engine(address, pool_pre_ping=True, connect_args={**patience, **address.query})
+            patience = _PATIENCE.items() if address.get_backend_name() == "postgresql" else ()
+            unsaid = {name: value for name, value in patience if name not in address.query}
+            engine = create_engine(address, pool_pre_ping=True, connect_args=unsaid)
         elif not address.database:
             engine = create_engine(address, poolclass=StaticPool, connect_args={"check_same_thread": False})
         else:
@@ -52,14 +54,11 @@ def open_database(url: str, migrations: str) -> Engine:
         _update(engine, migrations)
     except (SQLAlchemyError, ImportError, ValueError) as error:
         # The address may hold a password, and SQLAlchemy's own message the address.
-        raise ValueError(f"the database of {_content(migrations)} cannot be opened: {reason(error)}") from error
+        raise ValueError(f"the database of {what} cannot be opened: {reason(error)}") from error
     except CommandError as error:
-        what = _content(migrations)
         raise ValueError(f"the database of {what} is of a later version of EndoLens; install that one") from error
     except (AssertionError, KeyError) as error:  # what Alembic says of tables that it does not know
-        raise ValueError(
-            f"the database of {_content(migrations)} has tables of the same names for something else"
-        ) from error
+        raise ValueError(f"the database of {what} has tables of the same names for something else") from error
     return engine
 
 

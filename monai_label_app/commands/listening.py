@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +36,6 @@ class _Address(click.ParamType):
         return (found["host"] or "127.0.0.1").strip("[]"), int(found["port"])
 
 
-@contextmanager
-def _explained(state: Path) -> Iterator[None]:
-    """As :func:`explained`, and where a database that was opened does not answer any more."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from report.database import reason
-
-    with explained(state):
-        try:
-            yield
-        except SQLAlchemyError as error:
-            raise ValueError(f"the database of jobs does not answer: {reason(error)}") from error
-
-
 @click.command()
 @node_options()
 @click.option("--metrics", type=_Address(), help="Answer /health/live, /health/ready and /metrics here, by HTTP.")
@@ -83,7 +67,7 @@ def listen(
 
     settings = node_settings(given, model)
     observed = Endpoint(*metrics, token_file, insecure) if metrics else None
-    with _explained(settings.folder):
+    with explained(settings.folder):
         server.listen(settings, observed, log)
 
 
@@ -117,7 +101,7 @@ def list_(state: Path, database: str | None, dead: bool, as_json: bool) -> None:
 
     from monai_label_app.listening.store import DEAD
 
-    with _explained(state):
+    with explained(state):
         store = _open(state, database)
         counts = store.counts()
         lines = [
@@ -151,7 +135,7 @@ def retry(studies: tuple[str, ...], every: bool, state: Path, database: str | No
     """
     if bool(studies) == every:
         raise click.UsageError("give either STUDIES or --all")
-    with _explained(state):
+    with explained(state):
         store = _open(state, database)
         count = store.retry() if every else sum(map(store.retry, studies))
     if not (count or every):
@@ -172,7 +156,7 @@ def drop(studies: tuple[str, ...], task: str | None, state: Path, database: str 
       endolens jobs drop 1.2.840.113619.2.1
       endolens jobs drop 1.2.840.113619.2.1 --task ORTHANC@localhost:4242
     """
-    with _explained(state):
+    with explained(state):
         store = _open(state, database)
         unknown = [study for study in studies if not store.drop(study, task)]
     for study in unknown:

@@ -350,27 +350,24 @@ class Store:
 
     def _remove(self, study: str, *conditions: ColumnElement[bool]) -> bool:
         """Remove a study whose analysis meets conditions; whether it did."""
-        with self.files():
-            return self._remove_alone(study, *conditions)
-
-    def _remove_alone(self, study: str, *conditions: ColumnElement[bool]) -> bool:
         files: list[Path] = []
-        with self._engine.begin() as connection:
-            mine = JOBS.c.study == study
-            # The row is held from here on: an image that comes now begins the study anew.
-            if not connection.execute(delete(JOBS).where(mine, JOBS.c.task == ANALYSIS, *conditions)).rowcount:
-                return False
-            connection.execute(delete(JOBS).where(mine))
-            for table, place in ((RECEIVED, self.received), (RESULTS, self.results)):
-                uids = connection.scalars(select(table.c.uid).where(table.c.study == study))
-                files += {place / study / f"{uid}.dcm" for uid in uids}
-                connection.execute(delete(table).where(table.c.study == study))
-        # After the database, which must not speak of files that are gone.
-        for file in files:
-            file.unlink(missing_ok=True)
-        for place in (self.received, self.results):
-            with suppress(OSError):  # it is not there, or has something new
-                (place / study).rmdir()
+        with self.files():
+            with self._engine.begin() as connection:
+                mine = JOBS.c.study == study
+                # The row is held from here on: an image that comes now begins the study anew.
+                if not connection.execute(delete(JOBS).where(mine, JOBS.c.task == ANALYSIS, *conditions)).rowcount:
+                    return False
+                connection.execute(delete(JOBS).where(mine))
+                for table, place in ((RECEIVED, self.received), (RESULTS, self.results)):
+                    uids = connection.scalars(select(table.c.uid).where(table.c.study == study))
+                    files += {place / study / f"{uid}.dcm" for uid in uids}
+                    connection.execute(delete(table).where(table.c.study == study))
+            # After the database, which must not speak of files that are gone.
+            for file in files:
+                file.unlink(missing_ok=True)
+            for place in (self.received, self.results):
+                with suppress(OSError):  # it is not there, or has something new
+                    (place / study).rmdir()
         return True
 
 

@@ -297,6 +297,14 @@ def test_a_folder_belongs_to_one_database(store: Store, tmp_path: Path) -> None:
     assert [job.study for job in Store(tmp_path / "state").jobs()] == ["1.2"]
 
 
+def test_jobs_of_a_damaged_database_are_one_sentence(store: Store, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "state" / "jobs.sqlite")) as database:
+        database.execute("DROP TABLE jobs")
+    for command in (["list"], ["retry", "--all"], ["drop", "1.2"]):
+        result = endolens("jobs", *command, "--state", tmp_path / "state")
+        assert (result.exit_code, result.stderr) == (1, "Error: the database does not answer: no such table: jobs\n")
+
+
 def test_jobs_of_a_folder_that_is_none_are_one_sentence(tmp_path: Path) -> None:
     for command in (["list"], ["retry", "--all"], ["drop", "1.2"]):
         result = endolens("jobs", *command, "--state", tmp_path / "nothing")
