@@ -126,12 +126,11 @@ def colourise(saliency: ArrayLike | Tensor, colours: str = BLUE_TO_RED) -> NDArr
 def _levels(values: NDArray[Any], colours: str) -> Iterator[NDArray[Any]]:
     """Red, green and blue of a map 0..1, each 0 to 255 in whole numbers of a floating kind, to be written over."""
     if colours == BLUE_TO_RED:
+        scaled = 4 * 255 * values
         for centre in (3, 2, 1):
-            level = 4 * values
-            level -= centre
-            np.subtract(1.5, np.abs(level, out=level), out=level)
-            np.clip(level, 0, 1, out=level)
-            level *= 255
+            level = scaled - values.dtype.type(255 * centre)
+            np.subtract(255 * 1.5, np.abs(level, out=level), out=level)
+            np.minimum(np.maximum(level, 0, out=level), 255, out=level)  # numpy's clip takes twice as long
             yield np.rint(level, out=level)
         return
     from matplotlib import colormaps  # a second to import, and few ask for it

@@ -31,14 +31,18 @@ def captioned(picture: NDArray[np.uint8], text: str, colours: NDArray[np.uint8])
     """
     height, width = picture.shape[:2]
     size = max(_SMALLEST, round(min(height, width) / _LINES_A_PICTURE))
-    pad, line = size // 2, round(1.35 * size)
+    pad = size // 2
     bar = _bar(width, size, colours.tobytes())
-    lines = _wrapped(text, size, width - 2 * pad)
-    words = Image.new("RGB", (width, line * len(lines) + pad), _PAPER)
-    draw = ImageDraw.Draw(words)
-    for number, one in enumerate(lines):
-        draw.text((pad, number * line), one, _INK, _font(size))
-    return np.concatenate([picture, bar, np.asarray(words)])
+    lines = [_line(words, width, size) for words in _wrapped(text, size, width - 2 * pad)]
+    return np.concatenate([picture, bar, *lines, np.full((pad, width, 3), _PAPER, np.uint8)])
+
+
+@lru_cache(maxsize=16)
+def _line(words: str, width: int, size: int) -> NDArray[np.uint8]:
+    """A line of a caption; what names the model is the same under every picture."""
+    strip = Image.new("RGB", (width, round(1.35 * size)), _PAPER)
+    ImageDraw.Draw(strip).text((size // 2, 0), words, _INK, _font(size))
+    return np.asarray(strip)
 
 
 @lru_cache(maxsize=16)
