@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import fields
@@ -160,6 +161,19 @@ class _Title(click.ParamType):
         return str(value).strip()
 
 
+class _Span(click.FloatRange):
+    """A length of time, which has an end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; a usage error if it is none or not within the range."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):  # neither too small nor too large
+            self.fail(f"{value!r} is not a valid float range.", param, ctx)
+        return number
+
+
+_DAY = 86_400
+
 state_option = click.option(
     "--state", type=result_folder, default=Path("endolens-listen"), show_default=True,
     envvar="ENDOLENS_STATE", show_envvar=True,
@@ -191,22 +205,22 @@ def node_options(prefix: str = "") -> Decorator:
         click.option("--poll", metavar="URL", help="DICOMweb address of a PACS to look for new endoscopy studies at."),
         click.option("--since", metavar="YYYYMMDD", default="",
                      help="With --poll: Study Date of the earliest. [default: all studies]"),
-        click.option("--every", type=click.FloatRange(0.1), default=30.0, show_default=True,
+        click.option("--every", type=_Span(0.1, _DAY), default=30.0, show_default=True,
                      help="With --poll: seconds between two looks."),
         click.option("--send", metavar="DESTINATION", multiple=True,
                      help="Where results go: a DICOMweb address, AET@host:port, or dicom-tls://AET@host:port; repeat "
                      "it for several."),
         state_option,
         database_option,
-        click.option("--quiet", type=click.FloatRange(0.1), default=30.0, show_default=True,
+        click.option("--quiet", type=_Span(0.1, _DAY), default=30.0, show_default=True,
                      help="Seconds without a new object after which a study is complete."),
         click.option("--attempts", type=click.IntRange(1), default=30, show_default=True,
                      help="After so many a job is given up, until `endolens jobs retry`."),
-        click.option("--backoff", type=click.FloatRange(1), default=3600.0, show_default=True,
+        click.option("--backoff", type=_Span(1, 7 * _DAY), default=3600.0, show_default=True,
                      help="Most seconds between two attempts; the first wait is one, each is twice the last."),
         click.option("--reserve", type=click.IntRange(0), default=256, show_default=True,
                      help="MiB that stay free on the disk for results; objects are refused before that."),
-        click.option("--keep", type=click.FloatRange(0), default=7.0, show_default=True,
+        click.option("--keep", type=_Span(0, 36_500), default=7.0, show_default=True,
                      help="Days that images are kept after all is done, in case more of their study come."),
     )  # fmt: skip
 

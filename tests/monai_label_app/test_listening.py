@@ -242,6 +242,8 @@ def test_a_node_that_logs_as_json_says_of_which_study_each_line_is(store: Store,
         (["--aet", "much too long a title"], "no AE title"),
         (["--since", "yesterday"], "no date of the form YYYYMMDD"),
         (["--state", "/dev/null/state"], "Not a directory"),
+        (["--every", "inf"], "inf is not in the range"),
+        (["--quiet", "nan"], "'nan' is not a valid float range"),
     ],
 )
 def test_a_node_that_cannot_start_says_why_in_one_sentence(options: list[str], words: str, tmp_path: Path) -> None:
