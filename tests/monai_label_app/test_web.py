@@ -17,6 +17,7 @@ from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.library import FolderLibrary
 from monai_label_app.sample import STUDY
 from monai_label_app.viewers.ohif import Viewer, mended
+from monai_label_app.viewers.ohif.viewer import naturalised
 from tests.dicom_files import image, write
 
 STILLS = sorted(STUDY.iterdir())[:2]
@@ -106,6 +107,12 @@ def test_manifest_names_each_frame_of_an_image_of_several(client: FlaskClient, f
     place = f"dicomweb:http://localhost/endolens/instances/{loop.SOPInstanceUID}.dcm"
     assert [one["url"] for one in series["instances"]] == [f"{place}?frame={number}" for number in (1, 2, 3)]
     assert {one["metadata"]["SOPInstanceUID"] for one in series["instances"]} == {loop.SOPInstanceUID}
+
+
+def test_who_signed_a_report_is_told_as_ohif_reads_it() -> None:
+    item = pydicom.Dataset()
+    item.PersonName = "Doe^Jane"
+    assert naturalised(item) == {"PersonName": [{"Alphabetic": "Doe^Jane"}]}
 
 
 def test_viewer_keeps_to_its_folder_and_asks_no_other_server() -> None:
