@@ -11,6 +11,12 @@ GRAD_CAM, GUIDED_GRAD_CAM = "Grad-CAM", "Guided Grad-CAM"
 """Methods by the names that reports give them."""
 
 
+def as_reported(probability: float) -> float:
+    """A probability, 0 to 1, as reports hold it, to a hundredth of a percent; but 0 and 1 only where it is so."""
+    rounded = round(probability, 4)
+    return min(max(rounded, 0.0001), 0.9999) if 0 < probability < 1 else rounded
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """The machine that speaks.

@@ -23,6 +23,7 @@ from report.attributes import (
 )
 from report.caption import captioned
 from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Algorithm, Explanation
+from report.language import ENGLISH
 from report.terms import short_text, visual_explanation
 from report.uids import derive
 
@@ -82,10 +83,11 @@ def heatmap_capture(
     if compression not in COMPRESSIONS:
         raise ValueError(f"there is no compression {compression!r}; there are {', '.join(COMPRESSIONS)}")
     header = completed(source)
-    label, chance = explanation.label, f"{explanation.probability:.1%}"
+    label, chance = explanation.label, ENGLISH.percent(explanation.probability)
     if colours is not None:
         model = " ".join(filter(None, (algorithm.name, algorithm.version)))
-        words = (f"{label} {chance}", explanation.method, explanation.layer, model, algorithm.notice)
+        unbroken = chance.replace(" ", "\u00a0")
+        words = (f"{label} {unbroken}", explanation.method, explanation.layer, model, algorithm.notice)
         picture = captioned(picture, "\u00a0· ".join(filter(None, words)), colours)
     made_of = (algorithm.name, algorithm.version, series.title)
     looks = ("bare" if colours is None else "captioned", "lossy" if compression == "jpeg" else "lossless")
