@@ -249,7 +249,9 @@ def _finding(group: PlanarROIMeasurementsAndQualitativeEvaluations) -> Finding:
     items = group[0].ContentSequence
     # A notice follows, which may look like one of them.
     parameters = list(_texts(items, codes.DCM.AlgorithmParameters))[:_PARAMETERS]
-    known = dict(text.split(": ", 1) for text in parameters if ": " in text)
+    known = {name: value.removeprefix(" ") for name, _, value in (text.partition(":") for text in parameters)}
+    if not {_METHOD, _LAYER, _CLASS} <= set(known):
+        raise ValueError(f"a finding does not say its {_METHOD}, {_LAYER} and {_CLASS}")
     (probability,) = group.get_measurements(name=codes.DCM.Probability)
     region: Any = group.roi
     source = region.ContentSequence[0].ReferencedSOPSequence[0]
