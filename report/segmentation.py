@@ -86,6 +86,9 @@ def segmentation(
     )
     # Packed anew: highdicom does not join frames of fewer than 8 pixels, and ends on the letter 0 for a zero byte.
     result.PixelData = pack_bits(np.stack([mask for _, mask in masks]).ravel().astype(np.uint8))
+    dimensions = derive("segmentation dimensions", result.SOPInstanceUID)  # where highdicom draws a UID each time
+    for item in (*result.DimensionOrganizationSequence, *result.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimensions
     # An endoscope's picture has no anatomical orientation: the attribute is required, and empty.
     result.PatientOrientation = []
     result.update(compression_history(header))
