@@ -17,6 +17,7 @@ from report.attributes import (
     compressed_again,
     compression_history,
     processing_equipment,
+    require_frame,
     series_description,
     source_image,
     take_study,
@@ -78,11 +79,13 @@ def heatmap_capture(
         compression: one of :data:`COMPRESSIONS`.
 
     Raises:
-        ValueError, TypeError: the picture is not (H, W, 3) uint8, or there is no such compression.
+        ValueError, TypeError: the picture is not (H, W, 3) uint8, the source has no such frame, or there is no such
+            compression.
     """
     if compression not in COMPRESSIONS:
         raise ValueError(f"there is no compression {compression!r}; there are {', '.join(COMPRESSIONS)}")
     header = completed(source)
+    require_frame(header, frame_number)
     label, chance = explanation.label, ENGLISH.percent(explanation.probability)
     if colours is not None:
         model = " ".join(filter(None, (algorithm.name, algorithm.version)))

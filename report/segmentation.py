@@ -20,6 +20,7 @@ from report.attributes import (
     compression_history,
     is_multi_frame,
     processing_equipment,
+    require_frame,
     series_description,
     tracking,
 )
@@ -51,12 +52,15 @@ def segmentation(
         instance_number: place in the series.
 
     Raises:
-        ValueError: the findings are of several frames or another image, or none of them encloses a pixel.
+        ValueError: the findings are of several frames, of one that the source does not have or of another image, or
+            none of them encloses a pixel.
     """
     header = completed(source)
     seen = {(one.sop_instance_uid, one.frame_number) for one in findings}
     if len(seen) > 1 or any(uid != header.SOPInstanceUID for uid, _ in seen):
         raise ValueError("the findings of a segmentation must be of one frame of its source")
+    for _, number in seen:
+        require_frame(header, number)
     masks = [(one, _mask(one, (header.Rows, header.Columns))) for one in findings if not one.whole_image]
     masks = [(finding, mask) for finding, mask in masks if mask.any()]
     if not masks:

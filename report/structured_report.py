@@ -41,6 +41,7 @@ from report.attributes import (
     is_multi_frame,
     is_own_result,
     processing_equipment,
+    require_frame,
     series_description,
     tracking,
 )
@@ -79,7 +80,7 @@ def findings_report(
 
     Raises:
         ValueError: no finding, sources of several studies, or a finding on an image or with a capture that is not
-            among the given ones.
+            among the given ones, or on a frame that its image does not have.
     """
     headers = {source.SOPInstanceUID: completed(source) for source in sources}
     shown = {capture.SOPInstanceUID: capture for capture in captures}
@@ -203,6 +204,7 @@ def _group(
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     explanation = finding.explanation
     meaning = term(explanation.label)
+    require_frame(source, finding.frame_number)
     multi_frame = is_multi_frame(source)
     image = SourceImageForRegion(
         referenced_sop_class_uid=source.SOPClassUID,

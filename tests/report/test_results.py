@@ -332,6 +332,23 @@ def test_a_report_that_makes_no_sense_is_refused(findings: list[Any], reason):
         findings_report(findings, [image(PIXELS)], ALGORITHM)
 
 
+@pytest.mark.parametrize("number", [0, 3])
+def test_a_frame_that_the_source_does_not_have_is_refused(number):
+    source = image(np.stack([PIXELS] * 2))
+    found = [Finding(explanation(), source.SOPInstanceUID, number, SQUARE)]
+    for make in (capture_of, report_of, lambda *_: segmentation(found, source, ALGORITHM)):
+        with pytest.raises(ValueError, match=f"has no frame {number}: it has 2"):
+            make(source, number)
+
+
+@pytest.mark.parametrize("probability", [float("nan"), -0.1, 1.1])
+def test_what_is_no_probability_and_no_contour_is_refused_where_it_is_said(probability):
+    with pytest.raises(ValueError, match="none from 0 to 1"):
+        replace(explanation(), probability=probability)
+    with pytest.raises(ValueError, match="not finite"):
+        Finding(explanation(), "1.2", 1, ((1.0, float("nan")), *SQUARE))
+
+
 def test_sources_of_two_studies_are_refused():
     first, second = image(PIXELS), image(PIXELS)
     with pytest.raises(ValueError, match="one study"):
