@@ -114,9 +114,9 @@ def colourise(saliency: ArrayLike | Tensor, colours: str = BLUE_TO_RED) -> NDArr
             such as the perceptually uniform ``viridis``, which colour-blind readers and grey printers can tell apart.
 
     Raises:
-        ValueError: no such colours.
+        ValueError: values that are not finite numbers, or no such colours.
     """
-    values = np.clip(_array(saliency), 0, 1)
+    values = np.clip(_finite(saliency), 0, 1)
     coloured = np.empty((*values.shape, 3), np.uint8)
     for channel, level in enumerate(_levels(values, colours)):
         coloured[..., channel] = level

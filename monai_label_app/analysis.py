@@ -27,7 +27,7 @@ from monai_label_app.results import USUAL, FrameResult, StudyResult, Wanted, alg
 from monai_label_app.seeing import Heatmap, Look, Seen, at_once, compute_alone, look
 from monai_label_app.study import Instance, Problem, Study
 from report.attributes import CONVERTER
-from report.findings import NO_VIDEO, Explanation, Finding, Footage
+from report.findings import NO_VIDEO, Explanation, Finding, Footage, as_reported
 from report.secondary_capture import heatmap_capture
 from report.segmentation import segmentation
 from report.structured_report import findings_report
@@ -236,8 +236,7 @@ def _add(
 
 
 def _explanation(one: Heatmap, seen: Seen) -> Explanation:
-    # To a hundredth of a percent, as a report holds it.
-    return Explanation(one.method, one.layer, seen.predicted, round(seen.probabilities[seen.predicted], 4))
+    return Explanation(one.method, one.layer, seen.predicted, as_reported(seen.probabilities[seen.predicted]))
 
 
 def _header(dataset: Dataset) -> Dataset:

@@ -22,6 +22,7 @@ from explainers.regions import THRESHOLD
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.console import Progress, silent
 from monai_label_app.pictures import is_own, write_own
+from report.language import ENGLISH
 
 ALL, TOP = "all", "top"
 
@@ -251,7 +252,7 @@ def _scale_in_words(method: str) -> str:
 
 
 def _head(label: str, made: Maps) -> str:
-    return f"{label}\n{made.probabilities[label]:.1%}" if label else "any class"
+    return f"{label}\n{ENGLISH.percent(made.probabilities[label])}" if label else "any class"
 
 
 def _caption(classifier: Classifier, method: str, made: Maps) -> list[str]:

@@ -237,6 +237,13 @@ def is_multi_frame(source: Dataset) -> bool:
     return int(source.get("NumberOfFrames") or 1) > 1
 
 
+def require_frame(source: Dataset, frame_number: int) -> None:
+    """Refuse a frame that an image does not have by ValueError; frames are counted from 1."""
+    count = int(source.get("NumberOfFrames") or 1)
+    if not 1 <= frame_number <= count:
+        raise ValueError(f"{source.SOPInstanceUID} has no frame {frame_number}: it has {count}")
+
+
 def source_image(source: Dataset, frame_number: int) -> Dataset:
     """An item of the Source Image Sequence: the image, and which frame of it, that another was made of."""
     item = reference(source)

@@ -14,11 +14,11 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.valuerep import DA
 
-from report.attributes import MANUFACTURER, completed, readable, values, words
+from report.attributes import MANUFACTURER, completed, is_multi_frame, readable, values, words
 from report.choices import EXTENT, KINDS, SEDATIONS, SEGMENTS, SITES, TOTAL
 from report.examination import Choice, Evidence, ExaminationReport, Observation, Signature
 from report.examination_report import report_instance
-from report.findings import Algorithm
+from report.findings import Algorithm, as_reported
 from report.terms import PRIVATE, term
 from report.uids import derive
 
@@ -66,7 +66,7 @@ def fhir_bundle(
     patient, device = _entry(study, "Patient", _patient(study)), _entry(study, "Device", _device(algorithm))
     procedure = _entry(study, "Procedure", _procedure(report, patient))
     shown = dict.fromkeys(one for seen in report.observations for one in seen.evidence)
-    media = {one: _entry(study, "Media", _media(one, patient)) for one in shown}
+    media = {one: _entry(study, "Media", _media(one, headers[one.sop_instance_uid], patient)) for one in shown}
     # One entry an image that is shown twice with the same words, whatever a machine's reasons were.
     pictures = {entry["fullUrl"]: (entry, one.caption) for one, entry in media.items()}.values()
     seen = [
@@ -196,14 +196,14 @@ def _of_the_procedure(report: ExaminationReport) -> Iterator[dict[str, Any]]:
         yield {"code": _concept(TOTAL), "valueInteger": preparation.total, "component": scores}
 
 
-def _media(one: Evidence, patient: dict[str, Any]) -> dict[str, Any]:
-    frame = f", frame {one.frame_number}" if one.frame_number > 1 else ""
-    said = one.caption or one.reason
+def _media(one: Evidence, image: Dataset, patient: dict[str, Any]) -> dict[str, Any]:
+    frame = f", frame {one.frame_number}" if is_multi_frame(image) else ""
+    said = one.caption.strip() or one.reason.strip() or "image"
     return {
         "status": "completed",
         "subject": _to(patient),
         "identifier": [{"system": "urn:dicom:uid", "value": f"urn:oid:{one.sop_instance_uid}"}],
-        "content": {"contentType": "application/dicom", "title": f"{said}{frame}".strip() or "image"},
+        "content": {"contentType": "application/dicom", "title": f"{said}{frame}"},
     }
 
 
@@ -228,7 +228,7 @@ def _observation(
     }
     if one.probability is not None:
         quantity = {
-            "value": round(100 * one.probability, 2),
+            "value": round(100 * as_reported(one.probability), 2),
             "unit": "%",
             "system": "http://unitsofmeasure.org",
             "code": "%",

@@ -11,6 +11,12 @@ GRAD_CAM, GUIDED_GRAD_CAM = "Grad-CAM", "Guided Grad-CAM"
 """Methods by the names that reports give them."""
 
 
+def as_reported(probability: float) -> float:
+    """A probability, 0 to 1, as reports hold it, to a hundredth of a percent; but 0 and 1 only where it is so."""
+    rounded = round(probability, 4)
+    return min(max(rounded, 0.0001), 0.9999) if 0 < probability < 1 else rounded
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """The machine that speaks.
@@ -30,12 +36,16 @@ class Algorithm:
 
 @dataclass(frozen=True)
 class Explanation:
-    """How a heatmap was made: method, target layer, class and the class's probability (0 to 1)."""
+    """How a heatmap was made: method, target layer, class and the class's probability (0 to 1, else ValueError)."""
 
     method: str
     layer: str
     label: str
     probability: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"a probability of {self.probability} is none from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class Finding:
         explanation: the class, its probability for the whole frame, and the map that the region was cut from.
         sop_instance_uid, frame_number: the source image and its frame, counted from 1.
         contour: closed polygon of (x, y) in source pixels, (0, 0) the outer corner of the first pixel; the image's
-            own outline where nothing in the frame stands out.
+            own outline where nothing in the frame stands out. ValueError if a number of it is not finite.
         whole_image: the contour is that outline.
         number: counts the regions of a frame from 1.
         captures: SOP Instance UIDs of the Secondary Captures that show why.
@@ -59,6 +69,10 @@ class Finding:
     whole_image: bool = False
     number: int = 1
     captures: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(value) for point in self.contour for value in point):
+            raise ValueError("a contour has numbers that are not finite")
 
 
 @dataclass(frozen=True)

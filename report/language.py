@@ -41,8 +41,14 @@ class Language:
         return self.words.get(f"term.{label}", label)
 
     def percent(self, share: float) -> str:
-        """A share, 0 to 1, as the language writes it: ``93.0 %``."""
-        return f"{100 * share:.1f}".replace(".", self.words["decimal"]) + " %"
+        """A share, 0 to 1, as the language writes it: ``93.0 %``.
+
+        What is neither all nor nothing never reads so: it is ``> 99.9 %`` or ``< 0.1 %``.
+        """
+        written = f"{100 * share:.1f}"
+        if 0 < share < 1:
+            written = {"100.0": "> 99.9", "0.0": "< 0.1"}.get(written, written)
+        return written.replace(".", self.words["decimal"]) + " %"
 
     def seconds(self, time: float) -> str:
         """A time in a video as the language writes it: ``12.4 s``."""

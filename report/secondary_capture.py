@@ -17,12 +17,14 @@ from report.attributes import (
     compressed_again,
     compression_history,
     processing_equipment,
+    require_frame,
     series_description,
     source_image,
     take_study,
 )
 from report.caption import captioned
 from report.findings import GRAD_CAM, GUIDED_GRAD_CAM, Algorithm, Explanation
+from report.language import ENGLISH
 from report.terms import short_text, visual_explanation
 from report.uids import derive
 
@@ -77,15 +79,18 @@ def heatmap_capture(
         compression: one of :data:`COMPRESSIONS`.
 
     Raises:
-        ValueError, TypeError: the picture is not (H, W, 3) uint8, or there is no such compression.
+        ValueError, TypeError: the picture is not (H, W, 3) uint8, the source has no such frame, or there is no such
+            compression.
     """
     if compression not in COMPRESSIONS:
         raise ValueError(f"there is no compression {compression!r}; there are {', '.join(COMPRESSIONS)}")
     header = completed(source)
-    label, chance = explanation.label, f"{explanation.probability:.1%}"
+    require_frame(header, frame_number)
+    label, chance = explanation.label, ENGLISH.percent(explanation.probability)
     if colours is not None:
         model = " ".join(filter(None, (algorithm.name, algorithm.version)))
-        words = (f"{label} {chance}", explanation.method, explanation.layer, model, algorithm.notice)
+        unbroken = chance.replace(" ", "\u00a0")
+        words = (f"{label} {unbroken}", explanation.method, explanation.layer, model, algorithm.notice)
         picture = captioned(picture, "\u00a0· ".join(filter(None, words)), colours)
     made_of = (algorithm.name, algorithm.version, series.title)
     looks = ("bare" if colours is None else "captioned", "lossy" if compression == "jpeg" else "lossless")

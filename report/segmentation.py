@@ -20,6 +20,7 @@ from report.attributes import (
     compression_history,
     is_multi_frame,
     processing_equipment,
+    require_frame,
     series_description,
     tracking,
 )
@@ -51,12 +52,15 @@ def segmentation(
         instance_number: place in the series.
 
     Raises:
-        ValueError: the findings are of several frames or another image, or none of them encloses a pixel.
+        ValueError: the findings are of several frames, of one that the source does not have or of another image, or
+            none of them encloses a pixel.
     """
     header = completed(source)
     seen = {(one.sop_instance_uid, one.frame_number) for one in findings}
     if len(seen) > 1 or any(uid != header.SOPInstanceUID for uid, _ in seen):
         raise ValueError("the findings of a segmentation must be of one frame of its source")
+    for _, number in seen:
+        require_frame(header, number)
     masks = [(one, _mask(one, (header.Rows, header.Columns))) for one in findings if not one.whole_image]
     masks = [(finding, mask) for finding, mask in masks if mask.any()]
     if not masks:
@@ -86,6 +90,9 @@ def segmentation(
     )
     # Packed anew: highdicom does not join frames of fewer than 8 pixels, and ends on the letter 0 for a zero byte.
     result.PixelData = pack_bits(np.stack([mask for _, mask in masks]).ravel().astype(np.uint8))
+    dimensions = derive("segmentation dimensions", result.SOPInstanceUID)  # where highdicom draws a UID each time
+    for item in (*result.DimensionOrganizationSequence, *result.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimensions
     # An endoscope's picture has no anatomical orientation: the attribute is required, and empty.
     result.PatientOrientation = []
     result.update(compression_history(header))

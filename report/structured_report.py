@@ -41,10 +41,11 @@ from report.attributes import (
     is_multi_frame,
     is_own_result,
     processing_equipment,
+    require_frame,
     series_description,
     tracking,
 )
-from report.findings import NO_VIDEO, Algorithm, Explanation, Finding, Footage
+from report.findings import NO_VIDEO, Algorithm, Explanation, Finding, Footage, as_reported
 from report.terms import term
 from report.uids import derive
 from report.video_segments import segments_container
@@ -79,7 +80,7 @@ def findings_report(
 
     Raises:
         ValueError: no finding, sources of several studies, or a finding on an image or with a capture that is not
-            among the given ones.
+            among the given ones, or on a frame that its image does not have.
     """
     headers = {source.SOPInstanceUID: completed(source) for source in sources}
     shown = {capture.SOPInstanceUID: capture for capture in captures}
@@ -203,6 +204,7 @@ def _group(
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     explanation = finding.explanation
     meaning = term(explanation.label)
+    require_frame(source, finding.frame_number)
     multi_frame = is_multi_frame(source)
     image = SourceImageForRegion(
         referenced_sop_class_uid=source.SOPClassUID,
@@ -225,7 +227,7 @@ def _group(
 
 
 def _measured(probability: float) -> Measurement:
-    return Measurement(codes.DCM.Probability, value=round(100 * probability, 2), unit=PERCENT)
+    return Measurement(codes.DCM.Probability, value=round(100 * as_reported(probability), 2), unit=PERCENT)
 
 
 def _visual_explanation(capture: Dataset) -> ImageContentItem:
@@ -249,7 +251,9 @@ def _finding(group: PlanarROIMeasurementsAndQualitativeEvaluations) -> Finding:
     items = group[0].ContentSequence
     # A notice follows, which may look like one of them.
     parameters = list(_texts(items, codes.DCM.AlgorithmParameters))[:_PARAMETERS]
-    known = dict(text.split(": ", 1) for text in parameters if ": " in text)
+    known = {name: value.removeprefix(" ") for name, _, value in (text.partition(":") for text in parameters)}
+    if not {_METHOD, _LAYER, _CLASS} <= set(known):
+        raise ValueError(f"a finding does not say its {_METHOD}, {_LAYER} and {_CLASS}")
     (probability,) = group.get_measurements(name=codes.DCM.Probability)
     region: Any = group.roi
     source = region.ContentSequence[0].ReferencedSOPSequence[0]

@@ -23,11 +23,11 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
 from report.attributes import PERCENT, identification, is_multi_frame
-from report.findings import Algorithm, Segment
+from report.findings import Algorithm, Segment, as_reported
 from report.terms import PRIVATE, plain_text, term
 from report.uids import derive
 
-_CLASS = "Class: "
+_CLASS = "Class:"
 _SEGMENTS = CodedConcept("VIDEO-SEGMENTS", PRIVATE, "Segments of videos")
 _SOURCE = CodedConcept("121112", "DCM", "Source of Measurement")
 _BEST = CodedConcept(*codes.DCM.BestIllustrationOfFinding[:3])
@@ -79,10 +79,10 @@ def _group(segment: Segment, video: Dataset, still: Dataset | None, algorithm: A
         finding_type=meaning.finding,
         finding_sites=[FindingSite(meaning.site)] if meaning.site else None,
         algorithm_id=identification(
-            algorithm, [f"{_CLASS}{label}", f"Probability: of the frames that were looked at, {said}"]
+            algorithm, [f"{_CLASS} {label}", f"Probability: of the frames that were looked at, {said}"]
         ),
         measurements=[
-            Measurement(codes.DCM.Probability, round(100 * chance, 2), PERCENT, derivation=derivation)
+            Measurement(codes.DCM.Probability, round(100 * as_reported(chance), 2), PERCENT, derivation=derivation)
             for chance, derivation in ((segment.mean, _MEAN), (segment.peak, _PEAK))
         ],
     )
@@ -121,9 +121,9 @@ def _segment(items: Sequence[Dataset]) -> Segment:
         for modifier in item.ContentSequence
     }
     label = next(
-        item.TextValue.removeprefix(_CLASS)
+        item.TextValue.removeprefix(_CLASS).removeprefix(" ")
         for item in items
-        if item.ValueType == "TEXT" and item.TextValue.startswith(_CLASS)
+        if _concept(item) == codes.DCM.AlgorithmParameters.value and item.TextValue.startswith(_CLASS)
     )
     source = named[_SOURCE.value, "TCOORD"]
     start, end = map(float, source.ReferencedTimeOffsets)

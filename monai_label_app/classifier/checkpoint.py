@@ -57,6 +57,9 @@ class Card:
             _check_text("classes", label)
         if len(set(self.classes)) != len(self.classes) or not all(self.classes):
             raise ValueError("classes must be distinct and not empty")
+        for label in self.classes:
+            if label != label.strip():  # which DICOM would not keep
+                raise ValueError(f"classes {label!r} begins or ends with a blank")
         if not self.name or not self.version:
             raise ValueError("name and version must not be empty")
         if self.preprocess not in VARIANTS:
@@ -76,7 +79,7 @@ class Card:
 
 def _check_text(name: str, value: object) -> None:
     # Backslash and control characters have a meaning of their own in DICOM.
-    if not isinstance(value, str) or re.search(r"[\\\x00-\x1f\x7f]", value):
+    if not isinstance(value, str) or re.search(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029]", value):
         raise ValueError(f"{name} {value!r} is not a line of text without backslashes")
 
 

@@ -53,6 +53,7 @@ def explain(
     from monai_label_app.classifier.classifier import open_classifier
     from monai_label_app.explain import TOP, Picture, deliver, earlier, look, write
     from monai_label_app.reading import read_frame
+    from report.language import ENGLISH
 
     with explained(out):
         # What is wrong fails now, not after the work.
@@ -78,7 +79,8 @@ def explain(
                 click.echo(f"{method} is of no class: --class changes nothing", err=True)
             files = write(picture, classifier, method, made, colours, staged, progress)
             deliver(files, out)
-    click.echo(f"{made.predicted} {made.probabilities[made.predicted]:.1%}; maps in {out}: {len(made.maps)}")
+    likely = ENGLISH.percent(made.probabilities[made.predicted])
+    click.echo(f"{made.predicted} {likely}; maps in {out}: {len(made.maps)}")
 
 
 @click.command()

@@ -25,7 +25,7 @@ from monai_label_app.video.segments import spans
 from monai_label_app.video.timeline import Part, Watched, write_timeline
 from report.completeness import landmarks
 from report.endoscopic_video import Stream, video_clip, video_still
-from report.findings import Footage, Segment
+from report.findings import Footage, Segment, as_reported
 from report.uids import derive
 
 _CUT_OFF = 1.0
@@ -209,8 +209,8 @@ def _segment_line(origin: str, part: Part, folder: Path) -> dict[str, Any]:
         "class": segment.label,
         "start": round(segment.start, 3),
         "end": round(segment.end, 3),
-        "peak": round(segment.peak, 4),
-        "mean": round(segment.mean, 4),
+        "peak": as_reported(segment.peak),
+        "mean": as_reported(segment.mean),
         "still": str(still) if part.still and still.exists() else None,
         "still_time": round(segment.time, 3) if part.still else None,
         "clip": str(clip.path),

@@ -22,7 +22,7 @@ async function say() {
     try {
       const state = await (await fetch("state")).json();
       const delay = state.delay === null ? "" : `, ${state.delay.toFixed(1)} s behind`;
-      const seen = state.class ? `${state.class} ${(100 * state.probability).toFixed(1)} %` : "nothing to be told";
+      const seen = state.class ? `${state.class} ${state.percent}` : "nothing to be told";
       place.textContent = (state.problem || (state.analysed ? seen + delay : "Waiting for the network.")) + (state.ended ? " – ended" : "");
     } catch { place.textContent = "The server does not answer."; }
     await wait(200);

@@ -26,6 +26,7 @@ from monai_label_app.pictures import write_own
 from monai_label_app.video.decode import Decoded
 from monai_label_app.video.quality import CLEAR, look
 from monai_label_app.video.segments import LEAST, SEEN
+from report.findings import as_reported
 
 FINDINGS = "findings.jsonl"
 """What was seen, a line each, in the folder of a recording."""
@@ -215,7 +216,7 @@ class Live:
             write_own(pixels, self._folder / names[kind])
         journal.append(
             self._folder / FINDINGS,
-            {"class": seen.label, "probability": round(seen.probability, 4), "number": seen.of.number, **names},
+            {"class": seen.label, "probability": as_reported(seen.probability), "number": seen.of.number, **names},
         )
 
 

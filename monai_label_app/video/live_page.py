@@ -23,6 +23,8 @@ from monai_label_app.access.login import Login
 from monai_label_app.access.roles import Roles
 from monai_label_app.classifier.checkpoint import Card
 from monai_label_app.video.live import Live
+from report.findings import as_reported
+from report.language import ENGLISH
 
 
 def live_page(
@@ -59,7 +61,8 @@ def live_page(
                 "frame": newest.number if newest else 0,
                 "analysed": seen.of.number if seen else 0,
                 "class": seen.label if seen else "",
-                "probability": round(seen.probability, 4) if seen else 0.0,
+                "probability": as_reported(seen.probability) if seen else 0.0,
+                "percent": ENGLISH.percent(seen.probability) if seen else "",
                 "delay": round(time.monotonic() - seen.of.arrived, 3) if seen else None,
                 "ended": live.ended,
                 "problem": live.problem or (seen.problem if seen else ""),

@@ -25,6 +25,7 @@ from monai_label_app.video.clips import Clip
 from monai_label_app.video.quality import LEFT_OUT
 from monai_label_app.video.sampling import Samples
 from report.findings import Segment
+from report.language import ENGLISH
 
 _COLUMNS = 1200
 """Of a plot, at most; a column shows the highest probability of its samples, so that none is lost."""
@@ -74,6 +75,7 @@ def write_timeline(watched: Sequence[Watched], result: StudyResult, classifier: 
         version=classifier.version,
         problems=result.problems,
         folder=path.parent,
+        percent=ENGLISH.percent,
     )
 
 

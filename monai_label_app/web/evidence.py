@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from explainers import Region
+from report.language import ENGLISH
 
 WORTH_A_WARNING = 0.25
 """From this share of the evidence on, an artifact is named."""
@@ -36,7 +37,7 @@ class Evidence:
     @property
     def sentence(self) -> str:
         """What is seen, in one plain sentence."""
-        likely = f"{self.probability:.1%}" if self.probability >= 0.001 else "less than 0.1%"
+        likely = ENGLISH.percent(self.probability)
         begin = f"takes this frame for {self.label} ({likely})" if self.predicted else f"gives {self.label} {likely}"
         if not self.regions:
             return f"The network {begin}; in {self.layer} nothing stands out for it."
@@ -44,7 +45,7 @@ class Evidence:
         place = _place((x0 + x1) / 2 / self.width, (y0 + y1) / 2 / self.height)
         area = sum(one.area for one in self.regions) / (self.width * self.height)
         where = place if len(self.regions) == 1 else f"in {len(self.regions)} regions, the largest {place}"
-        return f"The network {begin}; its evidence in {self.layer} lies {where}, on {area:.0%} of the picture."
+        return f"The network {begin}; its evidence in {self.layer} lies {where}, on {100 * area:.0f} % of the picture."
 
 
 def warnings(label: str, shares: Mapping[str, float]) -> list[str]:
@@ -55,7 +56,7 @@ def warnings(label: str, shares: Mapping[str, float]) -> list[str]:
         shares: artifact → share of the evidence that lies on it, 0 to 1.
     """
     return [
-        f"{share:.0%} of the evidence for {label} lies on the {name}, not on tissue."
+        f"{100 * share:.0f} % of the evidence for {label} lies on the {name}, not on tissue."
         for name, share in shares.items()
         if share >= WORTH_A_WARNING
     ]

@@ -158,9 +158,9 @@ def test_a_map_that_does_not_fit_the_image_or_is_no_number_is_refused():
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_refused_and_not_shown_as_nothing(broken):
-    for scale in (heatmap.peak, heatmap.normalise):
+    for show in (heatmap.peak, heatmap.normalise, heatmap.colourise):
         with pytest.raises(ValueError, match="not finite"):
-            scale(np.array([[broken, 1]]))
+            show(np.array([[broken, 1]]))
     with pytest.raises(ValueError, match="finite"):
         heatmap.normalise(np.ones((2, 2)), broken)
 

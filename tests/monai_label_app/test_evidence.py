@@ -38,8 +38,8 @@ def blob(x: int, y: int, side: int = 20) -> np.ndarray:
 def test_the_sentence_says_where_the_evidence_lies(x: int, y: int, place: str) -> None:
     said = evidence(blob(x, y)).sentence
     assert said == (
-        f"The network takes this frame for polyps (93.2%); its evidence in block5_conv4 lies {place}, "
-        "on 2% of the picture."
+        f"The network takes this frame for polyps (93.2 %); its evidence in block5_conv4 lies {place}, "
+        "on 2 % of the picture."
     )
 
 
@@ -47,12 +47,12 @@ def test_several_regions_nothing_and_another_class_are_said() -> None:
     two = evidence(np.maximum(blob(10, 5, 30), blob(150, 60)))
     assert "lies in 2 regions, the largest in the upper left part" in two.sentence
     nothing = evidence(np.zeros((100, 200)), predicted=False, probability=0.0004)
-    assert nothing.sentence == ("The network gives polyps less than 0.1%; in block5_conv4 nothing stands out for it.")
+    assert nothing.sentence == "The network gives polyps < 0.1 %; in block5_conv4 nothing stands out for it."
 
 
 def test_only_a_good_part_of_the_evidence_on_an_artifact_is_a_warning() -> None:
     assert warnings("polyps", {"navigation box": 0.61, "border": 0.1}) == [
-        "61% of the evidence for polyps lies on the navigation box, not on tissue."
+        "61 % of the evidence for polyps lies on the navigation box, not on tissue."
     ]
 
 

@@ -196,6 +196,12 @@ def test_an_image_of_two_findings_with_the_same_caption_is_one_media():
     assert first["derivedFrom"] == second["derivedFrom"]
 
 
+def test_fhir_names_the_frame_of_every_image_of_several():
+    shown = (Evidence(STILL.SOPInstanceUID), *(Evidence(LOOP.SOPInstanceUID, *which) for which in ((1,), (2, "best"))))
+    found = fhir(replace(REPORT, observations=(Observation("", "Polyp", shown),)), IMAGES)
+    assert [one["content"]["title"] for one in found["Media"]] == ["image", "image, frame 1", "best, frame 2"]
+
+
 IDEOGRAPHIC = {
     "url": "http://hl7.org/fhir/StructureDefinition/iso21090-EN-representation",
     "valueCode": "IDE",

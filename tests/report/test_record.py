@@ -89,6 +89,10 @@ def test_every_choice_and_every_term_has_a_word_and_every_word_of_a_list_its_cho
 
 def test_numbers_are_written_as_the_language_does():
     assert [LANGUAGES[tag].percent(0.9349) for tag in ("en", "de")] == ["93.5 %", "93,5 %"]
+    assert [ENGLISH.percent(share) for share in (1, 0.9996, 0.9994, 0.0004, 0)] == [
+        *("100.0 %", "> 99.9 %", "99.9 %"),
+        *("< 0.1 %", "0.0 %"),
+    ]
     assert ENGLISH.wording("something new") == "something new"
 
 

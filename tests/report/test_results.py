@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,15 @@ from pydicom.uid import JPEG2000, JPEGBaseline8Bit
 
 from report.attributes import is_own_result
 from report.examination import Evidence, ExaminationReport
-from report.findings import Algorithm, Explanation, Finding
+from report.examination_report import examination_report
+from report.fhir import fhir_bundle
+from report.findings import Algorithm, Explanation, Finding, Footage, Segment
 from report.key_objects import key_objects
-from report.render import encapsulated_pdf
+from report.render import encapsulated_pdf, page
 from report.secondary_capture import heatmap_capture
 from report.segmentation import segmentation
 from report.structured_report import findings_report
+from report.suggest import draft, suggest
 from tests.dicom_files import CAPTURE, by_pillow, encapsulated, image, write
 from tests.validators import dciodvfy, tid1500reader
 
@@ -228,6 +234,30 @@ def test_burned_in_annotation_is_inherited_and_never_invented(burned_in):
     assert capture.get("BurnedInAnnotation") == burned_in
 
 
+@pytest.mark.parametrize(
+    ("probability", "written", "stored"),
+    [(0.99974, "> 99.9 %", 99.97), (0.999999, "> 99.9 %", 99.99), (1e-7, "< 0.1 %", 0.01), (1.0, "100.0 %", 100)],
+)
+def test_no_result_says_that_a_machine_is_certain_where_it_is_not(probability, written, stored):
+    source = image(PIXELS)
+    found = Finding(replace(explanation(), probability=probability), source.SOPInstanceUID, 1, SQUARE)
+    (proposed,) = suggest([found])
+    report = draft([proposed], ALGORITHM, ExaminationReport(), 1, 1)
+    document = examination_report(report, [source], ALGORITHM)
+    said = {
+        "capture": heatmap_capture(source, 1, PIXELS, found.explanation, ALGORITHM).DerivationDescription,
+        "reason": proposed.reason,
+        "report": " ".join(str(one.value) for one in document.iterall() if one.keyword == "TextValue"),
+        "page": unescape(page(report, source, ALGORITHM, {})),
+    }
+    assert {name for name, text in said.items() if written in text} == set(said)
+    seen = Segment("polyps", 0, 1, probability, probability, video=source.SOPInstanceUID)
+    measured = findings_report([found], [source], ALGORITHM, footage=Footage((seen,), videos=(source,)))
+    assert [float(one.value) for one in measured.iterall() if one.keyword == "NumericValue"] == [stored] * 3
+    bundle = fhir_bundle(report, [source], ALGORITHM).model_dump_json()
+    assert [float(one) for one in re.findall(r'"value":([0-9.]+),"unit":"%"', bundle)] == [stored]
+
+
 def test_uids_differ_by_source_frame_model_layer_and_class():
     source, other = image(PIXELS), image(np.stack([PIXELS] * 2))
     made = [
@@ -300,6 +330,23 @@ def test_the_study_s_own_procedure_is_reported(tmp_path):
 def test_a_report_that_makes_no_sense_is_refused(findings: list[Any], reason):
     with pytest.raises(ValueError, match=reason):
         findings_report(findings, [image(PIXELS)], ALGORITHM)
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_a_frame_that_the_source_does_not_have_is_refused(number):
+    source = image(np.stack([PIXELS] * 2))
+    found = [Finding(explanation(), source.SOPInstanceUID, number, SQUARE)]
+    for make in (capture_of, report_of, lambda *_: segmentation(found, source, ALGORITHM)):
+        with pytest.raises(ValueError, match=f"has no frame {number}: it has 2"):
+            make(source, number)
+
+
+@pytest.mark.parametrize("probability", [float("nan"), -0.1, 1.1])
+def test_what_is_no_probability_and_no_contour_is_refused_where_it_is_said(probability):
+    with pytest.raises(ValueError, match="none from 0 to 1"):
+        replace(explanation(), probability=probability)
+    with pytest.raises(ValueError, match="not finite"):
+        Finding(explanation(), "1.2", 1, ((1.0, float("nan")), *SQUARE))
 
 
 def test_sources_of_two_studies_are_refused():

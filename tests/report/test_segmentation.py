@@ -150,6 +150,9 @@ def test_the_same_regions_make_the_same_instance_and_other_frames_another():
         segmentation([replace(finding(source=LOOP), frame_number=2)], LOOP, ALGORITHM),
     ]
     assert len({one.SOPInstanceUID for one in made}) == 3
+    moments = ("SQ", "DA", "TM", "DT")  # of making; of a sequence the elements themselves are compared
+    first, again = ([(e.tag, str(e.value)) for e in one.iterall() if e.VR not in moments] for one in made[:2])
+    assert first == again
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,16 @@ def test_a_notice_that_looks_like_a_parameter_is_none(explained, notice):
     assert read_algorithm(document).notice.strip() == notice.strip()
 
 
+@pytest.mark.parametrize("name", ["", "Mayo: 2", "Class:", ": ", " led by a blank"])
+def test_any_name_of_class_and_layer_is_read_back_but_for_blanks_at_its_end(tmp_path, explained, name):
+    made = [replace(one, explanation=replace(one.explanation, layer=name, label=name)) for one in explained]
+    seen = Segment(name, 0.0, 1.0, 0.9, 0.8, video=str(LOOP.SOPInstanceUID))
+    read = dcmread(write(report_of(made, [seen]), tmp_path / "report.dcm"))
+    kept = name.rstrip(" ")
+    assert {(one.explanation.layer, one.explanation.label) for one in read_findings(read)} == {(kept, kept)}
+    assert [one.label for one in read_segments(read)] == [kept]
+
+
 def test_of_a_clip_the_times_are_its_own_and_within_it(explained):
     clip = LOOP.SOPInstanceUID
     long = Segment("polyps", 100.0, 300.0, 0.9, 0.8, STILL.SOPInstanceUID, 180.5, clip, 150.0, 210.0, frame=763)

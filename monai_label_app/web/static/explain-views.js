@@ -10,9 +10,12 @@ const NAMES = {
 
 const SIDE_BY_SIDE = ["grad-cam", "guided-grad-cam", "saliency"];
 
-const format = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 1 });
-
-export const percent = (share) => (share < 0.001 ? "<0.1%" : format.format(share));
+// As report.language writes it: what is not all or nothing never reads so.
+export function percent(share, decimal = ".") {
+  const rounded = (100 * share).toFixed(1);
+  const written = rounded === "100.0" && share < 1 ? "> 99.9" : rounded === "0.0" && share > 0 ? "< 0.1" : rounded;
+  return `${written.replace(".", decimal)} %`;
+}
 
 export const methodName = (method) => NAMES[method] ?? method;
 

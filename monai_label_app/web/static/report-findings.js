@@ -1,5 +1,6 @@
 // The list of findings. One of them, the target, gets the images that are attached.
 
+import { percent } from "./explain-views.js";
 import { wording } from "./report-words.js";
 
 const list = document.querySelector("#observations");
@@ -77,8 +78,7 @@ export class Findings {
     mark.hidden = one.probability === null;
     if (one.probability === null) return;
     const words = this.#context.words();
-    const percent = `${(100 * one.probability).toFixed(1).replace(".", words.decimal)} %`;
-    mark.textContent = words.proposed.replace("{probability}", percent);
+    mark.textContent = words.proposed.replace("{probability}", percent(one.probability, words.decimal));
   }
 
   #image(image) {

@@ -46,7 +46,7 @@ def put(scene: Any, volume: Any, frame: Frame, evidence: Evidence, made_by: str)
         A closed curve a region, locked; the reader draws one of their own to correct it.
     """
     clear(scene, frame)
-    percent = f"{evidence.probability:.1%}"
+    percent = _percent(evidence.probability)
     made = [_curve(scene, volume, frame, evidence, percent, contour) for contour in evidence.contours]
     for curve, contour in zip(made or [None], evidence.contours or [None]):
         where = NO_REGION if contour is None else _box(contour)
@@ -54,6 +54,13 @@ def put(scene: Any, volume: Any, frame: Frame, evidence: Evidence, made_by: str)
         cells = (evidence.label, percent, where, volume.GetName(), str(frame.number), evidence.layer, made_by, name)
         _add_row(table(scene), (*cells, frame.image))
     return made
+
+
+def _percent(share: float) -> str:
+    """As reports write it: what is not all or nothing never reads so."""
+    written = f"{100 * share:.1f}"
+    written = {"100.0": "> 99.9", "0.0": "< 0.1"}.get(written, written) if 0 < share < 1 else written
+    return f"{written} %"
 
 
 def clear(scene: Any, frame: Frame) -> None:
