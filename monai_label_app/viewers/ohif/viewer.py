@@ -94,8 +94,8 @@ EXTENSION_ADDRESS = "/endolens/ohif/extension.js"
 
 _IDENTITY = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID")
 
-_KEPT_AS_LISTS = frozenset({"ContentSequence"})
-"""Sequences that OHIF walks as lists even where they hold one item; it reads all others as one item's attributes."""
+_KEPT_AS_LISTS = frozenset({"ContentSequence", "PersonName"})
+"""What OHIF takes for a list even where it holds one value; of all other sequences it reads one item's attributes."""
 
 
 class Viewer:
@@ -304,5 +304,6 @@ def naturalised(dataset: Dataset) -> dict[str, Any]:
             values[keyword] = items[0] if len(items) == 1 and keyword not in _KEPT_AS_LISTS else items
         else:
             # An empty value is null: OHIF takes objects with differently empty patient IDs for several patients.
-            values[keyword] = value if len(value) > 1 else next(iter(value), None)
+            several = len(value) > 1 or keyword in _KEPT_AS_LISTS
+            values[keyword] = value if several else next(iter(value), None)
     return values
