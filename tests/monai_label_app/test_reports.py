@@ -409,6 +409,8 @@ def test_an_addendum_begins_as_the_signed_report_and_names_it(client, folder):
     assert series.SeriesInstanceUID == before.SeriesInstanceUID != report.SeriesInstanceUID
     assert "Histology: adenoma" in dsrdump(folder / UID / f"{report.SOPInstanceUID}.dcm")
     assert client.get(f"{REPORT}?version=1").get_json() == first, "the first stays as it was signed"
+    manifest = client.get(f"/dicomjson/{UID}").get_data(as_text=True)
+    assert manifest.replace(" ", "").count('"PersonName":[{"Alphabetic":"Doe^Jane"}]') == 4, "as OHIF reads it"
 
 
 @pytest.mark.slow
