@@ -40,9 +40,6 @@ from report.uids import derive
 
 MANUFACTURER = "EndoLens"
 
-REPORTS = f"{MANUFACTURER} report"
-"""Title of the series of a study's reports, drafts and signed ones, which a series' attributes must not tell apart."""
-
 PERCENT = CodedConcept("%", "UCUM", "Percent")
 """Of probabilities."""
 
@@ -344,6 +341,12 @@ def dated(made: Dataset, signature: Signature) -> None:
 def is_own_result(dataset: Dataset) -> bool:
     """Whether an object is a result of this software, which must never become an input of it."""
     return dataset.get("Manufacturer") == MANUFACTURER
+
+
+def report_title(signature: Signature | None) -> str:
+    """Title of a report's series; of a signed one the time comes first, because lists cut what is long."""
+    report = f"{MANUFACTURER} report"
+    return f"Signed {signature.time:%Y-%m-%d %H:%M}, {report}" if signature else f"{report}, draft"
 
 
 def series_description(what: str, algorithm: Algorithm) -> str:

@@ -27,7 +27,6 @@ from pydicom.valuerep import DT, PersonName
 
 from report.attributes import (
     MANUFACTURER,
-    REPORTS,
     completed,
     dated,
     device_observer,
@@ -36,6 +35,7 @@ from report.attributes import (
     is_multi_frame,
     person_observer,
     processing_equipment,
+    report_title,
 )
 from report.choices import EXTENT, KINDS, SEDATIONS, SEGMENTS, SITES, TOTAL
 from report.examination import Choice, Evidence, ExaminationReport, Observation, Signature
@@ -82,7 +82,8 @@ def examination_report(
     if missing:
         raise ValueError(f"the report shows {missing[0]}, which is not among the images")
     first, language = next(iter(headers.values())), LANGUAGES[report.language]
-    root = ContainerContentItem(name=_concept(codes.LN.DiagnosticImagingReport), template_id="2000")
+    title = _concept(codes.LN.DiagnosticImagingReport)
+    root = ContainerContentItem(name=title, is_content_continuous=False, template_id="2000")
     root.ContentSequence = ContentSequence(
         [
             *LanguageOfContentItemAndDescendants(CodedConcept(language.tag, "RFC5646", language.name)),
@@ -93,12 +94,13 @@ def examination_report(
             *_sections(report, language, headers),
         ]
     )
+    uid = report_instance(report, first.StudyInstanceUID, algorithm, signature)
     document = EnhancedSR(
         evidence=list(headers.values()),
         content=heading(codes.LN.DiagnosticImagingReport),
-        series_instance_uid=report_series(first.StudyInstanceUID),
+        series_instance_uid=report_series(first.StudyInstanceUID, uid if signature else ""),
         series_number=SERIES_NUMBER,
-        sop_instance_uid=report_instance(report, first.StudyInstanceUID, algorithm, signature),
+        sop_instance_uid=uid,
         instance_number=1,
         manufacturer=MANUFACTURER,
         is_complete=signature is not None,
@@ -107,7 +109,7 @@ def examination_report(
         verifying_observer_name=PersonName(signature.name) if signature else None,
         verifying_organization=long_string(signature.organization) if signature else None,
         previous_versions=[predecessor] if predecessor is not None else None,
-        series_description=REPORTS,
+        series_description=report_title(signature),
         contributing_equipment=[processing_equipment(algorithm, f"Draft of the report. {algorithm.notice}")],
         specific_character_set=first.SpecificCharacterSet,
     )
@@ -115,6 +117,7 @@ def examination_report(
     if signature:
         made.VerifyingObserverSequence[0].VerificationDateTime = DT(signature.time)
         dated(made, signature)
+        made.SeriesDate, made.SeriesTime = made.ContentDate, made.ContentTime
     return made
 
 
@@ -126,18 +129,21 @@ def report_instance(
     return derive("report", study, algorithm.name, algorithm.version, astuple(report), signed)
 
 
-def report_series(study: str) -> UID:
-    """The series of a study's reports.
+def report_series(study: str, signed: str = "") -> UID:
+    """The series of a study's drafts, or that of a signed report, by its SOP Instance UID.
 
-    Drafts and signed reports are versions of one document, and viewers show the newest of a series.
+    Of a series viewers show one report, and not the newest: OHIF shows the one of the lowest Instance Number or UID.
     """
-    return derive("report series", study)
+    return derive("report series", *filter(None, (study, signed)))
 
 
 def _sections(
     report: ExaminationReport, language: Language, headers: dict[str, Dataset]
 ) -> Iterator[ContainerContentItem]:
-    """The headings (CID 7001) that have something to say, in the order of an endoscopist's report."""
+    """The headings (CID 7001) that have something to say, in the order of an endoscopist's report.
+
+    Their content is separate items, of which viewers show the names: a score says nothing without its segment.
+    """
     heading, element = codes.LN, codes.DCM
     findings = [
         item
@@ -156,7 +162,9 @@ def _sections(
     ]
     for name, items in parts:
         if items:
-            section = ContainerContentItem(name=_concept(name), relationship_type=_CONTAINS)
+            section = ContainerContentItem(
+                name=_concept(name), is_content_continuous=False, relationship_type=_CONTAINS
+            )
             section.ContentSequence = ContentSequence(items)
             yield section
 

@@ -18,12 +18,12 @@ from pydicom.valuerep import DA
 
 from report.attributes import (
     MANUFACTURER,
-    REPORTS,
     acquisition_equipment,
     completed,
     processing_equipment,
     readable,
     reference,
+    report_title,
     take_study,
     values,
     words,
@@ -178,9 +178,11 @@ def encapsulated_pdf(
     take_study(made, first)
     made.SpecificCharacterSet = first.SpecificCharacterSet
     made.Modality = "DOC"
-    made.SeriesInstanceUID = derive("series of reports as PDF", first.StudyInstanceUID)
+    made.SeriesInstanceUID = derive(
+        "series of reports as PDF", *filter(None, (first.StudyInstanceUID, signature and uid))
+    )
     made.SeriesNumber = SERIES_NUMBER
-    made.SeriesDescription = REPORTS
+    made.SeriesDescription = report_title(signature)
     made.InstanceNumber = 1
     made.Manufacturer = MANUFACTURER
     made.ManufacturerModelName = long_string(algorithm.name)
@@ -193,6 +195,8 @@ def encapsulated_pdf(
     made.ContentDate, made.ContentTime = (
         signature.time.strftime(form) if signature else "" for form in ("%Y%m%d", "%H%M%S")
     )
+    if signature:
+        made.SeriesDate, made.SeriesTime = made.ContentDate, made.ContentTime
     made.AcquisitionDateTime = ""
     made.BurnedInAnnotation = "YES"
     made.VerificationFlag = "VERIFIED" if signature else "UNVERIFIED"

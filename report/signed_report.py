@@ -20,7 +20,7 @@ def signed_documents(
     algorithm: Algorithm,
     signature: Signature,
     pictures: Mapping[tuple[str, int], bytes],
-    predecessor: str | None = None,
+    predecessor: Dataset | None = None,
 ) -> list[Dataset]:
     """Make the documents of a signed report: Enhanced SR, Encapsulated PDF, and Key Object Selection if it has images.
 
@@ -32,15 +32,13 @@ def signed_documents(
         algorithm: the machine that took part.
         signature: who answers for it.
         pictures: (SOP Instance UID, frame) → JPEG, for the PDF.
-        predecessor: SOP Instance UID of the report that this one replaces or follows.
+        predecessor: the report that this one replaces or follows; its header, or a :func:`reference`, is enough.
 
     Raises:
         ValueError: images of several studies, evidence that is not among them, no Pango to set the PDF, or no font for
             a letter of it.
     """
-    study = str(images[0].StudyInstanceUID)
-    before = reference(study, predecessor) if predecessor else None
-    document = examination_report(report, images, algorithm, signature, before)
+    document = examination_report(report, images, algorithm, signature, predecessor)
     content = pdf(page(report, images[0], algorithm, pictures, signature), every_letter=True)
     made: list[Dataset] = [document, encapsulated_pdf(content, report, images, algorithm, signature)]
     if report.evidence:
@@ -51,8 +49,8 @@ def signed_documents(
 
 
 def reference(study: str, uid: str) -> Dataset:
-    """As much of an earlier report as a reference to it needs."""
+    """As much of a signed report as another's reference to it needs."""
     before = Dataset()
     before.SOPClassUID, before.SOPInstanceUID = EnhancedSRStorage, uid
-    before.StudyInstanceUID, before.SeriesInstanceUID = study, report_series(study)
+    before.StudyInstanceUID, before.SeriesInstanceUID = study, report_series(study, uid)
     return before

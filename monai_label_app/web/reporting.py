@@ -232,13 +232,12 @@ class Reporting:
         stored = self._stored(version, EnhancedSRStorage)
         if stored is not None:
             return stored
-        before = self._predecessor(version) if version.signature else None
         return examination_report(
             version.report,
             [one.header for one in self._images(version)],
             self.drafts.algorithm(version.study),
             version.signature,
-            reference(version.study, before) if before else None,
+            self._predecessor(version) if version.signature else None,
         )
 
     def picture(self, study: str, uid: str, number: int, width: int = PICTURE_WIDTH) -> bytes:
@@ -282,16 +281,17 @@ class Reporting:
             self._predecessor(version),
         )
 
-    def _predecessor(self, version: Version) -> str | None:
+    def _predecessor(self, version: Version) -> Dataset | None:
         """The signed report before an addendum, or the draft that an analysis stored."""
+        headers = [one.header for one in self._library.study(version.study).instances]
         signed = self.drafts.predecessor(version)
         if signed:
-            return signed.documents[0]
+            uid = signed.documents[0]
+            stored = (one for one in headers if one.SOPInstanceUID == uid)
+            return next(stored, reference(version.study, uid))
         series = report_series(version.study)
         drafted = [
-            str(one.header.SOPInstanceUID)
-            for one in self._library.study(version.study).instances
-            if one.header.SeriesInstanceUID == series and one.header.get("VerificationFlag") == "UNVERIFIED"
+            one for one in headers if one.SeriesInstanceUID == series and one.get("VerificationFlag") == "UNVERIFIED"
         ]
         return drafted[-1] if drafted else None
 

@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
-from pydicom.uid import KeyObjectSelectionDocumentStorage
+from pydicom.uid import KeyObjectSelectionDocumentStorage, generate_uid
 from scipy.ndimage import binary_dilation
 
 from tests.e2e.conftest import Orthanc, endolens
@@ -103,7 +103,7 @@ def _check_still_is_there(screen: np.ndarray, still: np.ndarray, box: tuple[floa
 def _check_documents(ohif: Ohif) -> None:
     """The report is read as text and as PDF."""
     ohif.open_series("SR", "EndoLens report")
-    expect(ohif.page.get_by_text("AI involvement")).to_be_visible(timeout=60_000)
+    expect(ohif.page.get_by_text("AI involvement").first).to_be_visible(timeout=60_000)
     assert ohif.page.get_by_text("[proposed by AI, probability").count()
     ohif.open_series("DOC", "EndoLens report")
     document = ohif.page.locator("object[type='application/pdf']")
@@ -172,16 +172,20 @@ def test_study_from_folder(
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(still.read_bytes())
     endolens("analyze", tmp_path / "studies", "--out", tmp_path / "studies" / "results", *EVERYTHING)
+    results = tmp_path / "studies" / "results"
+    (selection,) = results.rglob("key-objects/*.dcm")
+    another = pydicom.dcmread(selection)  # of the same series, as that of an addendum
+    another.SOPInstanceUID = another.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    another.save_as(selection.with_name("another.dcm"))
     address = serve("--studies", str(tmp_path / "studies"), *ohif_options)
     path = "viewer" if ohif_options else "ohif/viewer"
     manifest = f"/endolens/dicomjson/{_study_uid(real_study)}"
     ohif = Ohif(page, f"{address}/{path}/dicomjson?url={manifest}")
-    results = tmp_path / "studies" / "results"
     captures = [pydicom.dcmread(file).pixel_array for file in results.rglob("heatmaps/*.dcm")]
     _check_ohif(ohif, results / "summary.json", real_study, captures)
     _check_segmentations(ohif, results / "summary.json", real_study, bool(ohif_options))
     _check_documents(ohif)
-    _check_key_objects(ohif, [pydicom.dcmread(file) for file in results.rglob("key-objects/*.dcm")])
+    _check_key_objects(ohif, [another])
     assert not ohif.foreign, f"asked other servers: {ohif.foreign}"
 
 

@@ -403,10 +403,14 @@ def test_an_addendum_begins_as_the_signed_report_and_names_it(client, folder):
     made = {one.SOPInstanceUID: one for one in documents(folder)}
     assert len(made) == 6
     report = made[second["documents"][0]]
-    before = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
-    assert before.ReferencedSOPInstanceUID == first["documents"][0]
+    (series,) = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
+    before = made[first["documents"][0]]
+    assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == before.SOPInstanceUID
+    assert series.SeriesInstanceUID == before.SeriesInstanceUID != report.SeriesInstanceUID
     assert "Histology: adenoma" in dsrdump(folder / UID / f"{report.SOPInstanceUID}.dcm")
     assert client.get(f"{REPORT}?version=1").get_json() == first, "the first stays as it was signed"
+    manifest = client.get(f"/dicomjson/{UID}").get_data(as_text=True)
+    assert manifest.replace(" ", "").count('"PersonName":[{"Alphabetic":"Doe^Jane"}]') == 4, "as OHIF reads it"
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from report.drafts import Drafts, SignedError, StaleError, Version
 from report.examination import Choice, Evidence, ExaminationReport, Observation, Signature
 from report.findings import Algorithm
-from report.signed_report import signed_documents
+from report.signed_report import reference, signed_documents
 from tests.dicom_files import image
 from tests.postgresql import postgresql
 
@@ -109,7 +109,7 @@ def test_a_signature_that_is_read_back_makes_the_same_documents(drafts):
     # The system's zone has a name, which a text of the time has not.
     now = replace(JANE, time=datetime.datetime.now().astimezone())
     made, again = (
-        signed_documents(FIRST, [still], ALGORITHM, signature, {}, "1.2.9")
+        signed_documents(FIRST, [still], ALGORITHM, signature, {}, reference(STUDY, "1.2.9"))
         for signature in (now, drafts.sign(STUDY, 1, now).signature)
     )
     assert [one.SOPInstanceUID for one in made] == [one.SOPInstanceUID for one in again]

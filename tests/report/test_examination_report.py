@@ -260,12 +260,17 @@ def test_a_draft_is_unverified_and_a_signature_makes_a_new_version_of_it(tmp_pat
     assert str(observer.VerificationDateTime) == "20260102150405"
     before = signed.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert before.ReferencedSOPInstanceUID == made.SOPInstanceUID != signed.SOPInstanceUID
-    assert signed.SeriesInstanceUID == made.SeriesInstanceUID
+    addendum = examination_report(replace(REPORT, addendum="Adenoma"), IMAGES, ALGORITHM, SIGNED, predecessor=signed)
+    series = {one.SeriesInstanceUID for one in (made, signed, addendum)}
+    assert len(series) == 3, "of several reports in a series OHIF shows the first"
     scope, machine, *_ = signed.ContributingEquipmentSequence
     assert "ContributionDateTime" not in scope, "the scope took no part in the signature"
     assert str(machine.ContributionDateTime) == "20260102150405"
     pdfs = [encapsulated_pdf(b"%PDF", REPORT, IMAGES, ALGORITHM, one) for one in (None, SIGNED)]
-    assert {one.SeriesDescription for one in (made, signed, *pdfs)} == {"EndoLens report"}
+    assert pdfs[0].SeriesInstanceUID != pdfs[1].SeriesInstanceUID
+    for unsigned, final in ((made, signed), pdfs):
+        assert unsigned.SeriesDescription == "EndoLens report, draft"
+        assert final.SeriesDescription == "Signed 2026-01-02 15:04, EndoLens report"
 
 
 def test_dcmtk_reads_the_report(tmp_path):
@@ -279,6 +284,8 @@ def test_dcmtk_reads_the_report(tmp_path):
         "AI involvement",
     ):
         assert words in shown, words
+    assert shown.count("=SEPARATE>") == 8, "a root and seven sections; of a continuous one OHIF hides the items' names"
+    assert "=CONTINUOUS>" not in shown
 
 
 def test_what_a_machine_found_is_marked_and_what_a_person_found_is_not():

@@ -9,7 +9,8 @@ export function showKeyObjects(displaySetService) {
   const listed = displaySetService.getActiveDisplaySets();
   const known = new Map(listed.filter((one) => !one.unsupported).flatMap(instances).map((one) => [one.SOPInstanceUID, one]));
   for (const placeholder of listed.filter(selectsImages)) {
-    const images = instances(placeholder).flatMap(selected).map((uid) => known.get(uid));
+    // Selections of one series, as of a report and its addendum, have images in common.
+    const images = [...new Set(instances(placeholder).flatMap(selected))].map((uid) => known.get(uid));
     if (!images.length || images.includes(undefined)) continue;
     const { SeriesInstanceUID, SeriesDescription, SeriesNumber, SeriesDate, Modality } = placeholder;
     const title = { SeriesInstanceUID, SeriesDescription, SeriesNumber, SeriesDate, Modality, label: SeriesDescription };
