@@ -29,7 +29,7 @@ STUDY = (
 )
 """Label and seed of the stills of the sample study, in the order of the examination.
 
-Those of which the demonstration model is right: of three synthetic frames it takes one for something else.
+Those of which the demonstration model is right: of fourteen synthetic frames it takes one for something else.
 """
 
 _OPENINGS = frozenset({"esophagitis", "normal-pylorus", "normal-z-line"})
