@@ -209,6 +209,7 @@ def depict(request: pytest.FixtureRequest) -> Callable[[Page, str], None]:
 
     def keep(page: Page, name: str) -> None:
         if folder:
+            page.wait_for_load_state("networkidle")  # pictures are there
             page.screenshot(path=folder / name, type="jpeg", quality=85)
 
     return keep
