@@ -231,14 +231,18 @@ def reference(instance: Dataset) -> Dataset:
 
 def is_multi_frame(source: Dataset) -> bool:
     """Whether references to a source must say the frame (PS3.3 table 10-3)."""
-    return int(source.get("NumberOfFrames") or 1) > 1
+    return _frame_count(source) > 1
 
 
 def require_frame(source: Dataset, frame_number: int) -> None:
     """Refuse a frame that an image does not have by ValueError; frames are counted from 1."""
-    count = int(source.get("NumberOfFrames") or 1)
+    count = _frame_count(source)
     if not 1 <= frame_number <= count:
         raise ValueError(f"{source.SOPInstanceUID} has no frame {frame_number}: it has {count}")
+
+
+def _frame_count(source: Dataset) -> int:
+    return int(source.get("NumberOfFrames") or 1)
 
 
 def source_image(source: Dataset, frame_number: int) -> Dataset:

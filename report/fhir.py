@@ -18,7 +18,7 @@ from report.attributes import MANUFACTURER, completed, is_multi_frame, readable,
 from report.choices import EXTENT, KINDS, SEDATIONS, SEGMENTS, SITES, TOTAL
 from report.examination import Choice, Evidence, ExaminationReport, Observation, Signature
 from report.examination_report import report_instance
-from report.findings import Algorithm, as_reported
+from report.findings import Algorithm, in_percent
 from report.terms import PRIVATE, term
 from report.uids import derive
 
@@ -228,7 +228,7 @@ def _observation(
     }
     if one.probability is not None:
         quantity = {
-            "value": round(100 * as_reported(one.probability), 2),
+            "value": in_percent(one.probability),
             "unit": "%",
             "system": "http://unitsofmeasure.org",
             "code": "%",

@@ -17,6 +17,11 @@ def as_reported(probability: float) -> float:
     return min(max(rounded, 0.0001), 0.9999) if 0 < probability < 1 else rounded
 
 
+def in_percent(probability: float) -> float:
+    """The number of percent that reports hold of a probability, 0 to 1."""
+    return round(100 * as_reported(probability), 2)
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """The machine that speaks.

@@ -45,7 +45,7 @@ from report.attributes import (
     series_description,
     tracking,
 )
-from report.findings import NO_VIDEO, Algorithm, Explanation, Finding, Footage, as_reported
+from report.findings import NO_VIDEO, Algorithm, Explanation, Finding, Footage, in_percent
 from report.terms import term
 from report.uids import derive
 from report.video_segments import segments_container
@@ -227,7 +227,7 @@ def _group(
 
 
 def _measured(probability: float) -> Measurement:
-    return Measurement(codes.DCM.Probability, value=round(100 * as_reported(probability), 2), unit=PERCENT)
+    return Measurement(codes.DCM.Probability, value=in_percent(probability), unit=PERCENT)
 
 
 def _visual_explanation(capture: Dataset) -> ImageContentItem:

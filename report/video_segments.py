@@ -23,7 +23,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
 from report.attributes import PERCENT, identification, is_multi_frame
-from report.findings import Algorithm, Segment, as_reported
+from report.findings import Algorithm, Segment, in_percent
 from report.terms import PRIVATE, plain_text, term
 from report.uids import derive
 
@@ -82,7 +82,7 @@ def _group(segment: Segment, video: Dataset, still: Dataset | None, algorithm: A
             algorithm, [f"{_CLASS} {label}", f"Probability: of the frames that were looked at, {said}"]
         ),
         measurements=[
-            Measurement(codes.DCM.Probability, round(100 * as_reported(chance), 2), PERCENT, derivation=derivation)
+            Measurement(codes.DCM.Probability, in_percent(chance), PERCENT, derivation=derivation)
             for chance, derivation in ((segment.mean, _MEAN), (segment.peak, _PEAK))
         ],
     )
