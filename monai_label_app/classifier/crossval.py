@@ -17,7 +17,7 @@ from monai_label_app.classifier.evaluation import Evaluation, evaluate
 from monai_label_app.classifier.evaluation_report import write_predictions
 from monai_label_app.classifier.metrics import interval, resample, summary
 from monai_label_app.classifier.page import write_page
-from monai_label_app.classifier.training import Recipe, Training
+from monai_label_app.classifier.training import Recipe, Training, claim
 from monai_label_app.console import Progress, silent
 from monai_label_app.folder import whole
 
@@ -85,10 +85,12 @@ def crossval(
     validation: float,
     folder: Path,
     progress: Progress = silent,
+    learned: Sequence[Example] = (),
+    masks: Mapping[str, Path] | None = None,
 ) -> list[Variant]:
     """Train and test a network for every variant and fold; the folds are the same for all variants.
 
-    What an earlier run left in the folder is not done again.
+    What an earlier run left in the folder is not done again; one of another recipe or other pictures is refused.
 
     Args:
         dataset: by :func:`monai_label_app.classifier.data.read_dataset`; up to :data:`EXTRA` of its extra polyps are
@@ -99,9 +101,11 @@ def crossval(
         validation: share of a fold's training pictures that is kept aside for early stopping and calibration.
         folder: that exists; gets a folder a variant with a folder a fold.
         progress: shows how far the work is.
+        learned: more pictures that every network learns from, and that none is tested on.
+        masks: of objects, by the name of their picture without suffix; networks learn to look there.
 
     Raises:
-        ValueError: the folds cannot be made, or a training cannot.
+        ValueError: the folds cannot be made, a training cannot, or the folder holds another run.
     """
     divided = folds(dataset, count, recipe.seed)
     chosen = np.random.default_rng(recipe.seed).permutation(len(dataset.extra))[:EXTRA]
@@ -110,13 +114,14 @@ def crossval(
     for name in variants:
         tests, others = [], []
         for number, (train, test) in enumerate(divided, start=1):
-            inside, aside = divide(Dataset(dataset.classes, train), validation, recipe.seed)
+            inside, aside = divide(Dataset(dataset.classes, (*train, *learned)), validation, recipe.seed)
             place = folder / name / f"fold-{number}"
             place.mkdir(parents=True, exist_ok=True)
             scores = place / "scores.npy"
             whose = replace(recipe, preprocess=name)
+            claim(place, whose, (*inside, *aside))
             if not scores.is_file():
-                _train(whose, dataset.classes, inside, aside, (*test, *extra), place, progress)
+                _train(whose, dataset.classes, inside, aside, (*test, *extra), masks or {}, place, progress)
             known = np.load(scores)
             tests.append(Evaluation(dataset.classes, test, known[: len(test)], ()))
             others.append(Evaluation(dataset.classes, extra, known[len(test) :], ()))
@@ -130,11 +135,12 @@ def _train(
     examples: Sequence[Example],
     aside: Sequence[Example],
     tested: Sequence[Example],
+    masks: Mapping[str, Path],
     place: Path,
     progress: Progress,
 ) -> None:
     """Train one network and leave its scores of the test pictures, (N, classes), as ``scores.npy``."""
-    training = Training(recipe, classes, examples, aside, {}, place, progress)
+    training = Training(recipe, classes, examples, aside, masks, place, progress)
     card = training.run()
     device = next(training.network.parameters()).device
     result = evaluate(tested, Classifier(training.network, card, "", device), progress)

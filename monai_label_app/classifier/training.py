@@ -115,7 +115,7 @@ class Training:
         self.recipe, self.classes, self.folder, self._progress = recipe, tuple(classes), folder, progress
         self.history = History()
         with leader_first():
-            _claim(folder, recipe, [*examples, *validation])
+            claim(folder, recipe, [*examples, *validation])
         self._device = device()
         torch.manual_seed(recipe.seed)
         self.network = build(recipe.architecture, classes, recipe.width).to(self._device)
@@ -346,8 +346,12 @@ def contents(recipe: Recipe, examples: Sequence[Example]) -> str:
     return json.dumps({**asdict(recipe), "pictures": pictures}, indent=1)
 
 
-def _claim(folder: Path, recipe: Recipe, examples: Sequence[Example]) -> None:
-    """Write into a run's folder what it is of, or refuse one that is of something else."""
+def claim(folder: Path, recipe: Recipe, examples: Sequence[Example]) -> None:
+    """Write into a run's folder what it is of.
+
+    Raises:
+        ValueError: it is of something else.
+    """
     content = contents(recipe, examples)
     path = folder / "recipe.json"
     if not path.is_file():

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, Sampler
 from monai_label_app.classifier.artifacts import BLACK, clean, find_artifacts
 from monai_label_app.classifier.augmentation import views
 from monai_label_app.classifier.data import Example, read_examples
+from monai_label_app.classifier.precision import mixed_precision
 from monai_label_app.classifier.prepare import square
 from monai_label_app.console import Progress, silent
 from monai_label_app.folder import whole
@@ -146,7 +147,7 @@ class Features(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
         device, count = next(frozen.parameters()).device, self._count
         for row, index in enumerate(progress(indices, len(indices), "Frozen layers")):
             views = [self._source[index, view and 1 + index * count + view] for view in range(count)]
-            with torch.inference_mode():
+            with torch.inference_mode(), mixed_precision(device):
                 made = frozen(torch.stack([image for image, _ in views]).to(device)).cpu()
             allowed = torch.stack([allowed for _, (_, allowed) in views])
             last = functional.adaptive_max_pool2d(allowed, made.shape[2:]) if made.ndim == 4 else torch.ones(count, 1)

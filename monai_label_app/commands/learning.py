@@ -85,6 +85,22 @@ _recipe_options = adding(
 )
 """How a network is trained."""
 
+_more_pictures = adding(
+    click.option(
+        "--polyps",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="More pictures to learn from, all of class polyps: Kvasir-SEG, CVC.",
+    ),
+    click.option(
+        "--masks",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        metavar="FOLDER",
+        help="Masks of what the network should look at, PNG or JPEG of the pictures' names.",
+    ),
+)
+"""What a network learns from beside the dataset."""
+
 
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
@@ -140,10 +156,7 @@ def evaluate(
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=result_file, help="The checkpoint, .safetensors.")
-@click.option("--polyps", type=click.Path(path_type=Path), metavar="FOLDER",
-              help="More pictures, all of class polyps: Kvasir-SEG, CVC.")  # fmt: skip
-@click.option("--masks", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
-              help="Masks of what the network should look at, PNG or JPEG of the pictures' names.")  # fmt: skip
+@_more_pictures
 @click.option("--preprocess", type=click.Choice(["none", "box", "box+border", "inpaint"]), default="box+border",
               show_default=True, help="What is taken off a frame first.")  # fmt: skip
 @_recipe_options
@@ -232,9 +245,18 @@ def train(
 @click.option("--folds", default=2, show_default=True, type=click.IntRange(2), help="Cross-validation folds.")
 @click.option("--variants", default="none,box,box+border", show_default=True,
               help="What is taken off a frame first, by commas.")  # fmt: skip
+@_more_pictures
 @_recipe_options
 def crossval(
-    dataset: Path, out: Path, extra_polyps: Path | None, folds: int, variants: str, validation: float, **options: Any
+    dataset: Path,
+    out: Path,
+    extra_polyps: Path | None,
+    folds: int,
+    variants: str,
+    polyps: Path | None,
+    masks: Path | None,
+    validation: float,
+    **options: Any,
 ) -> None:
     """Train and test on DATASET by cross-validation for each variant, and print the paper's Table I beside ours.
 
@@ -244,24 +266,29 @@ def crossval(
     Example:
       endolens crossval kvasir-dataset-v2 --extra-polyps CVC-ClinicDB --weights imagenet --out table-1
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from explainers.layers import unknown
     from monai_label_app.classifier import crossval as validating
     from monai_label_app.classifier.artifacts import VARIANTS
     from monai_label_app.classifier.data import read_dataset
     from monai_label_app.classifier.training import Recipe
+    from monai_label_app.masks import masks_by_picture
 
     chosen = variants.split(",")
     for name in chosen:
         if name not in VARIANTS:
             fail(str(unknown("variant", name, VARIANTS)))
+    if polyps and extra_polyps:
+        fail("polyps are either learned from (--polyps) or tested on (--extra-polyps)")
     with explained(out):
-        found = read_dataset(dataset, extra_polyps, progress)
+        found = read_dataset(dataset, polyps or extra_polyps, progress)
         name_problems(list(found.problems))
         out.mkdir(parents=True, exist_ok=True)
         recipe = Recipe(**options)
-        made = validating.crossval(found, recipe, chosen, folds, validation, out, progress)
+        named = masks_by_picture(masks) if masks else {}
+        learned, tested = (found.extra, replace(found, extra=())) if polyps else ((), found)
+        made = validating.crossval(tested, recipe, chosen, folds, validation, out, progress, learned, named)
         content: dict[str, Any] = {
             "table": validating.measures(made),
             "recipe": {name: value for name, value in asdict(recipe).items() if name != "preprocess"},
@@ -270,6 +297,8 @@ def crossval(
             "folds": folds,
             "extra_polyps": str(extra_polyps) if extra_polyps else None,
             "extra_images": len(made[0].extra[0].examples) if made[0].extra else 0,
+            "polyps": str(polyps) if polyps else None,
+            "masks": str(masks) if masks else None,
         }
         validating.write(made, content, _command(), out)
     click.echo(f"{validating.table(content['table'])}\n\nRuns, plots and report.html in {out}")

@@ -163,8 +163,27 @@ def test_table_one_is_scikit_learns_of_the_predictions(validated):
 @pytest.mark.slow
 def test_cross_validation_does_nothing_twice(validated, dataset, others):
     before = {path: path.stat().st_mtime_ns for path in validated.rglob("scores.npy")}
-    assert endolens("crossval", dataset, "--extra-polyps", others, "--out", validated, *SMALL).exit_code == 0
+    command = ("crossval", dataset, "--extra-polyps", others, "--out", validated, *SMALL)
+    assert endolens(*command).exit_code == 0
+    assert_refused(endolens(*command, "--rate", "1e-4"), "holds a run with other options")
+    assert_refused(endolens(*command, "--polyps", others), "either learned from")
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.slow
+def test_more_polyps_are_learned_from_where_their_masks_are_and_never_tested_on(dataset, others, tmp_path):
+    masks, out = tmp_path / "masks", tmp_path / "table"
+    masks.mkdir()
+    for number in range(5):
+        Image.fromarray(np.pad(np.full((30, 30), 255, np.uint8), ((0, 60), (0, 80)))).save(masks / f"{number}.png")
+    options = ("--variants", "box", "--polyps", others, "--masks", masks)
+    assert endolens("crossval", dataset, *options, "--out", out, *SMALL).exit_code == 0
+    for fold in (1, 2):
+        run = out / "box" / f"fold-{fold}"
+        assert (run / "recipe.json").read_text().count(str(others)) == 5
+        assert len(np.load(run / "scores.npy")) == 15
+        assert max(json.loads((run / "history.json").read_text())["astray"]) > 0, "maps beside the masks"
+    assert set(json.loads((out / "metrics.json").read_text())["table"]) == {"a"}
 
 
 @pytest.mark.parametrize("row", PAPER.values())
