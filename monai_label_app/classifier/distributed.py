@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 
 def rank() -> int:
@@ -56,3 +56,10 @@ def leader_first() -> Iterator[None]:
     yield
     if ranks() > 1 and leads():
         distributed.barrier()
+
+
+def as_the_leader(module: nn.Module) -> None:
+    """Give a module in every process the values that it has in the first."""
+    if ranks() > 1:
+        for values in module.state_dict().values():
+            distributed.broadcast(values, 0)

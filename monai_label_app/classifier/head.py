@@ -67,7 +67,7 @@ def start(network: VGG, pooled: Tensor, targets: Tensor) -> None:
         everywhere.linear.weight.div_(spread.clamp_min(_SILENT * spread.mean())[:, None])
         everywhere.linear.bias.zero_()
         values = second(everywhere(pooled).relu()).relu()
-        weights, biases = _regression(values, targets, last.out_features)
+        weights, biases = regression(values, targets, last.out_features, _STRENGTH)
         last.weight.copy_(weights)
         last.bias.copy_(biases)
 
@@ -82,10 +82,20 @@ def _hand_on(layer: nn.Linear) -> None:
     layer.weight.div_(layer.weight.sum(1, keepdim=True))
 
 
-def _regression(values: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Weights (classes, K) and biases (classes,) of a logistic regression; a class without a picture has none."""
+def regression(values: Tensor, targets: Tensor, classes: int, strength: float) -> tuple[Tensor, Tensor]:
+    """Fit a logistic regression in which all classes weigh the same.
+
+    Args:
+        values: (N, K).
+        targets: (N,) indices of their classes, two at least.
+        classes: how many there are.
+        strength: scikit-learn's C.
+
+    Returns:
+        Weights (classes, K) and biases (classes,); a class without a picture has the lowest scores.
+    """
     centre = values.mean(0)
-    made = LogisticRegression(C=_STRENGTH, max_iter=_ITERATIONS, class_weight="balanced")
+    made = LogisticRegression(C=strength, max_iter=_ITERATIONS, class_weight="balanced")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it is only a start
         made.fit((values - centre).cpu().numpy(), targets.cpu().numpy())

@@ -17,47 +17,55 @@ _SOFTNESS = 2.0
 """What scores are divided by before they are compared, so that the unlikely classes count too."""
 
 
+TRUNK = "trunk"
+"""In the place of a teacher's checkpoint: the pretrained trunk itself; see :mod:`.probe`."""
+
+
+def open_teacher(
+    path: Path,
+    classes: Sequence[str],
+    size: int,
+    preprocess: str,
+    device: torch.device,
+    first: str = "",
+    frozen: nn.Module | None = None,
+) -> nn.Module:
+    """Open a checkpoint that is to teach.
+
+    Args:
+        path: of the checkpoint.
+        classes, size, preprocess: of the network that learns; the teacher's must be the same.
+        device: where it is asked.
+        first: the first layer that learns, where not all do: the teacher is shown what it is.
+        frozen: the layers before, which must be the teacher's own.
+
+    Raises:
+        ValueError: it cannot be read, or differs in one of these.
+    """
+    network: nn.Module
+    network, card, _ = checkpoint.load(path)
+    mine, its = (tuple(classes), size, preprocess), (card.classes, card.input_size, card.preprocess)
+    if mine != its:
+        raise ValueError(f"{path} cannot teach: its classes, input size and pre-processing are {its}, not {mine}")
+    if frozen is not None:
+        before, network = split(network, first)
+        shared = [values.state_dict().values() for values in (before, frozen)]
+        if not all(torch.equal(one, other.cpu()) for one, other in zip(*shared, strict=True)):
+            raise ValueError(f"what lies before {first} is not {path}'s own: start from its weights, as wide")
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 class Teacher:
-    """A trained network that is asked about mixtures of the frames that another one learns.
+    """A network that is asked about mixtures of the frames that another one learns.
 
     A mixture has no label, and needs none: what is learned is the teacher's function, also between the few pictures.
 
     Source: Beyer et al., Knowledge distillation: A good teacher is patient and consistent, CVPR 2022.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        classes: Sequence[str],
-        size: int,
-        preprocess: str,
-        device: torch.device,
-        first: str = "",
-        frozen: nn.Module | None = None,
-    ) -> None:
-        """Open its checkpoint.
-
-        Args:
-            path: of the checkpoint.
-            classes, size, preprocess: of the network that learns; the teacher's must be the same.
-            device: where it is asked.
-            first: the first layer that learns, where not all do: the teacher is shown what it is.
-            frozen: the layers before, which must be the teacher's own.
-
-        Raises:
-            ValueError: it cannot be read, or differs in one of these.
-        """
-        self.network: nn.Module
-        self.network, card, _ = checkpoint.load(path)
-        mine, its = (tuple(classes), size, preprocess), (card.classes, card.input_size, card.preprocess)
-        if mine != its:
-            raise ValueError(f"{path} cannot teach: its classes, input size and pre-processing are {its}, not {mine}")
-        if frozen is not None:
-            before, self.network = split(self.network, first)
-            shared = [values.state_dict().values() for values in (before, frozen)]
-            if not all(torch.equal(one, other.cpu()) for one, other in zip(*shared, strict=True)):
-                raise ValueError(f"what lies before {first} is not {path}'s own: start from its weights, as wide")
-        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(self, network: nn.Module) -> None:
+        """Take a network that learns no more; see :func:`open_teacher`."""
+        self.network = network
 
     def ask(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mix every image (N, …) with another one at random: the mixtures, and their scores (N, classes)."""

@@ -7,7 +7,7 @@ again after a kill it goes on from there and ends as if nothing had been.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ from torchvision.models.vgg import VGG
 from explainers.layers import convolutions
 from monai_label_app.classifier.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Card
 from monai_label_app.classifier.data import Example
-from monai_label_app.classifier.distributed import device, leader_first, leads, rank, ranks
+from monai_label_app.classifier.distributed import as_the_leader, device, leader_first, leads, rank, ranks
 from monai_label_app.classifier.head import bake, start
 from monai_label_app.classifier.history import History, plot
 from monai_label_app.classifier.learner import Learner, Loss
 from monai_label_app.classifier.metrics import confusion_matrix, summary, temperature
 from monai_label_app.classifier.network import Width, build, calibrate, last_layer, load_pretrained, split
-from monai_label_app.classifier.teacher import Teacher
+from monai_label_app.classifier.probe import Probe
+from monai_label_app.classifier.teacher import TRUNK, Teacher, open_teacher
 from monai_label_app.classifier.training_set import Draws, Features, TrainingSet, Views
 from monai_label_app.console import Progress, silent
 from monai_label_app.folder import whole
@@ -59,7 +60,7 @@ class Recipe:
         size: of the input, in pixels.
         preprocess: what is taken off a frame first.
         weights: ``imagenet``, a safetensors file, or nothing.
-        teacher: a checkpoint that it learns from too; see :mod:`.teacher`.
+        teacher: a checkpoint that it learns from too, see :mod:`.teacher`; or ``trunk``, see :mod:`.probe`.
         train_from: the first layer that learns, a VGG convolution or ``head``; what comes before is frozen and run
             only once. Nothing: all learn.
         views: of each picture that frozen layers are shown.
@@ -125,10 +126,13 @@ class Training:
         if recipe.weights:
             new = load_pretrained(self.network, recipe.architecture, recipe.weights)
         frozen, learning = split(self.network, recipe.train_from) if recipe.train_from else (None, self.network)
-        self._teacher: Teacher | None = None
-        if recipe.teacher:
+        teacher: nn.Module | None = None
+        if recipe.teacher == TRUNK:
+            teacher = Probe(learning).to(self._device)
+        elif recipe.teacher:
             same = (classes, recipe.size, recipe.preprocess, self._device)
-            self._teacher = Teacher(Path(recipe.teacher), *same, recipe.train_from, frozen)
+            teacher = open_teacher(Path(recipe.teacher), *same, recipe.train_from, frozen)
+        self._teacher = Teacher(teacher) if teacher else None
 
         pictures = TrainingSet([*examples, *validation], classes, recipe.size, recipe.preprocess, masks, progress)
         self.problems = pictures.problems
@@ -151,7 +155,10 @@ class Training:
         guided = recipe.guidance > 0 and layer in set(learning.modules())
         self._learner = Learner(learning, layer if guided else None).to(self._device)
         if isinstance(self.network, VGG) and "classifier.0.weight" in new:
-            start(self.network, *self._pooled())
+            start(self.network, *self._shown(self._pooled, "Starting the head"))
+        if isinstance(teacher, Probe):
+            teacher.fit(*self._shown(teacher.means, "Asking the trunk"), len(classes))
+            as_the_leader(teacher)
         self._optimiser = self._make_optimiser(bool(recipe.weights) and len(new) > 0)
         steps = recipe.epochs * len(self._loader)
         rates = [group["lr"] for group in self._optimiser.param_groups]
@@ -215,20 +222,26 @@ class Training:
         for name in (_STATE, _BEST, "features.npy", "validation.npy"):
             (self.folder / name).unlink(missing_ok=True)
 
-    def _pooled(self) -> tuple[Tensor, Tensor]:
-        """What the fully connected head is given for one or two views of every picture, and their classes."""
-        given: list[Tensor] = []
+    def _shown(self, look: Callable[[Tensor], Tensor], label: str) -> tuple[Tensor, Tensor]:
+        """What is seen of a few views of every picture, and their classes (N,)."""
+        seen: list[Tensor] = []
         classes: list[Tensor] = []
-        head = self.network.get_submodule("classifier")
-        hook = head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
         self._learner.eval()
         with torch.no_grad():
             for self._draws.epoch in range(_LOOKS):
-                for images, (targets, _) in self._progress(self._loader, len(self._loader), "Starting the head"):
-                    self._learner(images.to(self._device))
+                for images, (targets, _) in self._progress(self._loader, len(self._loader), label):
+                    seen.append(look(images.to(self._device)))
                     classes.append(targets)
+        return torch.cat(seen).float(), torch.cat(classes).to(self._device)
+
+    def _pooled(self, images: Tensor) -> Tensor:
+        """What the fully connected head is given."""
+        given: list[Tensor] = []
+        head = self.network.get_submodule("classifier")
+        hook = head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+        self._learner(images)
         hook.remove()
-        return torch.cat(given).float(), torch.cat(classes).to(self._device)
+        return given[0]
 
     def _make_optimiser(self, new_head: bool) -> torch.optim.Optimizer:
         last = list(last_layer(self.network).parameters())

@@ -48,7 +48,12 @@ _recipe_options = adding(
         "--size", default=224, show_default=True, type=click.IntRange(32, 4096), help="Of the input, in pixels."
     ),
     click.option("--weights", default="", metavar="imagenet|FILE", help="Pretrained weights to start from."),
-    click.option("--teacher", default="", metavar="FILE", help="A checkpoint to learn from too, of the same input."),
+    click.option(
+        "--teacher",
+        default="",
+        metavar="FILE|trunk",
+        help="A checkpoint to learn from too, of the same input; trunk: its own convolutions before they learn.",
+    ),
     click.option(
         "--train-from",
         default="",

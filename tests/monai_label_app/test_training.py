@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torchvision.models import resnet18
 
@@ -19,7 +23,8 @@ from monai_label_app.classifier.data import Example
 from monai_label_app.classifier.guidance import astray
 from monai_label_app.classifier.head import bake, start
 from monai_label_app.classifier.network import HEAD, build, split
-from monai_label_app.classifier.teacher import Teacher, disagreement
+from monai_label_app.classifier.probe import Probe
+from monai_label_app.classifier.teacher import TRUNK, Teacher, disagreement, open_teacher
 from monai_label_app.classifier.training import Recipe, Training
 from monai_label_app.console import silent
 from monai_label_app.reading import read_frame
@@ -172,13 +177,48 @@ def test_a_teacher_is_asked_about_mixtures_of_two_pictures(tmp_path):
     network, path = build("vgg11", CLASSES, 1 / 16), tmp_path / "t.safetensors"
     save(path, network, Card("t", "1", "vgg11", 1 / 16, CLASSES, 64, target_layer="block5_conv2"))
     images = torch.rand(6, 3, 64, 64)
-    mixed, scores = Teacher(path, CLASSES, 64, "none", torch.device("cpu")).ask(images)
+    mixed, scores = Teacher(open_teacher(path, CLASSES, 64, "none", torch.device("cpu"))).ask(images)
     with torch.no_grad():
         torch.testing.assert_close(scores, network(mixed), rtol=0.05, atol=0.01)
     for mixture, one, other in zip(mixed, images, images.roll(1, dims=0), strict=True):
         share = (mixture - one).flatten() @ (other - one).flatten() / (other - one).square().sum()
         assert 0 <= share <= 1
         torch.testing.assert_close(mixture, torch.lerp(one, other, share))
+
+
+def test_a_probe_is_scikit_learns_regression_on_the_last_two_blocks():
+    torch.manual_seed(0)
+    network = build("vgg11", CLASSES, 1 / 16).eval()
+    images, targets = torch.rand(30, 3, 64, 64), torch.arange(30) % 2
+    images[targets == 1, 0] *= 0.5
+    probe = Probe(network)
+    probe.fit(probe.means(images), targets, 2)
+    taught = probe(images)
+    with torch.no_grad():
+        blocks = [network.features[:end](images).mean((2, 3)).log1p() for end in (16, 21)]
+        for parameter in network.parameters():
+            parameter.zero_()
+    known = make_pipeline(StandardScaler(), LogisticRegression(C=0.02, class_weight="balanced", tol=1e-6))
+    known.fit(torch.cat(blocks, dim=1).numpy(), targets.numpy())
+    expected = known.predict_proba(torch.cat(blocks, dim=1).numpy())
+    assert expected[:, 1].std() > 0.02
+    np.testing.assert_allclose(taught.softmax(1).numpy(), expected, atol=0.01)
+    torch.testing.assert_close(probe(images), taught, msg="the network learns, its teacher does not")
+
+
+@pytest.mark.slow
+def test_a_trunk_teaches_its_network_or_is_refused(examples, tmp_path):
+    weights = str(tmp_path / "w.safetensors")
+    save(Path(weights), build("vgg11", CLASSES, 1 / 16),
+         Card("t", "1", "vgg11", 1 / 16, CLASSES, 64, target_layer="block5_conv2"))  # fmt: skip
+    recipe = replace(SMALL, weights=weights, teacher=TRUNK, train_from="block5_conv1", views=2, epochs=2)
+    run = training(examples, recipe, tmp_path / "run")
+    run.run()
+    assert len(run.history.loss) == 2
+    for wrong in (replace(recipe, train_from=HEAD), replace(SMALL, architecture="resnet18", width=1, teacher=TRUNK)):
+        with pytest.raises(ValueError, match="only the convolutions of a VGG network can teach it"):
+            training(examples, wrong, tmp_path / "other")
+        shutil.rmtree(tmp_path / "other")
 
 
 def test_disagreement_is_the_divergence_of_the_softened_scores():
