@@ -265,7 +265,8 @@ class Training:
         history.astray.append(losses[1])
         if self._aside:
             scores, labels = self._validate()
-            history.validation_loss.append(functional.cross_entropy(scores, labels).item())
+            shares = 1 / torch.bincount(labels, minlength=len(self.classes)).clamp_min(1)
+            history.validation_loss.append(functional.cross_entropy(scores, labels, shares).item())
             confusion = confusion_matrix(labels.numpy(), scores.argmax(1).numpy(), len(self.classes))
             history.validation_f1.append(float(summary(confusion)["macro_f1"]))
             best = int(np.argmin(history.validation_loss))
