@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -93,7 +94,7 @@ def killed_after(batches: int):
 @pytest.mark.parametrize("train_from", ["", "block4_conv1"])
 @pytest.mark.parametrize("batches", [2, 3])
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(examples, tmp_path, train_from, batches):
-    recipe = replace(SMALL, train_from=train_from, views=2, guidance=0.3)
+    recipe = replace(SMALL, train_from=train_from, views=2, guidance=0.3, teacher=TRUNK if train_from else "")
     whole = training(examples, recipe, tmp_path / "whole")
     whole.run()
     with pytest.raises(KilledError):
@@ -112,11 +113,18 @@ def test_the_folder_of_another_run_is_refused(examples, tmp_path):
 
 
 @pytest.mark.slow
-def test_training_stops_where_nothing_improves(examples, tmp_path):
-    run = training(examples, replace(SMALL, epochs=30, patience=2, rate=1e-9), tmp_path / "run")
-    run.run()
+def test_training_stops_where_nothing_improves_and_all_classes_weigh_the_same_in_that(examples, tmp_path):
+    aside = [*examples[:12:2], *examples[1:5:2]]
+    ordered = [*aside, *(example for example in examples if example not in aside)]
+    run = training(ordered, replace(SMALL, epochs=30, patience=2, rate=1e-9), tmp_path / "run")
+    card = run.run()
     best = int(np.argmin(run.history.validation_loss))
     assert len(run.history.loss) == best + 3 < 30
+    scores = Classifier(run.network, card, "", torch.device("cpu")).scores([read_frame(one.path) for one in aside])
+    said = torch.as_tensor(scores * card.temperature).softmax(1).numpy()
+    known = log_loss([0] * 6 + [1] * 2, said, sample_weight=[1 / 6] * 6 + [1 / 2] * 2)
+    assert run.history.validation_loss[best] == pytest.approx(known, rel=0.1), "but for half the bits"
+    assert log_loss([0] * 6 + [1] * 2, said) != pytest.approx(known, rel=0.2)
 
 
 @pytest.mark.slow
