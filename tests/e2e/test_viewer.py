@@ -1,6 +1,7 @@
 """A study of real images goes in; OHIF shows heatmaps and contours at the right place."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def _check_documents(ohif: Ohif) -> None:
     assert ohif.page.get_by_text("[proposed by AI, probability").count()
     ohif.open_series("DOC", "EndoLens report")
     document = ohif.page.locator("object[type='application/pdf']")
-    expect(document).to_be_visible(timeout=60_000)
+    expect(document).to_have_attribute("data", re.compile("."), timeout=60_000)
     address = document.get_attribute("data")
     content = bytes(ohif.page.evaluate(CONTENT, address))
     assert content.startswith(b"%PDF"), (address, content[:200])
