@@ -100,7 +100,7 @@ class Learn(TrainTask):
             epochs=_number(request, "epochs", int, 1, 1000),
             rate=_number(request, "rate", (int, float), 1e-8, 1),
         )
-        digest = hashlib.sha256(contents(recipe, (*examples, *aside)).encode()).hexdigest()
+        digest = hashlib.sha256(contents(recipe, (*examples, *aside), {}).encode()).hexdigest()
         folder = self._registry.folder / "runs" / digest[:12]
         folder.mkdir(parents=True, exist_ok=True)
         training = Training(recipe, card.classes, examples, aside, {}, folder, _logged)

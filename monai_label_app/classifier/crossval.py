@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def crossval(
     folder: Path,
     progress: Progress = silent,
     learned: Sequence[Example] = (),
-    masks: Mapping[str, Path] | None = None,
+    masks: Mapping[str, Path] = MappingProxyType({}),
 ) -> list[Variant]:
     """Train and test a network for every variant and fold; the folds are the same for all variants.
 
@@ -119,9 +120,9 @@ def crossval(
             place.mkdir(parents=True, exist_ok=True)
             scores = place / "scores.npy"
             whose = replace(recipe, preprocess=name)
-            claim(place, whose, (*inside, *aside))
+            claim(place, whose, (*inside, *aside), masks)
             if not scores.is_file():
-                _train(whose, dataset.classes, inside, aside, (*test, *extra), masks or {}, place, progress)
+                _train(whose, dataset.classes, inside, aside, (*test, *extra), masks, place, progress)
             known = np.load(scores)
             tests.append(Evaluation(dataset.classes, test, known[: len(test)], ()))
             others.append(Evaluation(dataset.classes, extra, known[len(test) :], ()))

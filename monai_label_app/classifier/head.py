@@ -97,7 +97,7 @@ def regression(values: Tensor, targets: Tensor, classes: int, strength: float) -
     centre = values.mean(0)
     made = LogisticRegression(C=strength, max_iter=_ITERATIONS, class_weight="balanced")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it is only a start
+        warnings.simplefilter("ignore", ConvergenceWarning)  # what starts or teaches another need not be exact
         made.fit((values - centre).cpu().numpy(), targets.cpu().numpy())
     weights, biases = values.new_zeros(classes, values.shape[1]), values.new_full((classes,), float("-inf"))
     coefficients, constants = (torch.as_tensor(part).to(values) for part in (made.coef_, made.intercept_))

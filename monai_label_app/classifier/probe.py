@@ -26,6 +26,8 @@ class Probe(nn.Module):
     Source: Alain & Bengio, Understanding intermediate layers using linear classifier probes, ICLR 2017.
     """
 
+    _scores: nn.Linear
+
     def __init__(self, learning: nn.Module) -> None:
         """Copy the convolutions.
 
@@ -42,7 +44,6 @@ class Probe(nn.Module):
         if not any(isinstance(one, nn.Conv2d) for one in kept):
             raise ValueError("only the convolutions of a VGG network can teach it, and one of them must learn")
         self._layers = nn.ModuleList(kept).requires_grad_(False).eval()
-        self._scores = nn.Linear(1, 1)
 
     def means(self, images: Tensor) -> Tensor:
         """What the regression is given, (N, channels), of what the copied layers are given."""

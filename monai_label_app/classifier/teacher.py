@@ -16,7 +16,6 @@ from monai_label_app.classifier.precision import mixed_precision
 _SOFTNESS = 2.0
 """What scores are divided by before they are compared, so that the unlikely classes count too."""
 
-
 TRUNK = "trunk"
 """In the place of a teacher's checkpoint: the pretrained trunk itself; see :mod:`.probe`."""
 
@@ -55,24 +54,17 @@ def open_teacher(
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-class Teacher:
-    """A network that is asked about mixtures of the frames that another one learns.
+def ask(teacher: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mix every image (N, …) with another one at random, and ask a teacher: the mixtures, and its scores (N, classes).
 
     A mixture has no label, and needs none: what is learned is the teacher's function, also between the few pictures.
 
     Source: Beyer et al., Knowledge distillation: A good teacher is patient and consistent, CVPR 2022.
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        """Take a network that learns no more; see :func:`open_teacher`."""
-        self.network = network
-
-    def ask(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix every image (N, …) with another one at random: the mixtures, and their scores (N, classes)."""
-        shares = torch.rand(len(images), *[1] * (images.ndim - 1)).to(images)
-        mixed = torch.lerp(images, images.roll(1, dims=0), shares)
-        with torch.no_grad(), mixed_precision(images.device):
-            return mixed, self.network(mixed).float()
+    shares = torch.rand(len(images), *[1] * (images.ndim - 1)).to(images)
+    mixed = torch.lerp(images, images.roll(1, dims=0), shares)
+    with torch.no_grad(), mixed_precision(images.device):
+        return mixed, teacher(mixed).float()
 
 
 def disagreement(scores: Tensor, taught: Tensor) -> Tensor:

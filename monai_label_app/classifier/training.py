@@ -33,7 +33,7 @@ from monai_label_app.classifier.learner import Learner, Loss
 from monai_label_app.classifier.metrics import confusion_matrix, summary, temperature
 from monai_label_app.classifier.network import Width, build, calibrate, last_layer, load_pretrained, split
 from monai_label_app.classifier.probe import Probe
-from monai_label_app.classifier.teacher import TRUNK, Teacher, open_teacher
+from monai_label_app.classifier.teacher import TRUNK, ask, open_teacher
 from monai_label_app.classifier.training_set import Draws, Features, TrainingSet, Views
 from monai_label_app.console import Progress, silent
 from monai_label_app.folder import whole
@@ -116,7 +116,7 @@ class Training:
         self.recipe, self.classes, self.folder, self._progress = recipe, tuple(classes), folder, progress
         self.history = History()
         with leader_first():
-            claim(folder, recipe, [*examples, *validation])
+            claim(folder, recipe, [*examples, *validation], masks)
         self._device = device()
         torch.manual_seed(recipe.seed)
         self.network = build(recipe.architecture, classes, recipe.width).to(self._device)
@@ -126,13 +126,12 @@ class Training:
         if recipe.weights:
             new = load_pretrained(self.network, recipe.architecture, recipe.weights)
         frozen, learning = split(self.network, recipe.train_from) if recipe.train_from else (None, self.network)
-        teacher: nn.Module | None = None
+        self._teacher: nn.Module | None = None
         if recipe.teacher == TRUNK:
-            teacher = Probe(learning).to(self._device)
+            self._teacher = Probe(learning).to(self._device)
         elif recipe.teacher:
             same = (classes, recipe.size, recipe.preprocess, self._device)
-            teacher = open_teacher(Path(recipe.teacher), *same, recipe.train_from, frozen)
-        self._teacher = Teacher(teacher) if teacher else None
+            self._teacher = open_teacher(Path(recipe.teacher), *same, recipe.train_from, frozen)
 
         pictures = TrainingSet([*examples, *validation], classes, recipe.size, recipe.preprocess, masks, progress)
         self.problems = pictures.problems
@@ -156,9 +155,9 @@ class Training:
         self._learner = Learner(learning, layer if guided else None).to(self._device)
         if isinstance(self.network, VGG) and "classifier.0.weight" in new:
             start(self.network, *self._shown(self._pooled, "Starting the head"))
-        if isinstance(teacher, Probe):
-            teacher.fit(*self._shown(teacher.means, "Asking the trunk"), len(classes))
-            as_the_leader(teacher)
+        if isinstance(self._teacher, Probe):
+            self._teacher.fit(*self._shown(self._teacher.means, "Asking the trunk"), len(classes))
+            as_the_leader(self._teacher)
         self._optimiser = self._make_optimiser(bool(recipe.weights) and len(new) > 0)
         steps = recipe.epochs * len(self._loader)
         rates = [group["lr"] for group in self._optimiser.param_groups]
@@ -213,7 +212,7 @@ class Training:
         images, (targets, allowed) = batch
         images, taught = images.to(device), None
         if self._teacher:
-            mixed, taught = self._teacher.ask(images)
+            mixed, taught = ask(self._teacher, images)
             images = torch.cat([images, mixed])
         return images, (targets.to(device), allowed.to(device), taught)
 
@@ -354,19 +353,21 @@ class Training:
             torch.save(content, partial)
 
 
-def contents(recipe: Recipe, examples: Sequence[Example]) -> str:
+def contents(recipe: Recipe, examples: Sequence[Example], masks: Mapping[str, Path]) -> str:
     """What a run is of, as JSON."""
-    pictures = [[str(one.path), one.frame, one.label, one.region] for one in examples]
+    pictures = [
+        [str(one.path), one.frame, one.label, one.region, str(masks.get(one.path.stem, ""))] for one in examples
+    ]
     return json.dumps({**asdict(recipe), "pictures": pictures}, indent=1)
 
 
-def claim(folder: Path, recipe: Recipe, examples: Sequence[Example]) -> None:
+def claim(folder: Path, recipe: Recipe, examples: Sequence[Example], masks: Mapping[str, Path]) -> None:
     """Write into a run's folder what it is of.
 
     Raises:
         ValueError: it is of something else.
     """
-    content = contents(recipe, examples)
+    content = contents(recipe, examples, masks)
     path = folder / "recipe.json"
     if not path.is_file():
         with whole(path) as partial:

@@ -184,6 +184,8 @@ def test_more_polyps_are_learned_from_where_their_masks_are_and_never_tested_on(
         assert len(np.load(run / "scores.npy")) == 15
         assert max(json.loads((run / "history.json").read_text())["astray"]) > 0, "maps beside the masks"
     assert set(json.loads((out / "metrics.json").read_text())["table"]) == {"a"}
+    unguided = endolens("crossval", dataset, *options[:-2], "--out", out, *SMALL)
+    assert_refused(unguided, "holds a run with other options")
 
 
 @pytest.mark.parametrize("row", PAPER.values())

@@ -25,7 +25,7 @@ from monai_label_app.classifier.guidance import astray
 from monai_label_app.classifier.head import bake, start
 from monai_label_app.classifier.network import HEAD, build, split
 from monai_label_app.classifier.probe import Probe
-from monai_label_app.classifier.teacher import TRUNK, Teacher, disagreement, open_teacher
+from monai_label_app.classifier.teacher import TRUNK, ask, disagreement, open_teacher
 from monai_label_app.classifier.training import Recipe, Training
 from monai_label_app.console import silent
 from monai_label_app.reading import read_frame
@@ -185,7 +185,7 @@ def test_a_teacher_is_asked_about_mixtures_of_two_pictures(tmp_path):
     network, path = build("vgg11", CLASSES, 1 / 16), tmp_path / "t.safetensors"
     save(path, network, Card("t", "1", "vgg11", 1 / 16, CLASSES, 64, target_layer="block5_conv2"))
     images = torch.rand(6, 3, 64, 64)
-    mixed, scores = Teacher(open_teacher(path, CLASSES, 64, "none", torch.device("cpu"))).ask(images)
+    mixed, scores = ask(open_teacher(path, CLASSES, 64, "none", torch.device("cpu")), images)
     with torch.no_grad():
         torch.testing.assert_close(scores, network(mixed), rtol=0.05, atol=0.01)
     for mixture, one, other in zip(mixed, images, images.roll(1, dims=0), strict=True):
