@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -113,19 +114,22 @@ def crossval(
     extra = tuple(dataset.extra[index] for index in sorted(chosen))
     made = []
     for name in variants:
+        whose, shared = replace(recipe, preprocess=name), folder / name / "features"
+        (folder / name).mkdir(exist_ok=True)
+        claim(folder / name, whose, (*dataset.examples, *learned), masks)
         tests, others = [], []
         for number, (train, test) in enumerate(divided, start=1):
             inside, aside = divide(Dataset(dataset.classes, (*train, *learned)), validation, recipe.seed)
             place = folder / name / f"fold-{number}"
-            place.mkdir(parents=True, exist_ok=True)
+            place.mkdir(exist_ok=True)
             scores = place / "scores.npy"
-            whose = replace(recipe, preprocess=name)
             claim(place, whose, (*inside, *aside), masks)
             if not scores.is_file():
-                _train(whose, dataset.classes, inside, aside, (*test, *extra), masks, place, progress)
+                _train(whose, dataset.classes, inside, aside, (*test, *extra), masks, place, shared, progress)
             known = np.load(scores)
             tests.append(Evaluation(dataset.classes, test, known[: len(test)], ()))
             others.append(Evaluation(dataset.classes, extra, known[len(test) :], ()))
+        shutil.rmtree(shared, ignore_errors=True)
         made.append(Variant(name, tuple(tests), tuple(others) if extra else ()))
     return made
 
@@ -138,10 +142,11 @@ def _train(
     tested: Sequence[Example],
     masks: Mapping[str, Path],
     place: Path,
+    features: Path,
     progress: Progress,
 ) -> None:
     """Train one network and leave its scores of the test pictures, (N, classes), as ``scores.npy``."""
-    training = Training(recipe, classes, examples, aside, masks, place, progress)
+    training = Training(recipe, classes, examples, aside, masks, place, progress, features)
     card = training.run()
     device = next(training.network.parameters()).device
     result = evaluate(tested, Classifier(training.network, card, "", device), progress)

@@ -35,14 +35,18 @@ class Probe(nn.Module):
             learning: a VGG network, or the rest of one by :func:`monai_label_app.classifier.network.split`.
 
         Raises:
-            ValueError: it has no convolution of a VGG network.
+            ValueError: it has no convolution of a VGG network, or it normalises batches.
         """
         super().__init__()
         layers = learning.features if isinstance(learning, VGG) else learning
-        found = layers.children() if isinstance(layers, nn.Sequential) else ()
+        found = list(layers.children()) if isinstance(layers, nn.Sequential) else []
         kept = [copy.deepcopy(one) for one in found if isinstance(one, (nn.Conv2d, nn.ReLU, nn.MaxPool2d))]
-        if not any(isinstance(one, nn.Conv2d) for one in kept):
-            raise ValueError("only the convolutions of a VGG network can teach it, and one of them must learn")
+        normalised = any(isinstance(one, nn.BatchNorm2d) for one in found)
+        if normalised or not any(isinstance(one, nn.Conv2d) for one in kept):
+            raise ValueError(
+                "only the convolutions of a VGG network without batch normalisation can teach it, "
+                "and one of them must learn"
+            )
         self._layers = nn.ModuleList(kept).requires_grad_(False).eval()
 
     def means(self, images: Tensor) -> Tensor:

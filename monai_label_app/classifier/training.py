@@ -7,6 +7,7 @@ again after a kill it goes on from there and ends as if nothing had been.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ _NEW_LAYER = 6
 """How many times faster the last layer learns where it is new: it is only a start, the rest was learned before."""
 _LOOKS = 3
 """Epochs of views that a new head starts from."""
-_STATE, _BEST = "state.pt", "best.pt"
+_STATE, _BEST, _FEATURES = "state.pt", "best.pt", "features"
 
 HISTORY = "history.json"
 """Of a run's folder: how far it is, and the numbers behind its curves."""
@@ -98,6 +99,7 @@ class Training:
         masks: Mapping[str, Path],
         folder: Path,
         progress: Progress = silent,
+        features: Path | None = None,
     ) -> None:
         """Read the pictures and prepare the network; what an earlier run left in the folder is taken up.
 
@@ -109,6 +111,8 @@ class Training:
             masks: of objects, by the name of their picture without suffix; see :class:`TrainingSet`.
             folder: of the run; exists.
             progress: shows how far the work is.
+            features: folder of what the frozen layers make, where several runs of one recipe but for their pictures
+                share it; nothing: in the run's own.
 
         Raises:
             ValueError: the recipe has a mistake, the weights cannot be read, or the folder holds another run.
@@ -143,10 +147,11 @@ class Training:
         self._kept_aside: Any = seen
         if frozen is not None:
             frozen.eval()
+            kept = features or folder / _FEATURES
             with leader_first():
                 if self._aside:
-                    self._kept_aside = Features(seen, frozen, self._aside, 1, folder / "validation.npy", progress)
-                seen = Features(seen, frozen, training, recipe.views, folder / "features.npy", progress)
+                    self._kept_aside = Features(seen, frozen, self._aside, 1, kept, progress)
+                seen = Features(seen, frozen, training, recipe.views, kept, progress)
         batch = max(1, _BATCH // ranks())
         self._loader = DataLoader(seen, batch, sampler=self._draws, drop_last=len(self._draws) > batch)
 
@@ -218,8 +223,9 @@ class Training:
 
     def clear(self) -> None:
         """Remove what a finished run needs no more: the state to go on from, and what frozen layers made."""
-        for name in (_STATE, _BEST, "features.npy", "validation.npy"):
+        for name in (_STATE, _BEST):
             (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / _FEATURES, ignore_errors=True)
 
     def _shown(self, look: Callable[[Tensor], Tensor], label: str) -> tuple[Tensor, Tensor]:
         """What is seen of a few views of every picture, and their classes (N,)."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,12 @@ class Views(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
         """The class of a picture."""
         return self._pictures.targets[index]
 
+    def key(self, index: int) -> int:
+        """A number of 31 bits by which a picture is known in any training set."""
+        example = self._pictures.examples[index]
+        named = repr((str(example.path), example.frame, example.region))
+        return int.from_bytes(hashlib.sha256(named.encode()).digest()[:4], "big") >> 1
+
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The view."""
         index, seed = item
@@ -116,55 +123,52 @@ class Views(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
 class Features(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
     """What frozen layers make of a few views of each picture, made once; its items are as those of :class:`Views`.
 
-    Kept in a file of half-precision numbers, (N · views, channels + 1, h, w) or (N · views, channels + 1), read in
-    parts; the last channel is where evidence may lie.
+    Kept in a file a picture of half-precision numbers, (views, channels + 1, h, w) or (views, channels + 1), read in
+    parts; the last channel is where evidence may lie. So a run that was interrupted goes on, and several share them.
     """
 
     def __init__(
-        self, source: Views, frozen: nn.Module, indices: Sequence[int], count: int, path: Path, progress: Progress
+        self, source: Views, frozen: nn.Module, indices: Iterable[int], count: int, folder: Path, progress: Progress
     ) -> None:
-        """Make the file, or take the one that is there.
+        """Make the files that are not there.
 
         Args:
             source: of the views.
             frozen: the layers.
             indices: of the pictures.
             count: of views of each; the first is the picture as it is.
-            path: of the file.
+            folder: of the files; may exist.
             progress: shows how far it is.
 
         Raises:
             ValueError: the disk has no room for it.
         """
         self._source, self._count = source, count
-        self._rows = {index: row for row, index in enumerate(indices)}
-        if not path.is_file():
-            with whole(path) as partial:
-                self._make(frozen, indices, partial, progress)
-        self._features = np.load(path, mmap_mode="r")
+        self._files = {index: folder / f"{source.key(index):08x}-{count}.npy" for index in indices}
+        folder.mkdir(exist_ok=True)
+        missing = [index for index, path in self._files.items() if not path.is_file()]
+        for index in progress(missing, len(missing), "Frozen layers"):
+            content = self._make(frozen, index)
+            if index == missing[0]:
+                _require_room(folder, len(missing) * content.nbytes)
+            with whole(self._files[index]) as partial, partial.open("wb") as file:
+                np.save(file, content)
 
-    def _make(self, frozen: nn.Module, indices: Sequence[int], path: Path, progress: Progress) -> None:
-        device, count = next(frozen.parameters()).device, self._count
-        for row, index in enumerate(progress(indices, len(indices), "Frozen layers")):
-            views = [self._source[index, view and 1 + index * count + view] for view in range(count)]
-            with torch.inference_mode(), mixed_precision(device):
-                made = frozen(torch.stack([image for image, _ in views]).to(device)).cpu()
-            allowed = torch.stack([allowed for _, (_, allowed) in views])
-            last = functional.adaptive_max_pool2d(allowed, made.shape[2:]) if made.ndim == 4 else torch.ones(count, 1)
-            content = torch.cat([made, last], dim=1).half().numpy()
-            if not row:
-                _require_room(path, len(indices) * content.nbytes)
-                shape = (len(indices) * count, *content.shape[1:])
-                file = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-            file[row * count : (row + 1) * count] = content
-        file.flush()
+    def _make(self, frozen: nn.Module, index: int) -> NDArray[np.float16]:
+        device, first = next(frozen.parameters()).device, self._source.key(index)
+        views = [self._source[index, view and first + view] for view in range(self._count)]
+        with torch.inference_mode(), mixed_precision(device):
+            made = frozen(torch.stack([image for image, _ in views]).to(device)).cpu()
+        allowed = torch.stack([allowed for _, (_, allowed) in views])
+        last = functional.adaptive_max_pool2d(allowed, made.shape[2:]) if made.ndim == 4 else torch.ones(len(made), 1)
+        content: NDArray[np.float16] = torch.cat([made, last], dim=1).half().numpy()
+        return content
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """One of the views, chosen by the seed."""
         index, seed = item
-        content = torch.from_numpy(
-            self._features[self._rows[index] * self._count + seed % self._count].astype(np.float32)
-        )
+        views = np.load(self._files[index], mmap_mode="r")
+        content = torch.from_numpy(views[seed % self._count].astype(np.float32))
         allowed = content[-1:] if content.ndim == 3 else torch.ones(1, 1, 1)
         return content[:-1], (self._source.target(index), allowed)
 

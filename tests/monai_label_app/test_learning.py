@@ -14,7 +14,9 @@ from PIL import Image
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from monai_label_app.classifier.classifier import open_classifier
-from monai_label_app.classifier.crossval import PAPER
+from monai_label_app.classifier.crossval import PAPER, crossval
+from monai_label_app.classifier.data import read_dataset
+from monai_label_app.classifier.training import Recipe
 from tests.monai_label_app.test_cli import ENDOLENS, assert_refused, endolens, files
 
 SMALL = ("--architecture", "vgg11", "--width", "0.0625", "--size", "64", "--epochs", "2", "--rate", "1e-3")
@@ -186,6 +188,21 @@ def test_more_polyps_are_learned_from_where_their_masks_are_and_never_tested_on(
     assert set(json.loads((out / "metrics.json").read_text())["table"]) == {"a"}
     unguided = endolens("crossval", dataset, *options[:-2], "--out", out, *SMALL)
     assert_refused(unguided, "holds a run with other options")
+
+
+@pytest.mark.slow
+def test_frozen_layers_are_shown_each_picture_once_in_all_folds(dataset, tmp_path):
+    shown: dict[str, int] = {}
+
+    def progress(items, total, label):
+        shown[label] = shown.get(label, 0) + total
+        return items
+
+    recipe = Recipe("vgg11", 1 / 16, size=64, train_from="block4_conv1", views=2, epochs=1)
+    made = crossval(read_dataset(dataset), recipe, ["none", "box"], 3, 0, tmp_path, progress)
+    assert [len(variant.pooled().examples) for variant in made] == [30, 30]
+    assert shown["Frozen layers"] == 2 * 30
+    assert not list(tmp_path.rglob("features"))
 
 
 @pytest.mark.parametrize("row", PAPER.values())

@@ -223,8 +223,12 @@ def test_a_trunk_teaches_its_network_or_is_refused(examples, tmp_path):
     run = training(examples, recipe, tmp_path / "run")
     run.run()
     assert len(run.history.loss) == 2
-    for wrong in (replace(recipe, train_from=HEAD), replace(SMALL, architecture="resnet18", width=1, teacher=TRUNK)):
-        with pytest.raises(ValueError, match="only the convolutions of a VGG network can teach it"):
+    for wrong in (
+        replace(recipe, train_from=HEAD),
+        replace(SMALL, architecture="resnet18", width=1, teacher=TRUNK),
+        replace(SMALL, architecture="vgg11_bn", teacher=TRUNK),
+    ):
+        with pytest.raises(ValueError, match="only the convolutions of a VGG network without batch normalisation"):
             training(examples, wrong, tmp_path / "other")
         shutil.rmtree(tmp_path / "other")
 

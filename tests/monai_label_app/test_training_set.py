@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -76,7 +78,7 @@ def test_an_unreadable_picture_is_left_out_and_named(tmp_path, pictures):
 def test_frozen_layers_give_what_they_would_have_given(pictures, tmp_path):
     source = Views(pictures, IMAGENET_MEAN, IMAGENET_STD)
     frozen = nn.Conv2d(3, 4, 3)
-    features = Features(source, frozen, [2, 5, 9], 3, tmp_path / "features.npy", silent)
+    features = Features(source, frozen, [2, 5, 9], 3, tmp_path / "features", silent)
     made, (target, _) = features[9, 0]
     with torch.no_grad():
         expected = frozen(source[9, 0][0][None])[0]
@@ -84,24 +86,45 @@ def test_frozen_layers_give_what_they_would_have_given(pictures, tmp_path):
     assert target == 1
     _, (_, allowed) = features[2, 0]
     assert allowed.shape == (1, 30, 30)
-    again = Features(source, nn.Conv2d(3, 4, 3), [2, 5, 9], 3, tmp_path / "features.npy", silent)
+    again = Features(source, nn.Conv2d(3, 4, 3), [2, 5, 9], 3, tmp_path / "features", silent)
     assert torch.equal(again[9, 0][0], made), "what is there is not made again"
     assert len({float(features[5, seed][0].sum()) for seed in range(30)}) == 3, "as many views as were asked for"
 
 
-def test_a_disk_without_room_is_noticed_before_the_work(pictures, tmp_path):
+def test_frozen_layers_that_were_interrupted_go_on_and_are_shared_by_other_sets(pictures, tmp_path):
     source = Views(pictures, IMAGENET_MEAN, IMAGENET_STD)
-    made = []
+    shown: list[int] = []
 
-    class Large(nn.Conv2d):
-        def forward(self, images):
-            made.append(1)
-            return torch.zeros(1, 1, 1, 1).expand(len(images), 3, 1000, 2000)
+    def interrupted(items, total, _):
+        shown.append(total)
+        yield from list(items)[:2]
+        raise KeyboardInterrupt
 
+    def whole(items, total, _):
+        shown.append(total)
+        return items
+
+    frozen = nn.Conv2d(3, 4, 3)
+    with pytest.raises(KeyboardInterrupt):
+        Features(source, frozen, [2, 5, 9], 3, tmp_path / "features", interrupted)
+    made = Features(source, frozen, [2, 5, 9], 3, tmp_path / "features", whole)
+    others = TrainingSet([pictures.examples[index] for index in (9, 0)], ("a", "b"), 32, "none", {})
+    again = Features(Views(others, IMAGENET_MEAN, IMAGENET_STD), frozen, [0, 1], 3, tmp_path / "features", whole)
+    assert shown == [3, 1, 1]
+    for seed in range(3):
+        assert torch.equal(again[0, seed][0], made[9, seed][0])
+
+
+def test_a_disk_without_room_is_noticed_before_the_work(pictures, tmp_path, monkeypatch):
+    source, asked = Views(pictures, IMAGENET_MEAN, IMAGENET_STD), ([2, 5, 9], 3, tmp_path / "features", silent)
+    room = SimpleNamespace(free=3 * (3 * 5 * 30 * 30 * 2) - 1)
+    monkeypatch.setattr("monai_label_app.classifier.training_set.shutil.disk_usage", lambda _: room)
     with pytest.raises(ValueError, match="take fewer views, or a later layer"):
-        Features(source, Large(3, 1, 1), [0] * 3_000_000, 1, tmp_path / "features.npy", silent)
-    assert len(made) == 1
-    assert not list(tmp_path.glob("*.npy"))
+        Features(source, nn.Conv2d(3, 4, 3), *asked)
+    assert not list((tmp_path / "features").iterdir())
+    room.free += 1 + 3 * 128  # and the heads of the files
+    Features(source, nn.Conv2d(3, 4, 3), *asked)
+    assert sum(path.stat().st_size for path in (tmp_path / "features").iterdir()) <= room.free
 
 
 @given(sizes=st.lists(st.integers(1, 300), min_size=2, max_size=6), seed=st.integers(0, 99))
