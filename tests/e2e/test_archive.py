@@ -127,10 +127,10 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(tmp_path / "cache"),
     }
-    with mock.patch.dict(os.environ, settings), tempfile.TemporaryDirectory(prefix="ray-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder, mock.patch.dict(os.environ, settings, RAY_TMPDIR=folder):
         from ray.cluster_utils import Cluster
 
-        cluster = Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False, "temp_dir": folder})
+        cluster = Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         cluster.add_node(num_cpus=1)
         yield Nodes(cluster)
         cluster.shutdown()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import sqlite3
@@ -108,7 +109,8 @@ def ended(client: FlaskClient, job: dict) -> dict:
 
 def files(folder: Path) -> set[str]:
     """Objects, and parts of some that should not be there; not what the server keeps for itself."""
-    found = (one.relative_to(folder) for one in folder.rglob("*") if one.is_file())
+    # Path.rglob fails where a folder goes in the meantime.
+    found = [(Path(place) / name).relative_to(folder) for place, _, names in os.walk(folder) for name in names]
     return {str(one) for one in found if one.parts[0] not in (".endolens", ".lock", "datastore_v2.json")}
 
 
