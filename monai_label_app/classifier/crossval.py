@@ -19,7 +19,7 @@ from monai_label_app.classifier.evaluation import Evaluation, evaluate
 from monai_label_app.classifier.evaluation_report import write_predictions
 from monai_label_app.classifier.metrics import interval, resample, summary
 from monai_label_app.classifier.page import write_page
-from monai_label_app.classifier.training import Recipe, Training, claim
+from monai_label_app.classifier.training import FEATURES, Recipe, Training, claim
 from monai_label_app.console import Progress, silent
 from monai_label_app.folder import whole
 
@@ -114,7 +114,7 @@ def crossval(
     extra = tuple(dataset.extra[index] for index in sorted(chosen))
     made = []
     for name in variants:
-        whose, shared = replace(recipe, preprocess=name), folder / name / "features"
+        whose, shared = replace(recipe, preprocess=name), folder / name / FEATURES
         (folder / name).mkdir(exist_ok=True)
         claim(folder / name, whose, (*dataset.examples, *learned), masks)
         tests, others = [], []

@@ -46,7 +46,10 @@ _NEW_LAYER = 6
 """How many times faster the last layer learns where it is new: it is only a start, the rest was learned before."""
 _LOOKS = 3
 """Epochs of views that a new head starts from."""
-_STATE, _BEST, _FEATURES = "state.pt", "best.pt", "features"
+_STATE, _BEST = "state.pt", "best.pt"
+
+FEATURES = "features"
+"""Folder of a run, or of a cross-validation's, for what frozen layers make."""
 
 HISTORY = "history.json"
 """Of a run's folder: how far it is, and the numbers behind its curves."""
@@ -147,7 +150,7 @@ class Training:
         self._kept_aside: Any = seen
         if frozen is not None:
             frozen.eval()
-            kept = features or folder / _FEATURES
+            kept = features or folder / FEATURES
             with leader_first():
                 if self._aside:
                     self._kept_aside = Features(seen, frozen, self._aside, 1, kept, progress)
@@ -225,7 +228,7 @@ class Training:
         """Remove what a finished run needs no more: the state to go on from, and what frozen layers made."""
         for name in (_STATE, _BEST):
             (self.folder / name).unlink(missing_ok=True)
-        shutil.rmtree(self.folder / _FEATURES, ignore_errors=True)
+        shutil.rmtree(self.folder / FEATURES, ignore_errors=True)
 
     def _shown(self, look: Callable[[Tensor], Tensor], label: str) -> tuple[Tensor, Tensor]:
         """What is seen of a few views of every picture, and their classes (N,)."""

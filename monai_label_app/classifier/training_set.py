@@ -103,11 +103,11 @@ class Views(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
         """The class of a picture."""
         return self._pictures.targets[index]
 
-    def key(self, index: int) -> int:
-        """A number of 31 bits by which a picture is known in any training set."""
+    def key(self, index: int) -> str:
+        """Hexadecimal digits by which a picture, and no other, is known in any training set."""
         example = self._pictures.examples[index]
         named = repr((str(example.path), example.frame, example.region))
-        return int.from_bytes(hashlib.sha256(named.encode()).digest()[:4], "big") >> 1
+        return hashlib.sha256(named.encode()).hexdigest()
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The view."""
@@ -144,7 +144,7 @@ class Features(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
             ValueError: the disk has no room for it.
         """
         self._source, self._count = source, count
-        self._files = {index: folder / f"{source.key(index):08x}-{count}.npy" for index in indices}
+        self._files = {index: folder / f"{source.key(index)}-{count}.npy" for index in indices}
         folder.mkdir(exist_ok=True)
         missing = [index for index, path in self._files.items() if not path.is_file()]
         for index in progress(missing, len(missing), "Frozen layers"):
@@ -155,7 +155,7 @@ class Features(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
                 np.save(file, content)
 
     def _make(self, frozen: nn.Module, index: int) -> NDArray[np.float16]:
-        device, first = next(frozen.parameters()).device, self._source.key(index)
+        device, first = next(frozen.parameters()).device, int(self._source.key(index)[:8], 16) >> 1
         views = [self._source[index, view and first + view] for view in range(self._count)]
         with torch.inference_mode(), mixed_precision(device):
             made = frozen(torch.stack([image for image, _ in views]).to(device)).cpu()
@@ -173,11 +173,11 @@ class Features(Dataset[tuple[Tensor, tuple[Tensor, Tensor]]]):
         return content[:-1], (self._source.target(index), allowed)
 
 
-def _require_room(path: Path, needed: int) -> None:
-    free = shutil.disk_usage(path.parent).free
+def _require_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
-            f"{path.parent} has {free / 1e9:.1f} GB free, and what frozen layers make needs {needed / 1e9:.1f} GB; "
+            f"{folder} has {free / 1e9:.1f} GB free, and what frozen layers make needs {needed / 1e9:.1f} GB; "
             f"take fewer views, or a later layer"
         )
 
