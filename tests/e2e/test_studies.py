@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pydicom
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import APIResponse, Browser, Locator, Page, Route, expect
 
 from monai_label_app import compatibility  # noqa: F401
 from monai_label_app.sample import STUDY
@@ -118,6 +118,8 @@ def test_from_dropped_files_to_a_corrected_label(
     stored = objects()
     assert len(stored) == 5
     assert {str(one.PatientBirthDate) for one in stored if one.PatientID == "4711"} == {"19500102"}
+    lists: list[tuple[Route, APIResponse]] = []
+    page.route(f"{address}/endolens/", lambda route: lists.append((route, route.fetch())), times=1)
     drop(page, sorted(STUDY.iterdir())[:2])
     expect(page.get_by_text("0 of 2 files added. 2 were there already.")).to_be_visible(timeout=QUIET)
 
@@ -126,7 +128,12 @@ def test_from_dropped_files_to_a_corrected_label(
     page.get_by_label("Find").fill("")
     pictures.get_by_role("button", name="Analyse").click()
     expect(pictures.get_by_text(re.compile("[1-3] of 3 frames|storing|stored"))).to_be_visible(timeout=QUIET)
+    page.get_by_role("button", name="Description").click()  # sorting moves its row
     expect(pictures.get_by_text("4 results stored.")).to_be_visible(timeout=QUIET)
+    ((route, before),) = lists  # the list as it was before, late
+    with page.expect_request(f"{address}/endolens/"):  # which the page asks for again
+        route.fulfill(response=before)
+    expect(pictures.get_by_text("4 results stored.")).to_be_visible()
     expect(pictures.locator(".state")).to_have_text("analysed")
     assert faults(page, axe) == []
     results = [one for one in objects() if one.get("Manufacturer") == "EndoLens"]

@@ -13,13 +13,19 @@ class EndolensAnalysis extends HTMLElement {
   #events;
   #job;
 
+  constructor() {
+    super();
+    this.#button.addEventListener("click", () => (this.running ? this.cancel() : this.start()));
+  }
+
+  // Again whenever the element moves within the page: what runs is watched on.
   connectedCallback() {
     this.#said.setAttribute("role", "status");
     this.#bar.setAttribute("aria-label", `analysis of ${this.getAttribute("label") ?? "the study"}`);
-    this.#button.addEventListener("click", () => (this.running ? this.cancel() : this.start()));
     this.replaceChildren(this.#bar, this.#button, this.#said);
     this.#name();
-    if (this.hasAttribute("job")) this.#watch(this.getAttribute("job"));
+    const key = this.#job ? this.running && this.#job.key : this.getAttribute("job");
+    if (key) this.#watch(key);
   }
 
   disconnectedCallback() {

@@ -5,6 +5,7 @@ import "./endolens-upload.js";
 const list = document.querySelector("#studies");
 const find = document.querySelector("#find");
 const state = document.querySelector("#state");
+let analysed = 0; // studies, since the page was loaded
 const rows = () => [...list.querySelectorAll("tbody tr")];
 const shown = () => rows().filter((row) => !row.hidden);
 const value = (row, key) => row.querySelector(`[data-key=${key}]`).textContent.trim();
@@ -31,7 +32,9 @@ function sort(heading) {
 function arrange(key, down) {
   const order = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
   const sorted = rows().sort((one, other) => (down ? -1 : 1) * order.compare(value(one, key), value(other, key)));
-  list.querySelector("tbody")?.append(...sorted);
+  const body = list.querySelector("tbody");
+  // Only what must move does: a button that leaves its place under the mouse is not clicked.
+  sorted.forEach((row, index) => body.rows[index] !== row && body.insertBefore(row, body.rows[index]));
 }
 
 function prepare() {
@@ -39,22 +42,45 @@ function prepare() {
   filter();
 }
 
-// The server's own page once more: what is listed is what is there. An analysis that runs is found again by its job.
+// The server's own page once more: what is listed is what is there. Rows stay what they are, with the analysis that was
+// started in them; one that ends meanwhile makes the answer old.
 async function refresh() {
-  const sorted = list.querySelector("th[aria-sort]");
+  const before = analysed;
   const response = await fetch(location.href);
   if (!response.ok) return;
-  const focused = list.contains(document.activeElement) && document.activeElement.getAttribute("href");
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
-  list.replaceChildren(...document.importNode(page.querySelector("#studies"), true).childNodes);
-  prepare();
-  const heading = sorted && list.querySelector(`th[data-key=${sorted.dataset.key}]`);
-  if (heading) {
-    for (const one of list.querySelectorAll("th[aria-sort]")) one.removeAttribute("aria-sort");
-    heading.setAttribute("aria-sort", sorted.getAttribute("aria-sort"));
-    arrange(sorted.dataset.key, sorted.getAttribute("aria-sort") === "descending");
+  if (analysed !== before) {
+    await refresh();
+    return;
   }
-  if (focused) [...list.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
+  const fresh = document.importNode(page.querySelector("#studies"), true);
+  const body = list.querySelector("tbody");
+  if (!body || !fresh.querySelector("tbody")) {
+    list.replaceChildren(...fresh.childNodes);
+    prepare();
+    return;
+  }
+  const known = new Map(rows().map((row) => [row.dataset.study, row]));
+  for (const row of fresh.querySelectorAll("tbody tr")) {
+    if (known.has(row.dataset.study)) update(known.get(row.dataset.study), row);
+    else body.append(row);
+    known.delete(row.dataset.study);
+  }
+  for (const row of known.values()) row.remove();
+  const heading = list.querySelector("th[aria-sort]");
+  arrange(heading.dataset.key, heading.getAttribute("aria-sort") === "descending");
+  filter();
+}
+
+function update(row, fresh) {
+  [...fresh.cells].forEach((cell, index) => {
+    const old = row.cells[index];
+    const [ours, theirs] = [old, cell].map((one) => one.querySelector("endolens-analysis"));
+    const same = theirs
+      ? ours.running || (!theirs.hasAttribute("job") && ours.getAttribute("state") === theirs.getAttribute("state"))
+      : old.innerHTML === cell.innerHTML;
+    if (!same) old.replaceWith(cell);
+  });
 }
 
 function walk(step) {
@@ -69,6 +95,7 @@ find.addEventListener("input", filter);
 state.addEventListener("change", filter);
 document.addEventListener("endolens-stored", refresh);
 document.addEventListener("endolens-analysed", ({ target }) => {
+  analysed += 1;
   const badge = target.closest("tr").querySelector(".state");
   if (badge.dataset.state === "new") badge.textContent = badge.dataset.state = "analysed";
   filter();
