@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -70,6 +72,63 @@ def start(network: VGG, pooled: Tensor, targets: Tensor) -> None:
         weights, biases = regression(values, targets, last.out_features, _STRENGTH)
         last.weight.copy_(weights)
         last.bias.copy_(biases)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Scores that are a weighted sum of curves of the means of channels.
+
+    Attributes:
+        weights: (classes, channels).
+        curve: of the means (N, channels), each channel's own; rising.
+        average: (classes,), the scores that the pictures should have on average.
+    """
+
+    weights: Tensor
+    curve: Callable[[Tensor], Tensor]
+    average: Tensor
+
+
+def adopt(network: VGG, pooled: Tensor, reading: Reading) -> None:
+    """Give the head of a VGG network the scores of a reading, which are not learned any more.
+
+    Every channel has several of the first layer's units, each a line that begins at another strength: their sum is the
+    curve, piece by piece. The second layer hands them on.
+
+    Args:
+        network: whose ``classifier`` is changed in place.
+        pooled: (N, channels · positions), what the classifier is given for some pictures.
+        reading: of the network's channels.
+
+    Raises:
+        ValueError: the first layer has fewer units than channels.
+    """
+    first, second, last = (module for module in network.classifier if isinstance(module, nn.Linear))
+    channels = reading.weights.shape[1]
+    pieces = first.out_features // channels
+    if not pieces:
+        raise ValueError(f"a head of {first.out_features} units cannot read {channels} channels; take a wider head")
+    everywhere = _Everywhere(channels, first.out_features, first.in_features // channels).to(first.weight)
+    means = pooled.unflatten(1, (channels, -1)).mean(2)
+    steps = means.sort(dim=0).values[torch.linspace(0, len(means) - 1, pieces + 1).long()]
+    slopes = reading.curve(steps).diff(dim=0) / steps.diff(dim=0).clamp_min(1e-6)
+    turns = slopes.diff(dim=0, prepend=torch.zeros_like(slopes[:1]))
+    with torch.no_grad():
+        units = torch.arange(pieces * channels)
+        everywhere.linear.weight.zero_()
+        everywhere.linear.bias.zero_()
+        everywhere.linear.weight[units, units % channels] = 1
+        everywhere.linear.bias[units] = -steps[:-1].flatten()
+        _hand_on(second)
+        last.weight.zero_()
+        last.weight[:, units] = (reading.weights[:, None] * turns).flatten(1)
+        last.bias.zero_()
+        network.classifier[0] = everywhere
+        for module in network.classifier:
+            if isinstance(module, nn.Dropout):  # who is told what to say need not guess
+                module.p = 0
+        last.bias.copy_(reading.average - network.classifier(pooled).mean(0))
+    network.classifier.requires_grad_(False)
 
 
 def _hand_on(layer: nn.Linear) -> None:

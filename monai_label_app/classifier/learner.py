@@ -38,6 +38,10 @@ class Learner(nn.Module):
         return output.clone()  # the ReLU that follows writes into what it is given
 
 
+_LABELS = 0.2
+"""Weight of the labels beside a teacher that was told them."""
+
+
 class Loss(nn.Module):
     """Cross-entropy of the classes and, weighted, how far the maps go astray; remembers both."""
 
@@ -47,14 +51,23 @@ class Loss(nn.Module):
         self.parts: list[tuple[float, float]] = []
 
     def forward(self, made: tuple[Tensor, Tensor | None], wanted: tuple[Tensor, Tensor, Tensor | None]) -> Tensor:
-        """The sum, of what :class:`Learner` made and (targets, allowed, a teacher's scores of the rest)."""
+        """The sum, of what :class:`Learner` made and (targets, allowed, a teacher's scores).
+
+        Where there is a teacher, mixtures follow the images that have targets. It has scored the mixtures or, if it was
+        told the targets, all.
+        """
         (scores, activation), (targets, allowed, taught) = made, wanted
-        own, others = scores[: len(targets)], scores[len(targets) :]
+        own, weights = scores[: len(targets)], self._weights.to(scores)[targets]
         each = functional.cross_entropy(own, targets, reduction="none", label_smoothing=_SMOOTHING)
-        wrong = (each * self._weights.to(each)[targets]).mean()
+        wrong = (each * weights).mean()
         lost = scores.new_zeros(())
         if activation is not None:
             lost = astray(own, activation, targets, allowed).mean()
         self.parts.append((wrong.detach().item(), lost.detach().item()))
-        total = wrong + self._guidance * lost
-        return total if taught is None else total + disagreement(others, taught).mean()
+        if taught is not None:
+            apart = disagreement(scores[-len(taught) :], taught)
+            told, mixed = apart.split((len(taught) - len(scores) + len(own), len(scores) - len(own)))
+            if len(told):
+                wrong = _LABELS * wrong + (told * weights).mean()
+            wrong = wrong + mixed.mean()
+        return wrong + self._guidance * lost

@@ -54,17 +54,21 @@ def open_teacher(
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def ask(teacher: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mix every image (N, …) with another one at random, and ask a teacher: the mixtures, and its scores (N, classes).
+def mix(images: Tensor) -> Tensor:
+    """Mix every image (N, …) with another one at random.
 
     A mixture has no label, and needs none: what is learned is the teacher's function, also between the few pictures.
 
     Source: Beyer et al., Knowledge distillation: A good teacher is patient and consistent, CVPR 2022.
     """
     shares = torch.rand(len(images), *[1] * (images.ndim - 1)).to(images)
-    mixed = torch.lerp(images, images.roll(1, dims=0), shares)
+    return torch.lerp(images, images.roll(1, dims=0), shares)
+
+
+def ask(teacher: nn.Module, images: Tensor) -> Tensor:
+    """A teacher's scores (N, classes) of images (N, …)."""
     with torch.no_grad(), mixed_precision(images.device):
-        return mixed, teacher(mixed).float()
+        return teacher(images).float()
 
 
 def disagreement(scores: Tensor, taught: Tensor) -> Tensor:

@@ -28,13 +28,13 @@ from explainers.layers import convolutions
 from monai_label_app.classifier.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Card
 from monai_label_app.classifier.data import Example
 from monai_label_app.classifier.distributed import as_the_leader, device, leader_first, leads, rank, ranks
-from monai_label_app.classifier.head import bake, start
+from monai_label_app.classifier.head import adopt, bake, start
 from monai_label_app.classifier.history import History, plot
 from monai_label_app.classifier.learner import Learner, Loss
 from monai_label_app.classifier.metrics import confusion_matrix, summary, temperature
 from monai_label_app.classifier.network import Width, build, calibrate, last_layer, load_pretrained, split
 from monai_label_app.classifier.probe import Probe
-from monai_label_app.classifier.teacher import TRUNK, ask, open_teacher
+from monai_label_app.classifier.teacher import TRUNK, ask, mix, open_teacher
 from monai_label_app.classifier.training_set import Draws, Features, TrainingSet, Views
 from monai_label_app.console import Progress, silent
 from monai_label_app.folder import whole
@@ -161,11 +161,19 @@ class Training:
         self.target_layer, layer = list(convolutions(self.network).items())[-1]
         guided = recipe.guidance > 0 and layer in set(learning.modules())
         self._learner = Learner(learning, layer if guided else None).to(self._device)
-        if isinstance(self.network, VGG) and "classifier.0.weight" in new:
-            start(self.network, *self._shown(self._pooled, "Starting the head"))
+        headless = isinstance(self.network, VGG) and "classifier.0.weight" in new
         if isinstance(self._teacher, Probe):
-            self._teacher.fit(*self._shown(self._teacher.means, "Asking the trunk"), len(classes))
+            means, targets = self._shown(self._teacher.means, "Asking the trunk")
+            self._teacher.fit(means, targets, len(classes))
             as_the_leader(self._teacher)
+            if headless:
+                reading = self._teacher.hand_down(learning, means)
+                adopt(self.network, self._shown(self._pooled, "Starting the head")[0], reading)
+                # All that is left to learn is where to look; more would disturb what was handed down.
+                self.network.requires_grad_(False)
+                layer.requires_grad_(True)
+        elif headless:
+            start(self.network, *self._shown(self._pooled, "Starting the head"))
         self._optimiser = self._make_optimiser(bool(recipe.weights) and len(new) > 0)
         steps = recipe.epochs * len(self._loader)
         rates = [group["lr"] for group in self._optimiser.param_groups]
@@ -220,8 +228,9 @@ class Training:
         images, (targets, allowed) = batch
         images, taught = images.to(device), None
         if self._teacher:
-            mixed, taught = ask(self._teacher, images)
+            mixed = mix(images)
             images = torch.cat([images, mixed])
+            taught = ask(self._teacher, images if isinstance(self._teacher, Probe) else mixed)
         return images, (targets.to(device), allowed.to(device), taught)
 
     def clear(self) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torchvision.models import resnet18
@@ -22,10 +23,11 @@ from monai_label_app.classifier.checkpoint import Card, save
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.classifier.data import Example
 from monai_label_app.classifier.guidance import astray
-from monai_label_app.classifier.head import bake, start
+from monai_label_app.classifier.head import Reading, adopt, bake, start
+from monai_label_app.classifier.learner import Loss
 from monai_label_app.classifier.network import HEAD, build, split
 from monai_label_app.classifier.probe import Probe
-from monai_label_app.classifier.teacher import TRUNK, ask, disagreement, open_teacher
+from monai_label_app.classifier.teacher import TRUNK, ask, disagreement, mix, open_teacher
 from monai_label_app.classifier.training import Recipe, Training
 from monai_label_app.console import silent
 from monai_label_app.reading import read_frame
@@ -181,11 +183,30 @@ def test_the_head_starts_as_a_linear_classifier_alike_at_every_position_and_is_b
     assert torch.equal(again.classifier(pooled), network.classifier(pooled))
 
 
-def test_a_teacher_is_asked_about_mixtures_of_two_pictures(tmp_path):
+def test_a_head_adopts_curves_of_its_channels_and_is_baked_as_it_is():
+    generator = torch.Generator().manual_seed(0)
+    network = build("vgg11", ["a", "b", "c"], 1 / 16)
+    shown = torch.rand(200, 32, 49, generator=generator) * torch.rand(200, 32, 1, generator=generator) ** 2
+    weights, average = torch.randn(3, 32, generator=generator), torch.tensor([1.0, 0.0, -2.0])
+    adopt(network, shown[:150].flatten(1), Reading(weights, lambda means: (means + 0.1).log(), average))
+    said = network.classifier(shown.flatten(1))
+    expected = (shown.mean(2) + 0.1).log() @ weights.T
+    expected += average - expected[:150].mean(0)
+    assert (said - expected).std() < 0.05 * expected.std()
+    torch.testing.assert_close(said[:150].mean(0), average, atol=1e-4, rtol=0)
+    bake(network)
+    torch.testing.assert_close(network.classifier(shown.flatten(1)), said, atol=1e-3, rtol=1e-3)
+    with pytest.raises(ValueError, match="a head of 26 units cannot read 32 channels; take a wider head"):
+        adopt(build("vgg11", ["a", "b", "c"], (1 / 16,) * 5 + (1 / 160,)), shown.flatten(1),
+              Reading(weights, torch.log, average))  # fmt: skip
+
+
+def test_a_mixture_is_of_two_pictures_and_a_teacher_scores_it(tmp_path):
     network, path = build("vgg11", CLASSES, 1 / 16), tmp_path / "t.safetensors"
     save(path, network, Card("t", "1", "vgg11", 1 / 16, CLASSES, 64, target_layer="block5_conv2"))
     images = torch.rand(6, 3, 64, 64)
-    mixed, scores = ask(open_teacher(path, CLASSES, 64, "none", torch.device("cpu")), images)
+    mixed = mix(images)
+    scores = ask(open_teacher(path, CLASSES, 64, "none", torch.device("cpu")), mixed)
     with torch.no_grad():
         torch.testing.assert_close(scores, network(mixed), rtol=0.05, atol=0.01)
     for mixture, one, other in zip(mixed, images, images.roll(1, dims=0), strict=True):
@@ -194,7 +215,23 @@ def test_a_teacher_is_asked_about_mixtures_of_two_pictures(tmp_path):
         torch.testing.assert_close(mixture, torch.lerp(one, other, share))
 
 
-def test_a_probe_is_scikit_learns_regression_on_the_last_two_blocks():
+def test_a_teacher_that_was_told_the_labels_is_heard_on_them_and_every_class_weighs_the_same():
+    generator = torch.Generator().manual_seed(0)
+    scores, taught = torch.rand(5, 2, generator=generator), torch.rand(5, 2, generator=generator)
+    targets, allowed = torch.tensor([0, 0, 1]), torch.ones(3, 1, 1, 1)
+    loss = Loss(torch.tensor([0.75, 1.5]), 0.0)
+    labels = loss((scores[:3], None), (targets, allowed, None)).item()
+    smooth = torch.tensor([[0.975, 0.025], [0.975, 0.025], [0.025, 0.975]])
+    surprise = -(smooth * scores[:3].log_softmax(1)).sum(1)
+    assert labels == pytest.approx(((surprise[0] + surprise[1] + 2 * surprise[2]) / 4).item())
+    apart = disagreement(scores, taught)
+    mixed = loss((scores, None), (targets, allowed, taught[3:])).item()
+    assert mixed == pytest.approx(labels + apart[3:].mean().item())
+    told = ((apart[0] + apart[1] + 2 * apart[2]) / 4 + apart[3:].mean()).item()
+    assert loss((scores, None), (targets, allowed, taught)).item() == pytest.approx(0.2 * labels + told)
+
+
+def test_a_probe_is_scikit_learns_regression_where_the_spread_within_classes_is_the_same_in_all_directions():
     torch.manual_seed(0)
     network = build("vgg11", CLASSES, 1 / 16).eval()
     images, targets = torch.rand(30, 3, 64, 64), torch.arange(30) % 2
@@ -203,26 +240,60 @@ def test_a_probe_is_scikit_learns_regression_on_the_last_two_blocks():
     probe.fit(probe.means(images), targets, 2)
     taught = probe(images)
     with torch.no_grad():
-        blocks = [network.features[:end](images).mean((2, 3)).log1p() for end in (16, 21)]
+        before, last = (network.features[:end](images).mean((2, 3)) for end in (16, 21))
         for parameter in network.parameters():
             parameter.zero_()
-    known = make_pipeline(StandardScaler(), LogisticRegression(C=0.02, class_weight="balanced", tol=1e-6))
-    known.fit(torch.cat(blocks, dim=1).numpy(), targets.numpy())
-    expected = known.predict_proba(torch.cat(blocks, dim=1).numpy())
+    values = StandardScaler().fit_transform(torch.cat([before, (last + 0.1).log()], dim=1).double().numpy())
+    within = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.3).fit(values, targets.numpy()).covariance_
+    values = values @ np.linalg.inv(np.linalg.cholesky(within)).T
+    known = LogisticRegression(C=0.05, class_weight="balanced", tol=1e-6).fit(values, targets.numpy())
+    expected = known.predict_proba(values)
     assert expected[:, 1].std() > 0.02
     np.testing.assert_allclose(taught.softmax(1).numpy(), expected, atol=0.01)
     torch.testing.assert_close(probe(images), taught, msg="the network learns, its teacher does not")
 
 
+@pytest.mark.parametrize("first", ["", "block4_conv1", "block5_conv1"])
+def test_a_trunk_hands_down_what_it_says_to_a_network_that_was_not_trained_yet(first):
+    torch.manual_seed(0)
+    network = build("vgg11", CLASSES, (1 / 4, 1 / 4, 1 / 4, 1 / 4, 1 / 4, 1 / 4)).eval()
+    with torch.no_grad():  # as a pretrained one: every layer as lively as the one before
+        for layer in network.features:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight)
+    before, learning = split(network, first) if first else (nn.Identity(), network)
+    tints = torch.rand(90, 3, 1, 1)
+    with torch.no_grad():
+        images = before(torch.rand(90, 3, 96, 96) * tints)
+    targets = (tints[:, 0, 0, 0] > tints[:, 1, 0, 0]).long()
+    probe = Probe(learning)
+    means = probe.means(images[:60])
+    probe.fit(means, targets[:60], 2)
+    reading = probe.hand_down(learning, means)
+    pooled: list[torch.Tensor] = []
+    hook = network.classifier.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
+    with torch.no_grad():
+        learning(images[:60])
+        hook.remove()
+        adopt(network, pooled[0], reading)
+        said, taught = (values.diff(dim=1)[60:, 0] for values in (learning(images), probe(images)))
+    assert ((taught > 0) == (targets[60:] > 0)).float().mean() > 0.8
+    assert (said - taught).std() < 0.2 * taught.std()
+    assert (said - taught).mean().abs() < 0.1 * taught.std()
+
+
 @pytest.mark.slow
 def test_a_trunk_teaches_its_network_or_is_refused(examples, tmp_path):
-    weights = str(tmp_path / "w.safetensors")
-    save(Path(weights), build("vgg11", CLASSES, 1 / 16),
-         Card("t", "1", "vgg11", 1 / 16, CLASSES, 64, target_layer="block5_conv2"))  # fmt: skip
+    weights, trunk = str(tmp_path / "w.safetensors"), build("vgg11", CLASSES, 1 / 16).features.state_dict()
+    save_file({f"features.{name}": tensor for name, tensor in trunk.items()}, weights)
     recipe = replace(SMALL, weights=weights, teacher=TRUNK, train_from="block5_conv1", views=2, epochs=2)
-    run = training(examples, recipe, tmp_path / "run")
+    run = training(examples, recipe, tmp_path / "run", aside=0)
+    before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
     run.run()
     assert len(run.history.loss) == 2
+    after = {name: tensor for name, tensor in run.network.state_dict().items() if name in before}  # as it was not baked
+    learned = {name for name, tensor in after.items() if not torch.allclose(tensor, before[name])}
+    assert learned == {"features.18.weight", "features.18.bias"}, "the layer whose maps are shown, and no other"
     for wrong in (
         replace(recipe, train_from=HEAD),
         replace(SMALL, architecture="resnet18", width=1, teacher=TRUNK),
