@@ -90,7 +90,7 @@ class Reading:
 
 
 def adopt(network: VGG, pooled: Tensor, reading: Reading) -> None:
-    """Give the head of a VGG network the scores of a reading, which are not learned any more.
+    """Give the head of a VGG network the scores of a reading.
 
     Every channel has several of the first layer's units, each a line that begins at another strength: their sum is the
     curve, piece by piece. The second layer hands them on.
@@ -128,7 +128,6 @@ def adopt(network: VGG, pooled: Tensor, reading: Reading) -> None:
             if isinstance(module, nn.Dropout):  # who is told what to say need not guess
                 module.p = 0
         last.bias.copy_(reading.average - network.classifier(pooled).mean(0))
-    network.classifier.requires_grad_(False)
 
 
 def _hand_on(layer: nn.Linear) -> None:

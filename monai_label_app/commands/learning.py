@@ -203,7 +203,7 @@ def train(
     from monai_label_app.classifier.data import Dataset, divide, read_dataset, write_list
     from monai_label_app.classifier.distributed import group, leads
     from monai_label_app.classifier.network import calibrate
-    from monai_label_app.classifier.training import Recipe, Training
+    from monai_label_app.classifier.training import FEATURES, Recipe, Training
     from monai_label_app.masks import masks_by_picture
 
     if out.suffix != ".safetensors":
@@ -224,9 +224,9 @@ def train(
         runs = [Training(recipe, found.classes, examples, aside, named, folder, shown)]
         card = runs[0].run()
         if refit and aside:
-            examples = (*examples, *aside)
-            (folder / "refit").mkdir(exist_ok=True)
-            runs.append(Training(recipe, found.classes, examples, (), named, folder / "refit", shown))
+            examples, again = (*examples, *aside), folder / "refit"
+            again.mkdir(exist_ok=True)
+            runs.append(Training(recipe, found.classes, examples, (), named, again, shown, folder / FEATURES))
             card = replace(runs[1].run(), temperature=card.temperature, metrics=card.metrics)
             calibrate(runs[1].network, card.temperature)
         if not leads():
