@@ -52,7 +52,7 @@ _recipe_options = adding(
         "--teacher",
         default="",
         metavar="FILE|trunk",
-        help="A checkpoint to learn from too, of the same input; trunk: its own convolutions before they learn.",
+        help="A checkpoint to learn from too, of the same input; trunk: a regression on its own convolutions.",
     ),
     click.option(
         "--train-from",

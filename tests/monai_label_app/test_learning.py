@@ -17,6 +17,7 @@ from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.classifier.crossval import PAPER, crossval
 from monai_label_app.classifier.data import read_dataset
 from monai_label_app.classifier.training import Recipe
+from monai_label_app.commands import learning
 from tests.monai_label_app.test_cli import ENDOLENS, assert_refused, endolens, files
 
 SMALL = ("--architecture", "vgg11", "--width", "0.0625", "--size", "64", "--epochs", "2", "--rate", "1e-3")
@@ -68,6 +69,29 @@ def test_a_trained_checkpoint_serves_the_other_commands(dataset, tmp_path):
     assert measured["macro_f1"] == pytest.approx(trained["validation_macro_f1"], abs=1e-4)
     maps = endolens("faithfulness", aside, "--class", "polyps", "--model", out, "--json", "--out", tmp_path / "a.png")
     assert json.loads(maps.stdout)["images"] == measured["per_class"]["polyps"]["images"]
+
+
+@pytest.mark.slow
+def test_what_was_kept_aside_is_learned_the_second_time_and_frozen_layers_see_nothing_twice(
+    dataset, tmp_path, monkeypatch
+):
+    shown: list[int] = []
+
+    def progress(items, total, label):
+        shown.extend([total] * (label == "Frozen layers"))
+        return items
+
+    monkeypatch.setattr(learning, "progress", progress)
+    options = (*SMALL, "--train-from", "block4_conv1", "--views", "1")
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    assert endolens("train", dataset, "--out", first, *options).exit_code == 0
+    result = endolens("train", dataset, "--out", second, *options, "--refit")
+    assert result.exit_code == 0, result.output
+    assert shown == [6, 24, 6, 24, 0], "kept aside, learned from; the same again, and all"
+    cards = [open_classifier(str(path)).card for path in (first, second)]
+    assert (cards[0].metrics, cards[0].temperature) == (cards[1].metrics, cards[1].temperature)
+    assert [card.training_data.split(" of ")[0] for card in cards] == ["24", "30"]
+    assert not list(tmp_path.rglob("features"))
 
 
 @pytest.mark.slow
