@@ -89,6 +89,19 @@ class Reading:
     average: Tensor
 
 
+def pieces(network: VGG) -> int:
+    """Of how many lines the head of a VGG network can make a curve of each channel.
+
+    Raises:
+        ValueError: of none, for its first layer has fewer units than channels.
+    """
+    rows, columns = network.avgpool.output_size
+    channels, units = network.classifier[0].in_features // (rows * columns), network.classifier[0].out_features
+    if units < channels:
+        raise ValueError(f"a head of {units} units cannot read {channels} channels; take a wider head")
+    return int(units // channels)
+
+
 def adopt(network: VGG, pooled: Tensor, reading: Reading) -> None:
     """Give the head of a VGG network the scores of a reading.
 
@@ -101,20 +114,17 @@ def adopt(network: VGG, pooled: Tensor, reading: Reading) -> None:
         reading: of the network's channels.
 
     Raises:
-        ValueError: the first layer has fewer units than channels.
+        ValueError: see :func:`pieces`.
     """
     first, second, last = (module for module in network.classifier if isinstance(module, nn.Linear))
-    channels = reading.weights.shape[1]
-    pieces = first.out_features // channels
-    if not pieces:
-        raise ValueError(f"a head of {first.out_features} units cannot read {channels} channels; take a wider head")
+    channels, count = reading.weights.shape[1], pieces(network)
     everywhere = _Everywhere(channels, first.out_features, first.in_features // channels).to(first.weight)
     means = pooled.unflatten(1, (channels, -1)).mean(2)
-    steps = means.sort(dim=0).values[torch.linspace(0, len(means) - 1, pieces + 1).long()]
+    steps = means.sort(dim=0).values[torch.linspace(0, len(means) - 1, count + 1).long()]
     slopes = reading.curve(steps).diff(dim=0) / steps.diff(dim=0).clamp_min(1e-6)
     turns = slopes.diff(dim=0, prepend=torch.zeros_like(slopes[:1]))
     with torch.no_grad():
-        units = torch.arange(pieces * channels)
+        units = torch.arange(count * channels)
         everywhere.linear.weight.zero_()
         everywhere.linear.bias.zero_()
         everywhere.linear.weight[units, units % channels] = 1

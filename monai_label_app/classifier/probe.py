@@ -16,11 +16,14 @@ from monai_label_app.classifier.precision import mixed_precision
 _STRENGTH = 0.05
 """Inverse of the regularisation (scikit-learn's C): many channels, few pictures."""
 
-_SHRINKAGE = 0.3
+_SHRINKAGE = 0.5
 """How far the spread within the classes is taken to be the same in all directions, 0 to 1."""
 
 _FLOOR = 0.1
 """Added to a mean before its logarithm: what a channel answers to nothing."""
+
+_SILENT = 0.1
+"""Of the mean spread of the channels: no channel is taken to vary less."""
 
 _ROOM = 1 / 4
 """Of the channels of a layer; more of them are too many to give up."""
@@ -37,14 +40,15 @@ class Probe(nn.Module):
 
     _scores: nn.Linear
 
-    def __init__(self, learning: nn.Module) -> None:
+    def __init__(self, learning: nn.Module, classes: int) -> None:
         """Copy the convolutions.
 
         Args:
             learning: a VGG network, or the rest of one by :func:`monai_label_app.classifier.network.split`.
+            classes: how many are told apart.
 
         Raises:
-            ValueError: it has no convolution of a VGG network, or it normalises batches.
+            ValueError: it has no convolution of a VGG network, it normalises batches, or it has no channels to spare.
         """
         super().__init__()
         found = _layers(learning)
@@ -61,7 +65,11 @@ class Probe(nn.Module):
         self.requires_grad_(False).eval()
         convolutions = [one for one in self._block if isinstance(one, nn.Conv2d)]
         self._given, answers = convolutions[0].in_channels, [one.out_channels for one in convolutions]
-        self._widths = [self._given, *answers, answers[-1]]
+        self._widths, self._classes = [self._given, *answers, answers[-1]], classes
+        if 2 * classes > _ROOM * min(answers):
+            raise ValueError(
+                f"layers of {min(answers)} channels have none to spare for {classes} classes; take a wider network"
+            )
 
     def means(self, images: Tensor) -> Tensor:
         """Of what the copied layers are given: (N, channels) of the last block's input, convolutions and output."""
@@ -79,21 +87,22 @@ class Probe(nn.Module):
         given, *_, put_out = means.split(self._widths, dim=1)
         return torch.cat([given, _logarithm(put_out)], dim=1)
 
-    def fit(self, means: Tensor, targets: Tensor, classes: int) -> None:
+    def fit(self, means: Tensor, targets: Tensor) -> None:
         """Fit the regression, in a space where pictures of a class differ alike in all directions.
 
         Args:
             means: (N, channels), by :meth:`means`.
             targets: (N,) indices of their classes, two at least.
-            classes: how many there are.
         """
         values = self._read(means)
-        spread = values.std(0).clamp_min(1e-6)
-        white = _whitening(values / spread, targets) / spread[:, None]
-        weights, biases = regression(values @ white, targets, classes, _STRENGTH)
-        self._scores = nn.Linear(values.shape[1], classes).requires_grad_(False).to(means.device)
-        self._scores.weight.copy_(weights @ white.T)
-        self._scores.bias.copy_(biases)
+        centre, spreads = values.mean(0), values.std(0).split((self._given, self._widths[-1]))
+        spread = torch.cat([one.clamp_min(_SILENT * one.mean()) for one in spreads]).clamp_min(1e-6)
+        values = (values - centre) / spread
+        white = _whitening(values, targets)
+        weights, biases = regression(values @ white, targets, self._classes, _STRENGTH)
+        self._scores = nn.Linear(values.shape[1], self._classes).requires_grad_(False).to(means.device)
+        self._scores.weight.copy_(weights @ white.T / spread)
+        self._scores.bias.copy_(biases - self._scores.weight @ centre)
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores (N, classes) before softmax."""
@@ -112,17 +121,10 @@ class Probe(nn.Module):
 
         Returns:
             How the head has this regression's scores from the block's new output.
-
-        Raises:
-            ValueError: the layers have no channels to spare.
         """
         given, *answers, _ = means.split(self._widths, dim=1)
         read, heard = self._scores.weight.split((self._given, self._widths[-1]), dim=1)
-        carried, classes = torch.cat([read, -read]), len(read)
-        if len(carried) > _ROOM * min(self._widths):
-            raise ValueError(
-                f"layers of {min(self._widths)} channels have none to spare for {classes} classes; take a wider network"
-            )
+        carried = torch.cat([read, -read])
         layers = [one for one in _layers(learning) if isinstance(one, nn.Conv2d)][-len(answers) :]
         carriers = torch.arange(0)
         with torch.no_grad():
@@ -141,7 +143,7 @@ class Probe(nn.Module):
                 for other in following:
                     other.weight[:, quiet] = 0
                 carriers = quiet
-            weights, same = heard.clone(), torch.eye(classes).to(heard)
+            weights, same = heard.clone(), torch.eye(self._classes).to(heard)
             weights[:, carriers] = torch.cat([same, -same], dim=1)
         plain = torch.isin(torch.arange(weights.shape[1]).to(carriers), carriers)
         average = self._scores(self._read(means)).mean(0)

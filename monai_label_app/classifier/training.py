@@ -28,7 +28,7 @@ from explainers.layers import convolutions
 from monai_label_app.classifier.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Card
 from monai_label_app.classifier.data import Example
 from monai_label_app.classifier.distributed import as_the_leader, device, leader_first, leads, rank, ranks
-from monai_label_app.classifier.head import adopt, bake, start
+from monai_label_app.classifier.head import adopt, bake, pieces, start
 from monai_label_app.classifier.history import History, plot
 from monai_label_app.classifier.learner import Learner, Loss
 from monai_label_app.classifier.metrics import confusion_matrix, summary, temperature
@@ -67,7 +67,7 @@ class Recipe:
         teacher: a checkpoint that it learns from too, see :mod:`.teacher`; or ``trunk``, see :mod:`.probe`.
         train_from: the first layer that learns, a VGG convolution or ``head``; what comes before is frozen and run
             only once. Nothing: all learn.
-        views: of each picture that frozen layers are shown.
+        views: of each picture that frozen layers, and a trunk that teaches, are shown.
         epochs: passes over the pictures.
         patience: epochs without a better validation loss after which it stops early.
         rate: the highest learning rate.
@@ -122,8 +122,6 @@ class Training:
         """
         self.recipe, self.classes, self.folder, self._progress = recipe, tuple(classes), folder, progress
         self.history = History()
-        with leader_first():
-            claim(folder, recipe, [*examples, *validation], masks)
         self._device = device()
         torch.manual_seed(recipe.seed)
         self.network = build(recipe.architecture, classes, recipe.width).to(self._device)
@@ -135,11 +133,17 @@ class Training:
         frozen, learning = split(self.network, recipe.train_from) if recipe.train_from else (None, self.network)
         self._teacher: nn.Module | None = None
         if recipe.teacher == TRUNK:
-            self._teacher = Probe(learning).to(self._device)
+            self._teacher = Probe(learning, len(classes)).to(self._device)
+            pieces(self.network)
+            missing = [name for name in new if name.startswith("features.")]
+            if missing:
+                raise ValueError(f"the trunk cannot teach: {missing[0]} is not pretrained; give --weights that have it")
         elif recipe.teacher:
             same = (classes, recipe.size, recipe.preprocess, self._device)
             self._teacher = open_teacher(Path(recipe.teacher), *same, recipe.train_from, frozen)
 
+        with leader_first():
+            claim(folder, recipe, [*examples, *validation], masks)
         pictures = TrainingSet([*examples, *validation], classes, recipe.size, recipe.preprocess, masks, progress)
         self.problems = pictures.problems
         aside = set(validation)
@@ -161,18 +165,16 @@ class Training:
         self.target_layer, layer = list(convolutions(self.network).items())[-1]
         guided = recipe.guidance > 0 and layer in set(learning.modules())
         self._learner = Learner(learning, layer if guided else None).to(self._device)
-        headless = isinstance(self.network, VGG) and "classifier.0.weight" in new
         if isinstance(self._teacher, Probe):
-            means, targets = self._shown(self._teacher.means, "Asking the trunk")
-            self._teacher.fit(means, targets, len(classes))
+            means, targets = self._shown(self._teacher.means, "Asking the trunk", recipe.views)
+            self._teacher.fit(means, targets)
             as_the_leader(self._teacher)
-            if headless:
-                reading = self._teacher.hand_down(learning, means)
-                adopt(self.network, self._shown(self._pooled, "Starting the head")[0], reading)
-                # All that is left to learn is where to look; more would disturb what was handed down.
-                self.network.requires_grad_(False)
-                layer.requires_grad_(True)
-        elif headless:
+            reading = self._teacher.hand_down(learning, means)
+            adopt(self.network, self._shown(self._pooled, "Starting the head", 1)[0], reading)
+            # All that is left to learn is where to look; more would disturb what was handed down.
+            self.network.requires_grad_(False)
+            layer.requires_grad_(True)
+        elif isinstance(self.network, VGG) and "classifier.0.weight" in new:
             start(self.network, *self._shown(self._pooled, "Starting the head"))
         self._optimiser = self._make_optimiser(bool(recipe.weights) and len(new) > 0)
         steps = recipe.epochs * len(self._loader)
@@ -239,17 +241,20 @@ class Training:
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder / FEATURES, ignore_errors=True)
 
-    def _shown(self, look: Callable[[Tensor], Tensor], label: str) -> tuple[Tensor, Tensor]:
+    def _shown(self, look: Callable[[Tensor], Tensor], label: str, looks: int = _LOOKS) -> tuple[Tensor, Tensor]:
         """What is seen of a few views of every picture, and their classes (N,)."""
         seen: list[Tensor] = []
         classes: list[Tensor] = []
         self._learner.eval()
         with torch.no_grad():
-            for self._draws.epoch in range(_LOOKS):
+            for self._draws.epoch in range(looks):
                 for images, (targets, _) in self._progress(self._loader, len(self._loader), label):
                     seen.append(look(images.to(self._device)))
                     classes.append(targets)
-        return torch.cat(seen).float(), torch.cat(classes).to(self._device)
+        values = torch.cat(seen).float()
+        if not values.isfinite().all():
+            raise ValueError("the convolutions put out values that are not finite numbers; the weights are broken")
+        return values, torch.cat(classes).to(self._device)
 
     def _pooled(self, images: Tensor) -> Tensor:
         """What the fully connected head is given."""

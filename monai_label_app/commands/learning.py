@@ -61,7 +61,11 @@ _recipe_options = adding(
         help="Freeze what comes before this layer and run it only once. [default: all learn]",
     ),
     click.option(
-        "--views", default=8, show_default=True, type=click.IntRange(1), help="Of a picture, to frozen layers."
+        "--views",
+        default=8,
+        show_default=True,
+        type=click.IntRange(1),
+        help="Of a picture, to frozen layers or a trunk that teaches.",
     ),
     click.option("--epochs", default=30, show_default=True, type=click.IntRange(1), help="Passes over the pictures."),
     click.option(

@@ -236,21 +236,37 @@ def test_a_probe_is_scikit_learns_regression_where_the_spread_within_classes_is_
     network = build("vgg11", CLASSES, 1 / 16).eval()
     images, targets = torch.rand(30, 3, 64, 64), torch.arange(30) % 2
     images[targets == 1, 0] *= 0.5
-    probe = Probe(network)
-    probe.fit(probe.means(images), targets, 2)
+    probe = Probe(network, 2)
+    probe.fit(probe.means(images), targets)
     taught = probe(images)
     with torch.no_grad():
         before, last = (network.features[:end](images).mean((2, 3)) for end in (16, 21))
         for parameter in network.parameters():
             parameter.zero_()
     values = StandardScaler().fit_transform(torch.cat([before, (last + 0.1).log()], dim=1).double().numpy())
-    within = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.3).fit(values, targets.numpy()).covariance_
+    within = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.5).fit(values, targets.numpy()).covariance_
     values = values @ np.linalg.inv(np.linalg.cholesky(within)).T
     known = LogisticRegression(C=0.05, class_weight="balanced", tol=1e-6).fit(values, targets.numpy())
     expected = known.predict_proba(values)
     assert expected[:, 1].std() > 0.02
     np.testing.assert_allclose(taught.softmax(1).numpy(), expected, atol=0.01)
     torch.testing.assert_close(probe(images), taught, msg="the network learns, its teacher does not")
+
+
+def test_a_channel_that_was_silent_while_a_probe_was_fitted_says_nothing_later():
+    torch.manual_seed(0)
+    network = build("vgg11", CLASSES, 1 / 16).eval()
+    images, targets = torch.rand(40, 3, 64, 64), torch.arange(40) % 2
+    images[targets == 1, 0] *= 0.5
+    probe = Probe(network, 2)
+    means = probe.means(images)
+    means[:, [3, -5]] = 0  # of the block's input and its output
+    probe.fit(means, targets)
+    probe.means = lambda _: later
+    later = means.clone()
+    before = probe(images)
+    later[:, [3, -5]] = means.mean()
+    torch.testing.assert_close(probe(images), before, atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("first", ["", "block4_conv1", "block5_conv1"])
@@ -266,9 +282,9 @@ def test_a_trunk_hands_down_what_it_says_to_a_network_that_was_not_trained_yet(f
     with torch.no_grad():
         images = before(torch.rand(90, 3, 96, 96) * tints)
     targets = (tints[:, 0, 0, 0] > tints[:, 1, 0, 0]).long()
-    probe = Probe(learning)
+    probe = Probe(learning, 2)
     means = probe.means(images[:60])
-    probe.fit(means, targets[:60], 2)
+    probe.fit(means, targets[:60])
     reading = probe.hand_down(learning, means)
     pooled: list[torch.Tensor] = []
     hook = network.classifier.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
@@ -294,14 +310,21 @@ def test_a_trunk_teaches_its_network_or_is_refused(examples, tmp_path):
     after = {name: tensor for name, tensor in run.network.state_dict().items() if name in before}  # as it was not baked
     learned = {name for name, tensor in after.items() if not torch.allclose(tensor, before[name])}
     assert learned == {"features.18.weight", "features.18.bias"}, "the layer whose maps are shown, and no other"
-    for wrong in (
-        replace(recipe, train_from=HEAD),
-        replace(SMALL, architecture="resnet18", width=1, teacher=TRUNK),
-        replace(SMALL, architecture="vgg11_bn", teacher=TRUNK),
+    broken = str(tmp_path / "broken.safetensors")
+    save_file({f"features.{name}": tensor * torch.nan for name, tensor in trunk.items()}, broken)
+    only = "only the convolutions of a VGG network without batch normalisation"
+    for wrong, words in (
+        (replace(recipe, train_from=HEAD), only),
+        (replace(SMALL, architecture="resnet18", width=1, teacher=TRUNK), only),
+        (replace(SMALL, architecture="vgg11_bn", teacher=TRUNK), only),
+        (replace(recipe, weights=""), "features.0.weight is not pretrained; give --weights that have it"),
+        (replace(recipe, width=1 / 64), "layers of 8 channels have none to spare for 2 classes"),
+        (replace(recipe, width=(1 / 16,) * 5 + (1 / 160,)), "a head of 26 units cannot read 32 channels"),
+        (replace(recipe, weights=broken), "the weights are broken"),
     ):
-        with pytest.raises(ValueError, match="only the convolutions of a VGG network without batch normalisation"):
+        with pytest.raises(ValueError, match=words):
             training(examples, wrong, tmp_path / "other")
-        shutil.rmtree(tmp_path / "other")
+    shutil.rmtree(tmp_path / "other")
 
 
 def test_disagreement_is_the_divergence_of_the_softened_scores():

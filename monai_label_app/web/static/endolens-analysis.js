@@ -62,6 +62,7 @@ class EndolensAnalysis extends HTMLElement {
   // The server ends a stream now and then; the browser asks again by itself, and closes it for good on an error answer.
   #watch(key) {
     this.#events?.close();
+    if (!this.isConnected) return;
     this.#events = new EventSource(`${this.getAttribute("api")}/jobs/${key}/events`, { withCredentials: true });
     this.#events.addEventListener("message", ({ data }) => this.#show(JSON.parse(data)));
     this.#events.addEventListener("error", () => {
@@ -83,7 +84,7 @@ class EndolensAnalysis extends HTMLElement {
     else this.#bar.value = job.done;
     this.#said.textContent = this.#words(job);
     if (job.state === "done") {
-      this.setAttribute("state", "analysed");
+      if (this.getAttribute("state") === "new") this.setAttribute("state", "analysed");
       this.dispatchEvent(new CustomEvent("endolens-analysed", { bubbles: true, detail: job }));
     }
     this.#name();

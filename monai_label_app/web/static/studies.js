@@ -6,6 +6,7 @@ const list = document.querySelector("#studies");
 const find = document.querySelector("#find");
 const state = document.querySelector("#state");
 let analysed = 0; // studies, since the page was loaded
+let asked = 0; // how often what is there
 const rows = () => [...list.querySelectorAll("tbody tr")];
 const shown = () => rows().filter((row) => !row.hidden);
 const value = (row, key) => row.querySelector(`[data-key=${key}]`).textContent.trim();
@@ -43,12 +44,13 @@ function prepare() {
 }
 
 // The server's own page once more: what is listed is what is there. Rows stay what they are, with the analysis that was
-// started in them; one that ends meanwhile makes the answer old.
+// started in them; one that ends meanwhile makes the answer old, and so does a later question.
 async function refresh() {
-  const before = analysed;
+  const [mine, before] = [++asked, analysed];
   const response = await fetch(location.href);
   if (!response.ok) return;
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  if (mine !== asked) return;
   if (analysed !== before) {
     await refresh();
     return;
@@ -60,6 +62,7 @@ async function refresh() {
     prepare();
     return;
   }
+  const focused = document.activeElement;
   const known = new Map(rows().map((row) => [row.dataset.study, row]));
   for (const row of fresh.querySelectorAll("tbody tr")) {
     if (known.has(row.dataset.study)) update(known.get(row.dataset.study), row);
@@ -70,6 +73,7 @@ async function refresh() {
   const heading = list.querySelector("th[aria-sort]");
   arrange(heading.dataset.key, heading.getAttribute("aria-sort") === "descending");
   filter();
+  if (list.contains(focused)) focused.focus();
 }
 
 function update(row, fresh) {
