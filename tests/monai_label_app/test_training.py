@@ -92,11 +92,20 @@ def killed_after(batches: int):
     return progress
 
 
+def pretrained(path: Path, factor: float = 1) -> str:
+    """The file of convolutions that :data:`SMALL` can start from."""
+    trunk = build("vgg11", CLASSES, 1 / 16).features.state_dict()
+    save_file({f"features.{name}": factor * tensor for name, tensor in trunk.items()}, path)
+    return str(path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("train_from", ["", "block4_conv1"])
 @pytest.mark.parametrize("batches", [2, 3])
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(examples, tmp_path, train_from, batches):
-    recipe = replace(SMALL, train_from=train_from, views=2, guidance=0.3, teacher=TRUNK if train_from else "")
+    recipe = replace(SMALL, train_from=train_from, views=2, guidance=0.3)
+    if train_from:
+        recipe = replace(recipe, teacher=TRUNK, weights=pretrained(tmp_path / "trunk.safetensors"))
     whole = training(examples, recipe, tmp_path / "whole")
     whole.run()
     with pytest.raises(KilledError):
@@ -300,8 +309,7 @@ def test_a_trunk_hands_down_what_it_says_to_a_network_that_was_not_trained_yet(f
 
 @pytest.mark.slow
 def test_a_trunk_teaches_its_network_or_is_refused(examples, tmp_path):
-    weights, trunk = str(tmp_path / "w.safetensors"), build("vgg11", CLASSES, 1 / 16).features.state_dict()
-    save_file({f"features.{name}": tensor for name, tensor in trunk.items()}, weights)
+    weights = pretrained(tmp_path / "w.safetensors")
     recipe = replace(SMALL, weights=weights, teacher=TRUNK, train_from="block5_conv1", views=2, epochs=2)
     run = training(examples, recipe, tmp_path / "run", aside=0)
     before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
@@ -310,8 +318,7 @@ def test_a_trunk_teaches_its_network_or_is_refused(examples, tmp_path):
     after = {name: tensor for name, tensor in run.network.state_dict().items() if name in before}  # as it was not baked
     learned = {name for name, tensor in after.items() if not torch.allclose(tensor, before[name])}
     assert learned == {"features.18.weight", "features.18.bias"}, "the layer whose maps are shown, and no other"
-    broken = str(tmp_path / "broken.safetensors")
-    save_file({f"features.{name}": tensor * torch.nan for name, tensor in trunk.items()}, broken)
+    broken = pretrained(tmp_path / "broken.safetensors", torch.nan)
     only = "only the convolutions of a VGG network without batch normalisation"
     for wrong, words in (
         (replace(recipe, train_from=HEAD), only),
