@@ -56,17 +56,13 @@ def start(network: VGG, pooled: Tensor, targets: Tensor) -> None:
 
     Source: Kumar et al., Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution, ICLR 2022.
     """
-    first, second, last = (module for module in network.classifier if isinstance(module, nn.Linear))
-    rows, columns = network.avgpool.output_size
-    everywhere = _Everywhere(first.in_features // (rows * columns), first.out_features, rows * columns)
-    everywhere.to(first.weight)
+    _, second, last = (module for module in network.classifier if isinstance(module, nn.Linear))
+    everywhere = _everywhere(network)
     with torch.no_grad():
         _hand_on(everywhere.linear)
         _hand_on(second)
         network.classifier[0] = everywhere
-        spread = everywhere(pooled).std(0)
-        # A channel that is nearly silent must not be blown up.
-        everywhere.linear.weight.div_(spread.clamp_min(_SILENT * spread.mean())[:, None])
+        everywhere.linear.weight.div_(spread(everywhere(pooled))[:, None])
         everywhere.linear.bias.zero_()
         values = second(everywhere(pooled).relu()).relu()
         weights, biases = regression(values, targets, last.out_features, _STRENGTH)
@@ -95,8 +91,7 @@ def pieces(network: VGG) -> int:
     Raises:
         ValueError: of none, for its first layer has fewer units than channels.
     """
-    rows, columns = network.avgpool.output_size
-    channels, units = network.classifier[0].in_features // (rows * columns), network.classifier[0].out_features
+    units, channels = network.classifier[0].out_features, _channels(network)
     if units < channels:
         raise ValueError(f"a head of {units} units cannot read {channels} channels; take a wider head")
     return int(units // channels)
@@ -116,9 +111,8 @@ def adopt(network: VGG, pooled: Tensor, reading: Reading) -> None:
     Raises:
         ValueError: see :func:`pieces`.
     """
-    first, second, last = (module for module in network.classifier if isinstance(module, nn.Linear))
-    channels, count = reading.weights.shape[1], pieces(network)
-    everywhere = _Everywhere(channels, first.out_features, first.in_features // channels).to(first.weight)
+    _, second, last = (module for module in network.classifier if isinstance(module, nn.Linear))
+    channels, count, everywhere = reading.weights.shape[1], pieces(network), _everywhere(network)
     means = pooled.unflatten(1, (channels, -1)).mean(2)
     steps = means.sort(dim=0).values[torch.linspace(0, len(means) - 1, count + 1).long()]
     slopes = reading.curve(steps).diff(dim=0) / steps.diff(dim=0).clamp_min(1e-6)
@@ -138,6 +132,23 @@ def adopt(network: VGG, pooled: Tensor, reading: Reading) -> None:
             if isinstance(module, nn.Dropout):  # who is told what to say need not guess
                 module.p = 0
         last.bias.copy_(reading.average - network.classifier(pooled).mean(0))
+
+
+def spread(values: Tensor) -> Tensor:
+    """How much each channel of values (N, K) varies, (K,): one that is nearly silent must not be blown up by it."""
+    varied = values.std(0)
+    return varied.clamp_min(_SILENT * varied.mean())
+
+
+def _everywhere(network: VGG) -> _Everywhere:
+    """What the first layer of a VGG network's head is while every position is treated alike; its weights are new."""
+    first, channels = network.classifier[0], _channels(network)
+    return _Everywhere(channels, first.out_features, first.in_features // channels).to(first.weight)
+
+
+def _channels(network: VGG) -> int:
+    rows, columns = network.avgpool.output_size
+    return int(network.classifier[0].in_features // (rows * columns))
 
 
 def _hand_on(layer: nn.Linear) -> None:

@@ -12,6 +12,9 @@ from monai_label_app.classifier.teacher import disagreement
 _SMOOTHING = 0.05
 """Of the labels, some of which are wrong."""
 
+_LABELS = 0.2
+"""Weight of the labels beside a teacher that was told them."""
+
 
 class Learner(nn.Module):
     """A network that returns its scores and what its target layer put out."""
@@ -38,10 +41,6 @@ class Learner(nn.Module):
         return output.clone()  # the ReLU that follows writes into what it is given
 
 
-_LABELS = 0.2
-"""Weight of the labels beside a teacher that was told them."""
-
-
 class Loss(nn.Module):
     """Cross-entropy of the classes and, weighted, how far the maps go astray; remembers both."""
 
@@ -65,8 +64,8 @@ class Loss(nn.Module):
             lost = astray(own, activation, targets, allowed).mean()
         self.parts.append((wrong.detach().item(), lost.detach().item()))
         if taught is not None:
-            apart = disagreement(scores[-len(taught) :], taught)
-            told, mixed = apart.split((len(taught) - len(scores) + len(own), len(scores) - len(own)))
+            apart, others = disagreement(scores[-len(taught) :], taught), len(scores) - len(own)
+            told, mixed = apart[:-others], apart[-others:]
             if len(told):
                 wrong = _LABELS * wrong + (told * weights).mean()
             wrong = wrong + mixed.mean()

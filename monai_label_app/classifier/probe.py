@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.vgg import VGG
 
-from monai_label_app.classifier.head import Reading, regression
+from monai_label_app.classifier.head import Reading, regression, spread
 from monai_label_app.classifier.precision import mixed_precision
 
 _STRENGTH = 0.05
@@ -21,9 +21,6 @@ _SHRINKAGE = 0.5
 
 _FLOOR = 0.1
 """Added to a mean before its logarithm: what a channel answers to nothing."""
-
-_SILENT = 0.1
-"""Of the mean spread of the channels: no channel is taken to vary less."""
 
 _ROOM = 1 / 4
 """Of the channels of a layer; more of them are too many to give up."""
@@ -64,8 +61,8 @@ class Probe(nn.Module):
         self._before, self._block = nn.Sequential(*layers[:begin]), nn.ModuleList(layers[begin:])
         self.requires_grad_(False).eval()
         convolutions = [one for one in self._block if isinstance(one, nn.Conv2d)]
-        self._given, answers = convolutions[0].in_channels, [one.out_channels for one in convolutions]
-        self._widths, self._classes = [self._given, *answers, answers[-1]], classes
+        answers = [one.out_channels for one in convolutions]
+        self._widths, self._classes = [convolutions[0].in_channels, *answers, answers[-1]], classes
         if 2 * classes > _ROOM * min(answers):
             raise ValueError(
                 f"layers of {min(answers)} channels have none to spare for {classes} classes; take a wider network"
@@ -95,13 +92,13 @@ class Probe(nn.Module):
             targets: (N,) indices of their classes, two at least.
         """
         values = self._read(means)
-        centre, spreads = values.mean(0), values.std(0).split((self._given, self._widths[-1]))
-        spread = torch.cat([one.clamp_min(_SILENT * one.mean()) for one in spreads]).clamp_min(1e-6)
-        values = (values - centre) / spread
+        centre, parts = values.mean(0), values.split((self._widths[0], self._widths[-1]), dim=1)
+        scale = torch.cat([spread(part) for part in parts]).clamp_min(1e-6)
+        values = (values - centre) / scale
         white = _whitening(values, targets)
         weights, biases = regression(values @ white, targets, self._classes, _STRENGTH)
         self._scores = nn.Linear(values.shape[1], self._classes).requires_grad_(False).to(means.device)
-        self._scores.weight.copy_(weights @ white.T / spread)
+        self._scores.weight.copy_(weights @ white.T / scale)
         self._scores.bias.copy_(biases - self._scores.weight @ centre)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -123,7 +120,7 @@ class Probe(nn.Module):
             How the head has this regression's scores from the block's new output.
         """
         given, *answers, _ = means.split(self._widths, dim=1)
-        read, heard = self._scores.weight.split((self._given, self._widths[-1]), dim=1)
+        read, heard = self._scores.weight.split((self._widths[0], self._widths[-1]), dim=1)
         carried = torch.cat([read, -read])
         layers = [one for one in _layers(learning) if isinstance(one, nn.Conv2d)][-len(answers) :]
         carriers = torch.arange(0)

@@ -134,7 +134,7 @@ class Training:
         self._teacher: nn.Module | None = None
         if recipe.teacher == TRUNK:
             self._teacher = Probe(learning, len(classes)).to(self._device)
-            pieces(self.network)
+            pieces(self.network)  # one that has none is refused before the work
             missing = [name for name in new if name.startswith("features.")]
             if missing:
                 raise ValueError(f"the trunk cannot teach: {missing[0]} is not pretrained; give --weights that have it")

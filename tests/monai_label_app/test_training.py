@@ -240,11 +240,17 @@ def test_a_teacher_that_was_told_the_labels_is_heard_on_them_and_every_class_wei
     assert loss((scores, None), (targets, allowed, taught)).item() == pytest.approx(0.2 * labels + told)
 
 
-def test_a_probe_is_scikit_learns_regression_where_the_spread_within_classes_is_the_same_in_all_directions():
+def tinted() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """A network that was not trained, and thirty images of two colours with their classes."""
     torch.manual_seed(0)
     network = build("vgg11", CLASSES, 1 / 16).eval()
     images, targets = torch.rand(30, 3, 64, 64), torch.arange(30) % 2
     images[targets == 1, 0] *= 0.5
+    return network, images, targets
+
+
+def test_a_probe_is_scikit_learns_regression_where_the_spread_within_classes_is_the_same_in_all_directions():
+    network, images, targets = tinted()
     probe = Probe(network, 2)
     probe.fit(probe.means(images), targets)
     taught = probe(images)
@@ -263,10 +269,7 @@ def test_a_probe_is_scikit_learns_regression_where_the_spread_within_classes_is_
 
 
 def test_a_channel_that_was_silent_while_a_probe_was_fitted_says_nothing_later():
-    torch.manual_seed(0)
-    network = build("vgg11", CLASSES, 1 / 16).eval()
-    images, targets = torch.rand(40, 3, 64, 64), torch.arange(40) % 2
-    images[targets == 1, 0] *= 0.5
+    network, images, targets = tinted()
     probe = Probe(network, 2)
     means = probe.means(images)
     means[:, [3, -5]] = 0  # of the block's input and its output
