@@ -18,6 +18,7 @@ from explainers import heatmap
 from explainers.cams import CAMS, Cam, grad_cam
 from explainers.layers import convolutions, unknown
 from explainers.trace import Traced, class_index, evaluating, trace
+from explainers.views import ManyViews
 
 Target = int | Sequence[int] | Tensor | NDArray[np.integer]
 """Class indices: one for all images, or one for each."""
@@ -46,6 +47,7 @@ class Dissection:
 
     def __init__(self, network: nn.Module, images: Tensor, layers: Mapping[str, nn.Conv2d]) -> None:
         self._network = network
+        self._views = network.count if isinstance(network, ManyViews) else 1
         self.images = images
         self._chosen = layers
         self._seen: Traced | None = None
@@ -83,7 +85,7 @@ class Dissection:
         Raises:
             ValueError: no such layer.
         """
-        return self._activation(layer).detach().clone()
+        return self._laid_back(self._activation(layer).detach().clone())
 
     def grad_cam(self, layer: str, target: Target) -> Tensor:
         """Where in a layer the evidence for a class lies: :meth:`cam` by :func:`explainers.cams.grad_cam`."""
@@ -126,7 +128,7 @@ class Dissection:
         Source: Springenberg et al., Striving for Simplicity, ICLR 2015 workshop; the paper, section V.
         """
         activation = self._activation(layer)
-        return self._guided(layer, lambda: activation.amax(dim=1).sum())
+        return self._guided(layer, lambda: activation.amax(dim=1).sum() / self._views)
 
     def guided_backprop(self, target: Target) -> Tensor:
         """Which pixels raise a class: the guided gradient of its score in the image.
@@ -230,7 +232,7 @@ class Dissection:
         handles = []
         for name, activation in self._traced.activations.items():
             kept = activation.detach()
-            maps[name] = kept.new_zeros(len(kept), *kept.shape[2:], dtype=torch.float32)
+            maps[name] = kept.new_zeros(len(kept) // self._views, *kept.shape[2:], dtype=torch.float32)
 
             # Made as the gradient passes, so that no more than one layer's is ever held.
             def watch(gradient: Tensor, name: str = name, kept: Tensor = kept) -> None:
@@ -238,16 +240,18 @@ class Dissection:
                 cam = method(kept, gradient)
                 if (kept._version, gradient._version) != versions:
                     raise ValueError("a method must not change the layer's output or gradient that it is given")
-                if not isinstance(cam, Tensor) or cam.shape != maps[name].shape:
+                shape = (len(kept), *kept.shape[2:])
+                if not isinstance(cam, Tensor) or cam.shape != shape:
                     returned = tuple(cam.shape) if isinstance(cam, Tensor) else type(cam).__name__
-                    raise ValueError(f"a map must be a tensor of {tuple(maps[name].shape)}, not {returned}")
+                    raise ValueError(f"a map must be a tensor of {shape}, not {returned}")
                 # A copy: a view would keep the gradient.
-                maps[name] = _finite(cam.detach().to(torch.float32, copy=True))
+                maps[name] = self._laid_back(_finite(cam.detach().to(torch.float32, copy=True)))
 
             handles.append(activation.register_hook(watch))
         try:
             with torch.inference_mode(False), torch.enable_grad():
-                self._backward(self._score(targets), self._traced.sources)
+                # The sum over the views, so that a method is given each one's own gradient.
+                self._backward(self._views * self._score(targets), self._traced.sources)
         finally:
             for handle in handles:
                 handle.remove()
@@ -266,6 +270,9 @@ class Dissection:
 
         with self._lock:
             return _remembered(self._gradients, key, make).clone()
+
+    def _laid_back(self, values: Tensor) -> Tensor:
+        return self._network.lay_back(values) if isinstance(self._network, ManyViews) else values
 
     def _backward(self, score: Tensor, sources: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         try:

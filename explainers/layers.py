@@ -8,13 +8,18 @@ from collections.abc import Collection
 from torch import nn
 from torchvision.models.vgg import VGG
 
+from explainers.views import ManyViews
+
 
 def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
     """Name every convolution of a network, in the order of its modules.
 
     VGG networks get the names of the literature, ``block1_conv1`` … ``block5_conv4``; any other network the module's
-    path, e.g. ``layer4.2.conv3``. Convolutions that share one weight are one layer, under the first name.
+    path, e.g. ``layer4.2.conv3``. Convolutions that share one weight are one layer, under the first name. A network in
+    several views has the names of the network.
     """
+    if isinstance(network, ManyViews):
+        return convolutions(network.network)
     names: dict[str, nn.Conv2d] = {}
     if isinstance(network, VGG):
         block, number = 1, 0

@@ -95,6 +95,7 @@ class Learn(TrainTask):
             width=card.width,
             size=card.input_size,
             preprocess=card.preprocess,
+            test_views=card.test_views,
             weights=str(active),
             train_from=str(request["train_from"]) or ("" if card.width != 1 else HEAD),
             epochs=_number(request, "epochs", int, 1, 1000),

@@ -17,7 +17,7 @@ from torch import nn
 
 from explainers.layers import convolutions
 from monai_label_app.classifier.artifacts import VARIANTS
-from monai_label_app.classifier.network import KVASIR_CLASSES, Width, build
+from monai_label_app.classifier.network import KVASIR_CLASSES, TEST_VIEWS, Width, build
 from monai_label_app.folder import whole
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -30,6 +30,7 @@ class Card:
 
     ``version`` is the author's; :class:`Classifier` adds a fingerprint of the weights to it. ``notice`` is shown
     wherever a result is shown. ``preprocess`` names the variant that the network was trained with.
+    ``test_views`` is of how many views of a frame its answer is the mean, see :func:`.network.in_views`.
     ``temperature`` is what its scores were divided by for calibration, which its weights hold already; 1 where they
     are as they were trained.
     """
@@ -43,6 +44,7 @@ class Card:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     preprocess: str = "none"
+    test_views: int = 1
     temperature: float = 1.0
     target_layer: str = "block5_conv4"
     training_data: str = ""
@@ -66,6 +68,8 @@ class Card:
             raise ValueError(f"preprocess {self.preprocess!r} is none of {', '.join(VARIANTS)}")
         if not (isinstance(self.input_size, int) and 32 <= self.input_size <= 4096):
             raise ValueError(f"input_size {self.input_size!r} is not a number of pixels from 32 to 4096")
+        if not (isinstance(self.test_views, int) and 1 <= self.test_views <= len(TEST_VIEWS)):
+            raise ValueError(f"test_views {self.test_views!r} is not a number from 1 to {len(TEST_VIEWS)}")
         widths = self.width if isinstance(self.width, tuple) else (self.width,)
         if not (widths and all(isinstance(factor, int | float) and 0 < factor <= 4 for factor in widths)):
             raise ValueError(f"width {self.width!r} is not a factor from 0 to 4, or several")

@@ -18,7 +18,7 @@ from explainers.layers import convolutions
 from explainers.trace import run
 from monai_label_app.classifier import checkpoint
 from monai_label_app.classifier.checkpoint import Card
-from monai_label_app.classifier.network import build, load_pretrained
+from monai_label_app.classifier.network import build, in_views, load_pretrained
 from monai_label_app.classifier.precision import mixed_precision
 from monai_label_app.classifier.prepare import prepare
 from monai_label_app.classifier.registry import Registry
@@ -119,6 +119,7 @@ def _open(model: str | None, weights: str | None = None) -> Classifier:
         if weights:
             raise ValueError("--weights goes with a network's name; a checkpoint brings its own weights")
         network, card, fingerprint = checkpoint.load(path)
+        network = in_views(network, card.test_views)
     else:
         network, card = _by_name(str(model), weights)
         fingerprint = hashlib.sha256(serialise(network.state_dict())).hexdigest()

@@ -18,6 +18,7 @@ from monai_label_app.classifier.data import Dataset, Example, divide, folds
 from monai_label_app.classifier.evaluation import Evaluation, evaluate
 from monai_label_app.classifier.evaluation_report import write_predictions
 from monai_label_app.classifier.metrics import interval, resample, summary
+from monai_label_app.classifier.network import in_views
 from monai_label_app.classifier.page import write_page
 from monai_label_app.classifier.training import FEATURES, Recipe, Training, claim
 from monai_label_app.console import Progress, silent
@@ -149,7 +150,8 @@ def _train(
     training = Training(recipe, classes, examples, aside, masks, place, progress, features)
     card = training.run()
     device = next(training.network.parameters()).device
-    result = evaluate(tested, Classifier(training.network, card, "", device), progress)
+    tried = Classifier(in_views(training.network, card.test_views), card, "", device)
+    result = evaluate(tested, tried, progress)
     if result.problems:  # a row a picture
         raise ValueError(f"a picture of the test cannot be read any more: {result.problems[0].reason}")
     with whole(place / "scores.npy") as partial, partial.open("wb") as file:

@@ -133,6 +133,7 @@ def model(classifier: Classifier) -> dict[str, Any]:
         "version": classifier.version,
         "architecture": card.architecture,
         "preprocess": card.preprocess,
+        "test_views": card.test_views,
         "temperature": card.temperature,
         "training_data": card.training_data,
         "notice": card.notice,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.vgg import VGG, cfgs, make_layers
 
 from explainers.layers import convolutions, unknown
+from explainers.views import AS_IT_IS, ManyViews, View
 
 KVASIR_CLASSES = (
     "dyed-lifted-polyps",
@@ -148,6 +149,20 @@ def _narrowed(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tens
         kept = strongest.sort().values
         made[f"{name}.weight"], made[f"{name}.bias"] = weight[kept], bias[kept]
     return made
+
+
+TEST_VIEWS: tuple[View, ...] = (
+    AS_IT_IS,
+    ((0.0, 1 / 1.15), (1 / 1.15, 0.0)),
+    ((0.0, -1 / 1.1), (1 / 1.1, 0.0)),
+    ((0.0, 1 / 1.2), (-1 / 1.2, 0.0)),
+)
+"""What a classifier may be asked beside a frame as it is: mirrored or turned by a quarter, and a little enlarged."""
+
+
+def in_views(network: nn.Module, count: int) -> nn.Module:
+    """A network that answers with the mean over the first of :data:`TEST_VIEWS`; for one view the network itself."""
+    return network if count == 1 else ManyViews(network, TEST_VIEWS[:count]).eval()
 
 
 def calibrate(network: nn.Module, temperature: float) -> None:

@@ -32,7 +32,7 @@ from monai_label_app.classifier.head import adopt, bake, pieces, start
 from monai_label_app.classifier.history import History, plot
 from monai_label_app.classifier.learner import Learner, Loss
 from monai_label_app.classifier.metrics import confusion_matrix, summary, temperature
-from monai_label_app.classifier.network import Width, build, calibrate, last_layer, load_pretrained, split
+from monai_label_app.classifier.network import Width, build, calibrate, in_views, last_layer, load_pretrained, split
 from monai_label_app.classifier.probe import Probe
 from monai_label_app.classifier.teacher import TRUNK, ask, mix, open_teacher
 from monai_label_app.classifier.training_set import Draws, Features, TrainingSet, Views
@@ -63,6 +63,7 @@ class Recipe:
         architecture, width: as in :class:`Card`.
         size: of the input, in pixels.
         preprocess: what is taken off a frame first.
+        test_views: as in :class:`Card`.
         weights: ``imagenet``, a safetensors file, or nothing.
         teacher: a checkpoint that it learns from too, see :mod:`.teacher`; or ``trunk``, see :mod:`.probe`.
         train_from: the first layer that learns, a VGG convolution or ``head``; what comes before is frozen and run
@@ -79,6 +80,7 @@ class Recipe:
     width: Width = 1.0
     size: int = 224
     preprocess: str = "box+border"
+    test_views: int = 1
     weights: str = ""
     teacher: str = ""
     train_from: str = ""
@@ -150,7 +152,8 @@ class Training:
         training = [index for index, example in enumerate(pictures.examples) if example not in aside]
         self._aside = [index for index, example in enumerate(pictures.examples) if example in aside]
         self._draws = Draws(pictures.targets, training, recipe.seed, rank(), ranks())
-        seen: Any = Views(pictures, IMAGENET_MEAN, IMAGENET_STD)
+        self._seen = Views(pictures, IMAGENET_MEAN, IMAGENET_STD)
+        seen: Any = self._seen
         self._kept_aside: Any = seen
         if frozen is not None:
             frozen.eval()
@@ -289,8 +292,7 @@ class Training:
             scores, labels = self._validate()
             shares = 1 / torch.bincount(labels, minlength=len(self.classes)).clamp_min(1)
             history.validation_loss.append(functional.cross_entropy(scores, labels, shares).item())
-            confusion = confusion_matrix(labels.numpy(), scores.argmax(1).numpy(), len(self.classes))
-            history.validation_f1.append(float(summary(confusion)["macro_f1"]))
+            history.validation_f1.append(self._f1(scores, labels))
             best = int(np.argmin(history.validation_loss))
             if best == trainer.state.epoch - 1:
                 with leader_first():  # which all load in the end
@@ -314,6 +316,10 @@ class Training:
             numbers = {"epoch": trainer.state.epoch, "epochs": self.recipe.epochs, **asdict(history)}
             partial.write_text(json.dumps(numbers), encoding="utf-8")
         plot(history, self.folder / "curves.png")
+
+    def _f1(self, scores: Tensor, labels: Tensor) -> float:
+        confusion = confusion_matrix(labels.numpy(), scores.argmax(1).numpy(), len(self.classes))
+        return float(summary(confusion)["macro_f1"])
 
     def _resume(self, trainer: SupervisedTrainer) -> int:
         """Take up the state of an earlier run; the number of epochs that it had done."""
@@ -344,17 +350,29 @@ class Training:
                 labels.append(targets)
         return torch.cat(scores), torch.cat(labels)
 
+    def _tried(self) -> tuple[Tensor, Tensor]:
+        """As :meth:`_validate`, by the finished network as it will be asked: whole, in its views and in all bits."""
+        loader = DataLoader(self._seen, _BATCH, sampler=[(index, 0) for index in self._aside])
+        network = in_views(self.network, self.recipe.test_views)
+        scores, labels = [], []
+        with torch.inference_mode():
+            for images, (targets, _) in self._progress(loader, len(loader), "Calibrating"):
+                scores.append(network(images.to(self._device)).cpu())
+                labels.append(targets)
+        return torch.cat(scores), torch.cat(labels)
+
     def _finish(self) -> Card:
         found = 1.0
         metrics: dict[str, float] = {}
         if self._aside:
             self._learner.load_state_dict(torch.load(self.folder / _BEST, map_location=self._device, weights_only=True))
-            scores, labels = self._validate()
-            found = temperature(labels.numpy(), scores.double().numpy())
-            best = int(np.argmin(self.history.validation_loss))
-            metrics = {"validation_macro_f1": self.history.validation_f1[best], "validation_images": len(self._aside)}
         bake(self.network)
         self.network.eval()
+        if self._aside:
+            scores, labels = self._tried()
+            found = temperature(labels.numpy(), scores.double().numpy())
+            f1 = self._f1(scores, labels)
+            metrics = {"validation_macro_f1": f1, "validation_images": len(self._aside)}
         calibrate(self.network, found)
         recipe = self.recipe
         return Card(
@@ -365,6 +383,7 @@ class Training:
             classes=self.classes,
             input_size=recipe.size,
             preprocess=recipe.preprocess,
+            test_views=recipe.test_views,
             temperature=found,
             target_layer=self.target_layer,
             metrics={name: round(float(value), 4) for name, value in metrics.items()},

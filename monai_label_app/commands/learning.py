@@ -67,6 +67,13 @@ _recipe_options = adding(
         type=click.IntRange(1),
         help="Of a picture, to frozen layers or a trunk that teaches.",
     ),
+    click.option(
+        "--test-views",
+        default=1,
+        show_default=True,
+        type=click.IntRange(1, 4),
+        help="Of a frame whose mean is the trained network's answer (test-time augmentation); each takes its time.",
+    ),
     click.option("--epochs", default=30, show_default=True, type=click.IntRange(1), help="Passes over the pictures."),
     click.option(
         "--patience",

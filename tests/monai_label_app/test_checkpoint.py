@@ -4,13 +4,16 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from explainers.views import ManyViews
 from monai_label_app.classifier.checkpoint import Card, CheckpointError, load, save
-from monai_label_app.classifier.network import build
+from monai_label_app.classifier.classifier import open_classifier
+from monai_label_app.classifier.network import TEST_VIEWS, build
 
 CARD = Card(
     name="small",
@@ -32,6 +35,21 @@ def test_network_and_card_come_back(tmp_path: Path) -> None:
     # Any safetensors reader finds the card.
     with safe_open(tmp_path / "model.safetensors", framework="np") as archive:
         assert json.loads(archive.metadata()["card"])["classes"] == ["lesion", "läsionsfrei"]
+
+
+def test_a_card_of_several_views_is_served_by_their_mean_and_its_maps_lie_on_the_frame(tmp_path: Path) -> None:
+    network = build("vgg19", CARD.classes, CARD.width)
+    for views in (1, 3):
+        save(tmp_path / f"{views}.safetensors", network, replace(CARD, test_views=views))
+    frame = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    one, several = (open_classifier(str(tmp_path / f"{views}.safetensors")) for views in (1, 3))
+    assert several.layers == one.layers
+    assert one.version != several.version, "the card is part of the fingerprint"
+    seen, _ = several.dissect([frame])
+    torch.testing.assert_close(seen.scores, ManyViews(network, TEST_VIEWS[:3])(one.dissect([frame])[0].images).detach())
+    torch.testing.assert_close(seen.scores.cpu(), several.scores([frame]), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(seen.scores.cpu(), one.scores([frame]), rtol=1e-4, atol=1e-5)
+    assert seen.grad_cam(CARD.target_layer, 0).shape == one.dissect([frame])[0].grad_cam(CARD.target_layer, 0).shape
 
 
 def test_weights_of_half_the_bits_are_the_same_but_for_rounding_in_half_the_room(tmp_path: Path) -> None:
@@ -62,6 +80,9 @@ def test_other_weights_have_another_fingerprint(tmp_path: Path) -> None:
         ({"std": (0, 0, 0)}, "std"),
         ({"mean": (0.5,)}, "mean"),
         ({"preprocess": "magic"}, "preprocess"),
+        ({"test_views": 0}, "test_views"),
+        ({"test_views": 5}, "test_views"),
+        ({"test_views": "all"}, "test_views"),
         ({"temperature": 0}, "temperature"),
         ({"temperature": float("inf")}, "temperature"),
         ({"temperature": "warm"}, "temperature"),

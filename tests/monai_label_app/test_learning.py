@@ -51,7 +51,9 @@ def others(tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_a_trained_checkpoint_serves_the_other_commands(dataset, tmp_path):
     out = tmp_path / "mine.safetensors"
-    result = endolens("train", dataset, "--out", out, *SMALL, "--name", "mine", "--notice", "for research")
+    result = endolens(
+        "train", dataset, "--out", out, *SMALL, "--test-views", 2, "--name", "mine", "--notice", "for research"
+    )
     assert result.exit_code == 0, result.output
     assert files(tmp_path / "mine") >= {"curves.png", "recipe.json"}
     assert not files(tmp_path / "mine") & {"state.pt", "best.pt"}
@@ -60,6 +62,7 @@ def test_a_trained_checkpoint_serves_the_other_commands(dataset, tmp_path):
     assert said["model"]["name"] == "mine"
     assert said["model"]["notice"] == "for research"
     assert said["model"]["preprocess"] == "box+border"
+    assert said["model"]["test_views"] == 2
     assert said["images"] == 30
     assert "24 of " in said["model"]["training_data"]
     aside = tmp_path / "mine" / "kept-aside.csv"
@@ -67,6 +70,7 @@ def test_a_trained_checkpoint_serves_the_other_commands(dataset, tmp_path):
     trained = open_classifier(str(out)).card.metrics
     assert measured["images"] == 6
     assert measured["macro_f1"] == pytest.approx(trained["validation_macro_f1"], abs=1e-4)
+    assert open_classifier(str(out)).network.count == 2
     maps = endolens("faithfulness", aside, "--class", "polyps", "--model", out, "--json", "--out", tmp_path / "a.png")
     assert json.loads(maps.stdout)["images"] == measured["per_class"]["polyps"]["images"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from monailabel.interfaces.exception import MONAILabelException
 from PIL import Image
 
-from monai_label_app.classifier.checkpoint import load
+from monai_label_app.classifier.checkpoint import load, save
 from monai_label_app.classifier.network import KVASIR_CLASSES
 from monai_label_app.classifier.registry import Registry
 from monai_label_app.corrections import Correction
@@ -30,8 +31,10 @@ def datastore(tmp_path) -> StudyDatastore:
 
 @pytest.fixture
 def registry(tmp_path, checkpoint) -> Registry:
+    network, card, _ = load(checkpoint)
+    save(tmp_path / "active.safetensors", network, replace(card, test_views=2))
     registry = Registry(tmp_path / "models")
-    registry.activate(registry.add(checkpoint, "test"), "test", {"worse": False})
+    registry.activate(registry.add(tmp_path / "active.safetensors", "test"), "test", {"worse": False})
     return registry
 
 
@@ -59,6 +62,7 @@ def test_dataset_and_corrections_are_learned_together_and_a_part_is_kept_aside(d
     assert answer["corrections"] == 3
     card = load(registry.path(answer["version"]))[1]
     assert card.classes == KVASIR_CLASSES
+    assert card.test_views == 2, "as of the version that it went on from"
     assert card.version == "0.1.1"
     assert card.training_data == "none; 3 corrections by 2 readers"
     assert card.metrics["validation_images"] == 4

@@ -1,0 +1,78 @@
+"""Test-time augmentation: a network that sees every image in several views, and answers with the mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+View = tuple[tuple[float, float], tuple[float, float]]
+"""Where in the image a place in the view lies: a matrix on (x, y), both from -1 at one edge to 1 at the other."""
+
+AS_IT_IS: View = ((1.0, 0.0), (0.0, 1.0))
+
+
+class ManyViews(nn.Module):
+    """A network whose class scores are the mean of those of several views of each image.
+
+    To look at it is to look at the network in it: layers have its names, and a map is the mean of the maps of the
+    views, each laid back on the image. What a view leaves out speaks for nothing there.
+
+    Attributes:
+        network: what is shown the views.
+
+    Source: Krizhevsky et al., ImageNet Classification with Deep CNNs, NIPS 2012, section 4.1.
+    """
+
+    _there: Tensor
+    _back: Tensor
+
+    def __init__(self, network: nn.Module, views: Sequence[View]) -> None:
+        """Wrap a network.
+
+        Args:
+            network: maps images (N, C, H, W) to class scores (N, classes).
+            views: one at least. Those that turn an image by a quarter are for square ones.
+
+        Raises:
+            ValueError: there is no view, or one from which nothing leads back.
+        """
+        super().__init__()
+        there = torch.tensor(views).reshape(-1, 2, 2)
+        if not len(there) or not torch.linalg.det(there).all():
+            raise ValueError("views must be one or more invertible matrices")
+        self.network = network
+        self.register_buffer("_there", there, persistent=False)
+        self.register_buffer("_back", torch.linalg.inv(there), persistent=False)
+
+    @property
+    def count(self) -> int:
+        """How many views."""
+        return len(self._there)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores (N, classes) of images (N, C, H, W)."""
+        scores = self.network(torch.cat([_sampled(images, view) for view in self._there]))
+        return self._mean(scores)
+
+    def lay_back(self, maps: Tensor) -> Tensor:
+        """The mean of maps (views · N, …, h, w) of what the network saw, each where it belongs on its image."""
+        parts = maps.chunk(self.count)
+        return self._mean(torch.cat([_sampled(part, view) for part, view in zip(parts, self._back, strict=True)]))
+
+    def _mean(self, values: Tensor) -> Tensor:
+        return values.unflatten(0, (self.count, -1)).mean(0)
+
+
+def _sampled(values: Tensor, view: Tensor) -> Tensor:
+    """A view of values (N, …, h, w); zero where it shows what lies outside."""
+    if view.equal(torch.eye(2).to(view)):
+        return values
+    planes = values.reshape(len(values), -1, *values.shape[-2:]).float()
+    where = functional.pad(view, (0, 1)).to(planes).expand(len(values), 2, 3)
+    with torch.autocast(values.device.type, enabled=False):  # places in half the bits would be pixels off
+        grid = functional.affine_grid(where, list(planes.shape), align_corners=False)
+        sampled = functional.grid_sample(planes, grid, align_corners=False)
+    return sampled.reshape(values.shape).to(values)
