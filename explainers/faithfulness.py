@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from explainers.heatmap import finite
 from explainers.layers import convolutions
 from explainers.trace import class_index, run
+from explainers.views import shown
 
 BLUR = 1 / 20
 """Standard deviation of the blur that insertion starts from, as a share of the image's shorter side."""
@@ -204,7 +205,7 @@ def randomisation(network: nn.Module, look: Callable[[nn.Module], ArrayLike]) ->
         raise ValueError("the network cannot be copied; make its pruning or weight_norm permanent first") from error
     names = {module: name for name, module in convolutions(redrawn).items()}
     generator = torch.Generator().manual_seed(0)
-    for path, module in reversed(list(redrawn.named_modules())):
+    for path, module in reversed(list(shown(redrawn).named_modules())):
         if any(parameter.ndim > 1 for parameter in module.parameters(recurse=False)):
             _redraw(module, generator)
             changed = finite(look(redrawn), 3)

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from torch import nn
 from torchvision.models.vgg import VGG
 
-from explainers.views import ManyViews
+from explainers.views import shown
 
 
 def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
@@ -18,8 +18,7 @@ def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
     path, e.g. ``layer4.2.conv3``. Convolutions that share one weight are one layer, under the first name. A network in
     several views has the names of the network.
     """
-    if isinstance(network, ManyViews):
-        return convolutions(network.network)
+    network = shown(network)
     names: dict[str, nn.Conv2d] = {}
     if isinstance(network, VGG):
         block, number = 1, 0

@@ -66,6 +66,11 @@ class ManyViews(nn.Module):
         return values.unflatten(0, (self.count, -1)).mean(0)
 
 
+def shown(network: nn.Module) -> nn.Module:
+    """The network that is shown the images: of one in several views the one in it, else the network itself."""
+    return network.network if isinstance(network, ManyViews) else network
+
+
 def _sampled(values: Tensor, view: Tensor) -> Tensor:
     """A view of values (N, …, h, w); zero where it shows what lies outside."""
     if view.equal(torch.eye(2).to(view)):

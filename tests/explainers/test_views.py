@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from explainers import METHODS, dissect
+from explainers.faithfulness import randomisation
 from explainers.layers import convolutions
 from explainers.views import AS_IT_IS, ManyViews, View
 from monai_label_app.classifier.network import TEST_VIEWS, build
@@ -53,6 +54,17 @@ def test_scores_layers_and_every_map_are_the_mean_of_those_of_the_views_turned_b
     same(
         seen.guided_backprop([0, 2]), (plain.guided_backprop([0, 2]) + turned.guided_backprop([0, 2]).rot90(**back)) / 2
     )
+
+
+def test_layers_and_what_is_drawn_anew_have_the_names_of_the_network(images):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    many = ManyViews(network, [AS_IT_IS, QUARTER]).eval()
+    assert list(convolutions(many)) == ["0"]
+    maps = [
+        [one.layer for one in randomisation(asked, lambda of: dissect(of, images).grad_cam("0", 0).numpy())]
+        for asked in (network, many)
+    ]
+    assert maps[0] == maps[1] == ["4", "0"]
 
 
 def test_one_view_as_it_is_changes_no_bit(network, images):
@@ -115,4 +127,3 @@ def test_without_a_view_or_with_one_that_shows_nothing_it_is_refused(network):
     for views in ([], [AS_IT_IS, ((1.0, 1.0), (1.0, 1.0))]):
         with pytest.raises(ValueError, match="views must be one or more invertible"):
             ManyViews(network, views)
-    assert list(convolutions(ManyViews(network, [QUARTER]))) == list(convolutions(network))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from apiflask import APIBlueprint, Schema
-from apiflask.fields import Boolean, List, Nested, String
+from apiflask.fields import Boolean, Integer, List, Nested, String
 
 from explainers import METHODS
 from monai_label_app.web.services import Services
@@ -30,6 +30,7 @@ class Model(Schema):
     layers = List(String(), required=True, metadata={"description": "in the order of the forward pass"})
     stages = List(String(), required=True, metadata={"description": "the last layer of each size"})
     target_layer = String(required=True)
+    test_views = Integer(required=True, metadata={"description": "of a frame, whose mean is the answer"})
     methods = List(Nested(Method), required=True)
 
 
@@ -53,6 +54,7 @@ def create_blueprint(services: Services) -> APIBlueprint:
                 "layers": used.layers,
                 "stages": used.stages,
                 "target_layer": used.card.target_layer,
+                "test_views": used.card.test_views,
                 "methods": methods,
             }
         ]
