@@ -154,10 +154,11 @@ def _narrowed(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tens
 TEST_VIEWS: tuple[View, ...] = (
     AS_IT_IS,
     ((0.0, 1 / 1.15), (1 / 1.15, 0.0)),
-    ((0.0, -1 / 1.1), (1 / 1.1, 0.0)),
-    ((0.0, 1 / 1.2), (-1 / 1.2, 0.0)),
+    ((-1 / 1.1, 0.0), (0.0, -1 / 1.1)),
+    ((1 / 1.15, 0.0), (0.0, -1 / 1.15)),
 )
-"""What a classifier may be asked beside a frame as it is: mirrored or turned by a quarter, and a little enlarged."""
+"""What a classifier may be asked: a frame as it is, mirrored at its diagonal, turned by half, and upside down, the last
+three a little enlarged."""
 
 
 def in_views(network: nn.Module, count: int) -> nn.Module:
