@@ -47,8 +47,8 @@ function prepare() {
 // started in them; one that ends meanwhile makes the answer old, and so does a later question.
 async function refresh() {
   const [mine, before] = [++asked, analysed];
-  const response = await fetch(location.href);
-  if (!response.ok) return;
+  const response = await fetch(location.href).catch(() => null); // no server: the list stays as it is
+  if (!response?.ok) return;
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   if (mine !== asked) return;
   if (analysed !== before) {
