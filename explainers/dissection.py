@@ -18,7 +18,7 @@ from explainers import heatmap
 from explainers.cams import CAMS, Cam, grad_cam
 from explainers.layers import convolutions, unknown
 from explainers.trace import Traced, class_index, evaluating, trace
-from explainers.views import ManyViews
+from explainers.views import ManyViews, shown
 
 Target = int | Sequence[int] | Tensor | NDArray[np.integer]
 """Class indices: one for all images, or one for each."""
@@ -35,7 +35,8 @@ class Dissection:
 
     Memory, beside the network: while it lives, what a plain forward pass with gradients keeps, and the outputs of the
     chosen layers; a map a layer and class looked at, 0.6 MB a class for all of VGG-19 at 224 × 224; a gradient of the
-    images' size a saliency or class. Gradients of layers are never kept. All of it times the number of images. Of maps
+    images' size a saliency or class. Gradients of layers are never kept. All of it times the number of images,
+    and of the views of a network in several. Of maps
     and of gradients the last :data:`KEPT` looks are remembered; what was looked at before is made anew.
 
     A layer that is used more than once in a pass is seen at its last use; a layer without influence on a class has an
@@ -377,6 +378,8 @@ def dissect(network: nn.Module, images: Tensor, layers: Collection[str] | None =
         raise ValueError("the network was made under torch.inference_mode, which keeps no gradients; make it outside")
     if layers is not None:
         layers = [layers] if isinstance(layers, str) else list(layers)
+    if any(isinstance(module, ManyViews) for module in shown(network).modules()):
+        raise ValueError("a network in several views cannot be looked at inside another; wrap the whole in its views")
     known = convolutions(network)
     if not known:
         raise ValueError(f"{type(network).__name__} has no convolution to look at")

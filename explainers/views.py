@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +27,6 @@ class ManyViews(nn.Module):
     Source: Krizhevsky et al., ImageNet Classification with Deep CNNs, NIPS 2012, section 4.1.
     """
 
-    _there: Tensor
-    _back: Tensor
-
     def __init__(self, network: nn.Module, views: Sequence[View]) -> None:
         """Wrap a network.
 
@@ -40,12 +38,16 @@ class ManyViews(nn.Module):
             ValueError: there is no view, or one from which nothing leads back.
         """
         super().__init__()
-        there = torch.tensor(views).reshape(-1, 2, 2)
-        if not len(there) or not torch.linalg.det(there).all():
-            raise ValueError("views must be one or more invertible matrices")
+        try:
+            matrices = [torch.tensor(view, dtype=torch.float64).reshape(2, 2) for view in views]
+            inverse = [torch.linalg.inv(matrix) for matrix in matrices]
+        except (RuntimeError, ValueError, TypeError):
+            inverse = []
+        if not inverse or not torch.stack(inverse).isfinite().all():
+            raise ValueError("views must be one or more invertible matrices of 2 x 2")
         self.network = network
-        self.register_buffer("_there", there, persistent=False)
-        self.register_buffer("_back", torch.linalg.inv(there), persistent=False)
+        # No buffers: in a network of half the bits they would be pixels off.
+        self._there, self._back = matrices, inverse
 
     @property
     def count(self) -> int:
@@ -54,8 +56,11 @@ class ManyViews(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores (N, classes) of images (N, C, H, W)."""
-        scores = self.network(torch.cat([_sampled(images, view) for view in self._there]))
-        return self._mean(scores)
+        views = (_sampled(images, view) for view in self._there)
+        if torch.is_grad_enabled():  # layers are seen once, with all views
+            return self._mean(_scores(self.network(torch.cat(list(views)))))
+        # One after the other they take the memory of one.
+        return self._mean(torch.cat([_scores(self.network(view)) for view in views]))
 
     def lay_back(self, maps: Tensor) -> Tensor:
         """The mean of maps (views · N, …, h, w) of what the network saw, each where it belongs on its image."""
@@ -71,11 +76,18 @@ def shown(network: nn.Module) -> nn.Module:
     return network.network if isinstance(network, ManyViews) else network
 
 
+def _scores(returned: Any) -> Tensor:
+    if not isinstance(returned, Tensor):
+        raise TypeError(f"the network must return class scores (N, classes), not {type(returned).__name__}")
+    return returned
+
+
 def _sampled(values: Tensor, view: Tensor) -> Tensor:
     """A view of values (N, …, h, w); zero where it shows what lies outside."""
     if view.equal(torch.eye(2).to(view)):
         return values
-    planes = values.reshape(len(values), -1, *values.shape[-2:]).float()
+    planes = values.reshape(len(values), -1, *values.shape[-2:])
+    planes = planes.to(torch.promote_types(planes.dtype, torch.float32))
     where = functional.pad(view, (0, 1)).to(planes).expand(len(values), 2, 3)
     with torch.autocast(values.device.type, enabled=False):  # places in half the bits would be pixels off
         grid = functional.affine_grid(where, list(planes.shape), align_corners=False)

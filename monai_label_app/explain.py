@@ -169,6 +169,7 @@ def write(
             "name": card.name,
             "version": classifier.version,
             "architecture": card.architecture,
+            "test_views": card.test_views,
             "notice": card.notice,
         },
         "method": method,

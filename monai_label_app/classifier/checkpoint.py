@@ -16,6 +16,7 @@ from safetensors.torch import save as serialise
 from torch import nn
 
 from explainers.layers import convolutions
+from explainers.views import shown
 from monai_label_app.classifier.artifacts import VARIANTS
 from monai_label_app.classifier.network import KVASIR_CLASSES, TEST_VIEWS, Width, build
 from monai_label_app.folder import whole
@@ -68,8 +69,8 @@ class Card:
             raise ValueError(f"preprocess {self.preprocess!r} is none of {', '.join(VARIANTS)}")
         if not (isinstance(self.input_size, int) and 32 <= self.input_size <= 4096):
             raise ValueError(f"input_size {self.input_size!r} is not a number of pixels from 32 to 4096")
-        if not (isinstance(self.test_views, int) and 1 <= self.test_views <= len(TEST_VIEWS)):
-            raise ValueError(f"test_views {self.test_views!r} is not a number from 1 to {len(TEST_VIEWS)}")
+        if type(self.test_views) is not int or not 1 <= self.test_views <= len(TEST_VIEWS):
+            raise ValueError(f"test_views {self.test_views!r} is not a whole number from 1 to {len(TEST_VIEWS)}")
         widths = self.width if isinstance(self.width, tuple) else (self.width,)
         if not (widths and all(isinstance(factor, int | float) and 0 < factor <= 4 for factor in widths)):
             raise ValueError(f"width {self.width!r} is not a factor from 0 to 4, or several")
@@ -93,7 +94,7 @@ class CheckpointError(ValueError):
 
 def save(path: Path, network: nn.Module, card: Card, half: bool = False) -> None:
     """Write a network and its card to one safetensors file, in one step; with ``half`` in numbers of 16 bits."""
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {name: tensor.contiguous() for name, tensor in shown(network).state_dict().items()}
     if half:
         tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     with whole(path) as partial:

@@ -157,13 +157,13 @@ TEST_VIEWS: tuple[View, ...] = (
     ((-1 / 1.1, 0.0), (0.0, -1 / 1.1)),
     ((1 / 1.15, 0.0), (0.0, -1 / 1.15)),
 )
-"""What a classifier may be asked: a frame as it is, mirrored at its diagonal, turned by half, and upside down, the last
-three a little enlarged."""
+"""What a classifier may be asked: a frame as it is, mirrored at its diagonal, turned by half, and mirrored top to
+bottom, the last three a little enlarged."""
 
 
 def in_views(network: nn.Module, count: int) -> nn.Module:
     """A network that answers with the mean over the first of :data:`TEST_VIEWS`; for one view the network itself."""
-    return network if count == 1 else ManyViews(network, TEST_VIEWS[:count]).eval()
+    return network if count == 1 else ManyViews(network, TEST_VIEWS[:count])
 
 
 def calibrate(network: nn.Module, temperature: float) -> None:

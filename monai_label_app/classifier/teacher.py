@@ -29,7 +29,7 @@ def open_teacher(
     first: str = "",
     frozen: nn.Module | None = None,
 ) -> nn.Module:
-    """Open a checkpoint that is to teach.
+    """Open a checkpoint that is to teach; it is asked for one view, whatever its card says.
 
     Args:
         path: of the checkpoint.

@@ -24,7 +24,7 @@ from monai_label_app.web.evidence import Evidence
 from monai_label_app.web.preparation import Picture
 
 OPEN = 2
-"""Frames that stay open in the network; with VGG-19 each holds 150 MB."""
+"""Frames that stay open in the network; with VGG-19 each holds 150 MB, for every view that is asked."""
 
 MAPS = 256
 """Maps that stay in memory, those of all layers for a class as one: 0.6 MB with VGG-19."""

@@ -124,6 +124,30 @@ def test_in_half_the_bits_views_are_where_they_are_in_all(network, images):
 
 
 def test_without_a_view_or_with_one_that_shows_nothing_it_is_refused(network):
-    for views in ([], [AS_IT_IS, ((1.0, 1.0), (1.0, 1.0))]):
+    for views in ([], [AS_IT_IS, ((1.0, 1.0), (1.0, 1.0))], [(1.0, 2.0, 3.0)], [((1.0, np.nan), (0.0, 1.0))], 7):
         with pytest.raises(ValueError, match="views must be one or more invertible"):
             ManyViews(network, views)
+
+
+def test_inside_another_network_it_is_refused_and_other_answers_than_scores_are_an_error(network, images):
+    many = ManyViews(network, [AS_IT_IS, QUARTER])
+    for outer in (nn.Sequential(many), nn.DataParallel(many), ManyViews(many, [QUARTER])):
+        with pytest.raises(ValueError, match="cannot be looked at inside another"):
+            dissect(outer, images)
+
+    class Two(nn.Conv2d):
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            return (super().forward(images).mean((2, 3)),) * 2
+
+    with pytest.raises(TypeError, match="must return class scores"):
+        _ = dissect(ManyViews(Two(3, 2, 1), [QUARTER]), images).scores
+
+
+def test_with_and_without_gradients_and_in_other_numbers_the_answer_is_the_same(images):
+    network = nn.Sequential(nn.Conv2d(3, 4, 5), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+    many = ManyViews(network, TEST_VIEWS)
+    expected = many(images).detach()
+    with torch.no_grad():
+        same(many(images), expected)
+        same(many.double()(images.double()).float(), expected)
+        assert float((many.bfloat16()(images.bfloat16()).float() - expected).abs().max()) < 0.05

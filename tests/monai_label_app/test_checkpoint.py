@@ -41,6 +41,8 @@ def test_a_card_of_several_views_is_served_by_their_mean_and_its_maps_lie_on_the
     network = build("vgg19", CARD.classes, CARD.width)
     for views in (1, 3):
         save(tmp_path / f"{views}.safetensors", network, replace(CARD, test_views=views))
+    save(tmp_path / "again.safetensors", open_classifier(str(tmp_path / "3.safetensors")).network, CARD)
+    assert load(tmp_path / "again.safetensors")[1] == CARD
     frame = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
     one, several = (open_classifier(str(tmp_path / f"{views}.safetensors")) for views in (1, 3))
     assert several.layers == one.layers
@@ -83,6 +85,8 @@ def test_other_weights_have_another_fingerprint(tmp_path: Path) -> None:
         ({"test_views": 0}, "test_views"),
         ({"test_views": 5}, "test_views"),
         ({"test_views": "all"}, "test_views"),
+        ({"test_views": 2.0}, "test_views"),
+        ({"test_views": True}, "test_views"),
         ({"temperature": 0}, "temperature"),
         ({"temperature": float("inf")}, "temperature"),
         ({"temperature": "warm"}, "temperature"),

@@ -86,6 +86,7 @@ def test_the_manifest_says_what_was_explained_by_what(everything, source, classi
         "name": "tiny",
         "version": classifier.version,
         "architecture": "vgg19",
+        "test_views": 1,
         "notice": "test model, not for clinical use",
     }
 

@@ -233,6 +233,19 @@ def test_frozen_layers_are_shown_each_picture_once_in_all_folds(dataset, tmp_pat
     assert not list(tmp_path.rglob("features"))
 
 
+@pytest.mark.slow
+def test_a_cross_validation_asks_each_network_for_its_views(dataset, tmp_path):
+    said = {}
+    for views in (1, 3):
+        folder = tmp_path / str(views)
+        folder.mkdir()
+        recipe = Recipe("vgg11", 1 / 16, size=64, test_views=views, epochs=1)
+        (made,) = crossval(read_dataset(dataset), recipe, ["none"], 2, 0, folder)
+        said[views] = made.pooled().scores
+    assert said[1].shape == said[3].shape
+    assert not np.allclose(said[1], said[3], rtol=1e-4), "the same networks, asked otherwise"
+
+
 @pytest.mark.parametrize("row", PAPER.values())
 def test_the_papers_figures_fit_each_other_under_their_corrected_heads(row):
     precision, recall, specificity, accuracy, _, _ = row
@@ -251,6 +264,7 @@ def test_the_papers_figures_fit_each_other_under_their_corrected_heads(row):
         (("--train-from", "block9_conv1"), "there is no layer"),
         (("--architecture", "resnet18", "--width", "0.5"), "width"),
         (("--architecture", "squeezenet1_0", "--width", "1"), "ends in a linear layer"),
+        (("--test-views", "5"), "5 is not in the range 1<=x<=4"),
         (("--rate", "1e30"), "loss is no finite number"),
         (("--out", "model.pt"), "must end in .safetensors"),
     ],

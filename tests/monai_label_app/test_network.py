@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from explainers.layers import convolutions
 from monai_label_app.classifier.classifier import _open
-from monai_label_app.classifier.network import KVASIR_CLASSES, build, calibrate, load_pretrained
+from monai_label_app.classifier.network import KVASIR_CLASSES, TEST_VIEWS, build, calibrate, in_views, load_pretrained
 
 
 @pytest.mark.slow
@@ -146,3 +146,21 @@ def test_a_narrower_network_keeps_the_strongest_channels_and_what_leads_to_them(
     heard = [channel for channel in range(every.shape[1]) if channel not in silent]
     assert torch.allclose(kept, every[:, heard], atol=1e-6)
     assert kept.any()
+
+
+def test_views_are_as_it_is_mirrored_at_the_diagonal_turned_by_half_and_mirrored_top_to_bottom() -> None:
+    quarters = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    image = quarters.repeat_interleave(16, 0).repeat_interleave(16, 1).expand(1, 3, 32, 32)
+    seen = []
+
+    class Remember(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(images[0, 0, [8, 8, 24, 24], [8, 24, 8, 24]].view(2, 2))
+            return images.mean((2, 3))
+
+    with torch.no_grad():
+        in_views(Remember(), len(TEST_VIEWS))(image)
+    expected = [quarters, quarters.T, quarters.rot90(2), quarters.flipud()]
+    assert all(torch.allclose(*pair) for pair in zip(seen, expected, strict=True))
+    network = build("vgg11", width=1 / 32)
+    assert in_views(network, 1) is network

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
+from sklearn.metrics import f1_score, log_loss
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torchvision.models import resnet18
@@ -25,7 +25,8 @@ from monai_label_app.classifier.data import Example
 from monai_label_app.classifier.guidance import astray
 from monai_label_app.classifier.head import Reading, adopt, bake, start
 from monai_label_app.classifier.learner import Loss
-from monai_label_app.classifier.network import HEAD, build, split
+from monai_label_app.classifier.metrics import temperature
+from monai_label_app.classifier.network import HEAD, build, in_views, split
 from monai_label_app.classifier.probe import Probe
 from monai_label_app.classifier.teacher import TRUNK, ask, disagreement, mix, open_teacher
 from monai_label_app.classifier.training import Recipe, Training
@@ -136,6 +137,25 @@ def test_training_stops_where_nothing_improves_and_all_classes_weigh_the_same_in
     known = log_loss([0] * 6 + [1] * 2, said, sample_weight=[1 / 6] * 6 + [1 / 2] * 2)
     assert run.history.validation_loss[best] == pytest.approx(known, rel=0.1), "but for half the bits"
     assert log_loss([0] * 6 + [1] * 2, said) != pytest.approx(known, rel=0.2)
+
+
+@pytest.mark.slow
+def test_temperature_and_metrics_are_of_the_network_as_it_will_be_asked(examples, tmp_path):
+    labels = np.arange(20) % 2
+    labels[:4] = 1  # two are wrong, so that there is a best temperature
+    aside = [replace(one, label=CLASSES[label]) for one, label in zip(examples, labels, strict=False)]
+    run = training([*aside, *examples[20:]], replace(SMALL, test_views=3), tmp_path / "run", aside=20)
+    card = run.run()
+    frames = [read_frame(one.path) for one in aside]
+    scores = {
+        views: Classifier(in_views(run.network, views), card, "", torch.device("cpu")).scores(frames).double().numpy()
+        for views in (1, 3)
+    }
+    best = {views: temperature(labels, card.temperature * said) for views, said in scores.items()}
+    assert best[3] == pytest.approx(card.temperature, rel=0.01)
+    assert best[1] != pytest.approx(card.temperature, rel=0.02)
+    said = f1_score(labels, scores[3].argmax(1), average="macro")
+    assert card.metrics == {"validation_macro_f1": pytest.approx(said, abs=1e-4), "validation_images": 20}
 
 
 @pytest.mark.slow
