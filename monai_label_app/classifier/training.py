@@ -341,22 +341,20 @@ class Training:
 
     def _validate(self) -> tuple[Tensor, Tensor]:
         """Scores (N, classes) and classes (N,) of the pictures kept aside, on the CPU."""
-        loader = DataLoader(self._kept_aside, _BATCH, sampler=[(index, 0) for index in self._aside])
         self._learner.eval()
-        scores, labels = [], []
-        with torch.inference_mode():
-            for images, (targets, _) in loader:
-                scores.append(self._learner(images.to(self._device))[0].cpu())
-                labels.append(targets)
-        return torch.cat(scores), torch.cat(labels)
+        return self._ask(lambda images: self._learner(images)[0], self._kept_aside)
 
-    def _tried(self) -> tuple[Tensor, Tensor]:
-        """As :meth:`_validate`, by the finished network as it will be asked: whole, in its views and in all bits."""
-        loader = DataLoader(self._seen, _BATCH, sampler=[(index, 0) for index in self._aside])
-        network = in_views(self.network, self.recipe.test_views)
+    def _try(self) -> tuple[Tensor, Tensor]:
+        """As :meth:`_validate`, of the finished network as it will be asked: whole, in its views and in all bits."""
+        return self._ask(in_views(self.network, self.recipe.test_views), self._seen, self._progress)
+
+    def _ask(
+        self, network: Callable[[Tensor], Tensor], pictures: Any, progress: Progress = silent
+    ) -> tuple[Tensor, Tensor]:
+        loader = DataLoader(pictures, _BATCH, sampler=[(index, 0) for index in self._aside])
         scores, labels = [], []
         with torch.inference_mode():
-            for images, (targets, _) in self._progress(loader, len(loader), "Calibrating"):
+            for images, (targets, _) in progress(loader, len(loader), "Calibrating"):
                 scores.append(network(images.to(self._device)).cpu())
                 labels.append(targets)
         return torch.cat(scores), torch.cat(labels)
@@ -369,7 +367,7 @@ class Training:
         bake(self.network)
         self.network.eval()
         if self._aside:
-            scores, labels = self._tried()
+            scores, labels = self._try()
             found = temperature(labels.numpy(), scores.double().numpy())
             f1 = self._f1(scores, labels)
             metrics = {"validation_macro_f1": f1, "validation_images": len(self._aside)}
