@@ -36,8 +36,8 @@ class Dissection:
     Memory, beside the network: while it lives, what a plain forward pass with gradients keeps, and the outputs of the
     chosen layers; a map a layer and class looked at, 0.6 MB a class for all of VGG-19 at 224 × 224; a gradient of the
     images' size a saliency or class. Gradients of layers are never kept. All of it times the number of images,
-    and of the views of a network in several. Of maps
-    and of gradients the last :data:`KEPT` looks are remembered; what was looked at before is made anew.
+    and of the views of a network in several. Of maps and of gradients the last :data:`KEPT` looks are remembered; what
+    was looked at before is made anew.
 
     A layer that is used more than once in a pass is seen at its last use; a layer without influence on a class has an
     all-zero map. Several threads may ask one dissection, and dissect one network.

@@ -89,18 +89,28 @@ def run(network: nn.Module, images: Tensor) -> Tensor:
     """
     with evaluating(network):
         try:
-            scores = network(images)
+            returned = network(images)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"the network cannot take images of {tuple(images.shape)}: {reason}") from error
-    if not isinstance(scores, Tensor) or scores.shape[:1] != images.shape[:1] or scores.ndim != 2:
-        returned = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise TypeError(f"the network must return class scores (N, classes), not {returned}")
+    scores = require_scores(returned, images)
     if not scores.isfinite().all():
         raise ValueError("the network's scores are not finite numbers; its weights are broken")
     return scores
+
+
+def require_scores(returned: Any, images: Tensor) -> Tensor:
+    """What a network returned for images (N, C, H, W), if these are class scores (N, classes).
+
+    Raises:
+        TypeError: they are not.
+    """
+    if not isinstance(returned, Tensor) or returned.shape[:1] != images.shape[:1] or returned.ndim != 2:
+        found = tuple(returned.shape) if isinstance(returned, Tensor) else type(returned).__name__
+        raise TypeError(f"the network must return class scores (N, classes), not {found}")
+    return returned
 
 
 def trace(network: nn.Module, images: Tensor, layers: Mapping[str, nn.Conv2d]) -> Traced:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from explainers.trace import require_scores
 
 View = tuple[tuple[float, float], tuple[float, float]]
 """Where in the image a place in the view lies: a matrix on (x, y), both from -1 at one edge to 1 at the other."""
@@ -58,14 +59,17 @@ class ManyViews(nn.Module):
         """Class scores (N, classes) of images (N, C, H, W)."""
         views = (_sampled(images, view) for view in self._there)
         if torch.is_grad_enabled():  # layers are seen once, with all views
-            return self._mean(_scores(self.network(torch.cat(list(views)))))
+            return self._mean(self._asked(torch.cat(list(views))))
         # One after the other they take the memory of one.
-        return self._mean(torch.cat([_scores(self.network(view)) for view in views]))
+        return self._mean(torch.cat([self._asked(view) for view in views]))
 
     def lay_back(self, maps: Tensor) -> Tensor:
         """The mean of maps (views · N, …, h, w) of what the network saw, each where it belongs on its image."""
         parts = maps.chunk(self.count)
         return self._mean(torch.cat([_sampled(part, view) for part, view in zip(parts, self._back, strict=True)]))
+
+    def _asked(self, images: Tensor) -> Tensor:
+        return require_scores(self.network(images), images)
 
     def _mean(self, values: Tensor) -> Tensor:
         return values.unflatten(0, (self.count, -1)).mean(0)
@@ -74,12 +78,6 @@ class ManyViews(nn.Module):
 def shown(network: nn.Module) -> nn.Module:
     """The network that is shown the images: of one in several views the one in it, else the network itself."""
     return network.network if isinstance(network, ManyViews) else network
-
-
-def _scores(returned: Any) -> Tensor:
-    if not isinstance(returned, Tensor):
-        raise TypeError(f"the network must return class scores (N, classes), not {type(returned).__name__}")
-    return returned
 
 
 def _sampled(values: Tensor, view: Tensor) -> Tensor:
