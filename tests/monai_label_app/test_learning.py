@@ -73,6 +73,9 @@ def test_a_trained_checkpoint_serves_the_other_commands(dataset, tmp_path):
     assert open_classifier(str(out)).network.count == 2
     maps = endolens("faithfulness", aside, "--class", "polyps", "--model", out, "--json", "--out", tmp_path / "a.png")
     assert json.loads(maps.stdout)["images"] == measured["per_class"]["polyps"]["images"]
+    for command in ("evaluate", "audit"):
+        assert endolens(command, aside, "--model", out, "--out", tmp_path / command).exit_code == 0
+        assert "the mean over 2 views of a frame" in (tmp_path / command / "report.html").read_text()
 
 
 @pytest.mark.slow
