@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 
 def rank() -> int:
@@ -63,3 +63,12 @@ def as_the_leader(module: nn.Module) -> None:
     if ranks() > 1:
         for values in module.state_dict().values():
             distributed.broadcast(values, 0)
+
+
+def together(values: Tensor) -> Tensor:
+    """All rows, of which every process has a share of the same size, (N, …) → (ranks × N, …); the same in each."""
+    if ranks() == 1:
+        return values
+    shares = [torch.empty_like(values) for _ in range(ranks())]
+    distributed.all_gather(shares, values)
+    return torch.cat(shares)

@@ -27,7 +27,7 @@ from torchvision.models.vgg import VGG
 from explainers.layers import convolutions
 from monai_label_app.classifier.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Card
 from monai_label_app.classifier.data import Example
-from monai_label_app.classifier.distributed import as_the_leader, device, leader_first, leads, rank, ranks
+from monai_label_app.classifier.distributed import as_the_leader, device, leader_first, leads, rank, ranks, together
 from monai_label_app.classifier.head import adopt, bake, pieces, start
 from monai_label_app.classifier.history import History, plot
 from monai_label_app.classifier.learner import Learner, Loss
@@ -257,7 +257,7 @@ class Training:
         values = torch.cat(seen).float()
         if not values.isfinite().all():
             raise ValueError("the convolutions put out values that are not finite numbers; the weights are broken")
-        return values, torch.cat(classes).to(self._device)
+        return together(values), together(torch.cat(classes).to(self._device))
 
     def _pooled(self, images: Tensor) -> Tensor:
         """What the fully connected head is given."""

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.classifier.crossval import PAPER, crossval
 from monai_label_app.classifier.data import read_dataset
+from monai_label_app.classifier.network import build
 from monai_label_app.classifier.training import Recipe
 from monai_label_app.commands import learning
 from tests.monai_label_app.test_cli import ENDOLENS, assert_refused, endolens, files
@@ -118,32 +121,29 @@ def test_a_training_that_is_interrupted_goes_on(dataset, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_one_network_and_say_it_once(dataset, tmp_path):
-    out = tmp_path / "both.safetensors"
+    """What it begins with is from the pictures of both: all but the layer that learns is as one process makes it."""
+    torch.manual_seed(0)
+    convolutions = build("vgg11", ("normal-cecum", "polyps"), 1 / 16).features.state_dict()
+    save_file({f"features.{name}": tensor for name, tensor in convolutions.items()}, tmp_path / "trunk.safetensors")
     torchrun = [str(Path(ENDOLENS).with_name("torchrun")), "--standalone", "--nproc-per-node", "2", "--no-python"]
-    command = [
-        *torchrun,
-        ENDOLENS,
-        "train",
-        str(dataset),
-        "--out",
-        str(out),
-        *SMALL[:-4],
-        "--epochs",
-        "6",
-        "--rate",
-        "1e-3",
-    ]
+    options = ("--weights", str(tmp_path / "trunk.safetensors"), "--teacher", "trunk", *SMALL[:-4], "--epochs", "6")
+    out, alone = tmp_path / "both.safetensors", tmp_path / "alone.safetensors"
+    command = [*torchrun, ENDOLENS, "train", str(dataset), "--out", str(out), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"{out}: 24 pictures") == 1
     history = json.loads((tmp_path / "both" / "history.json").read_text())
     assert (history["epoch"], len(history["loss"]), len(history["validation_f1"])) == (6, 6, 6)
-    alone = tmp_path / "alone.safetensors"
-    assert endolens("train", dataset, "--out", alone, *SMALL[:-4], "--epochs", "6", "--rate", "1e-3").exit_code == 0
+    assert endolens("train", dataset, "--out", alone, *options).exit_code == 0
     both, one = (json.loads(endolens("evaluate", dataset, "--model", path, "--json").stdout) for path in (out, alone))
     assert both["images"] == one["images"] == 30
     assert both["macro_f1"] > 0.9
     assert one["macro_f1"] > 0.9
+    states = [load_file(path) for path in (out, alone)]
+    for state in states:  # but for the temperature
+        state["classifier.6.weight"] /= state["classifier.6.weight"].norm()
+    for name in ("features.16.weight", "classifier.0.weight", "classifier.6.weight"):
+        torch.testing.assert_close(states[0][name], states[1][name], atol=0.05, rtol=0.05)
 
 
 @pytest.fixture(scope="module")
