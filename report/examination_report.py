@@ -98,7 +98,7 @@ def examination_report(
     document = EnhancedSR(
         evidence=list(headers.values()),
         content=heading(codes.LN.DiagnosticImagingReport),
-        series_instance_uid=report_series(first.StudyInstanceUID, uid if signature else ""),
+        series_instance_uid=report_series(first.StudyInstanceUID, uid),
         series_number=SERIES_NUMBER,
         sop_instance_uid=uid,
         instance_number=1,
@@ -129,12 +129,12 @@ def report_instance(
     return derive("report", study, algorithm.name, algorithm.version, astuple(report), signed)
 
 
-def report_series(study: str, signed: str = "") -> UID:
-    """The series of a study's drafts, or that of a signed report, by its SOP Instance UID.
+def report_series(study: str, report: str) -> UID:
+    """The series of a report, by its SOP Instance UID; one report is one series.
 
     Of a series viewers show one report, and not the newest: OHIF shows the one of the lowest Instance Number or UID.
     """
-    return derive("report series", *filter(None, (study, signed)))
+    return derive("report series", study, report)
 
 
 def _sections(

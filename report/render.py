@@ -178,9 +178,7 @@ def encapsulated_pdf(
     take_study(made, first)
     made.SpecificCharacterSet = first.SpecificCharacterSet
     made.Modality = "DOC"
-    made.SeriesInstanceUID = derive(
-        "series of reports as PDF", *filter(None, (first.StudyInstanceUID, signature and uid))
-    )
+    made.SeriesInstanceUID = derive("series of reports as PDF", first.StudyInstanceUID, uid)
     made.SeriesNumber = SERIES_NUMBER
     made.SeriesDescription = report_title(signature)
     made.InstanceNumber = 1

@@ -27,7 +27,7 @@ from report.choices import site_of
 from report.completeness import missing
 from report.drafts import Drafts, SignedError, StaleError, Version
 from report.examination import Evidence, ExaminationReport, Observation, Signature
-from report.examination_report import examination_report, report_series
+from report.examination_report import examination_report
 from report.findings import Algorithm, Explanation, Finding, Segment
 from report.language import ENGLISH, LANGUAGES, Language
 from report.record import checked
@@ -283,17 +283,14 @@ class Reporting:
 
     def _predecessor(self, version: Version) -> Dataset | None:
         """The signed report before an addendum, or the draft that an analysis stored."""
-        headers = [one.header for one in self._library.study(version.study).instances]
+        reports = _own(self._library.study(version.study), EnhancedSRStorage)
         signed = self.drafts.predecessor(version)
         if signed:
             uid = signed.documents[0]
-            stored = (one for one in headers if one.SOPInstanceUID == uid)
+            stored = (one.header for one in reports if one.header.SOPInstanceUID == uid)
             return next(stored, reference(version.study, uid))
-        series = report_series(version.study)
-        drafted = [
-            one for one in headers if one.SeriesInstanceUID == series and one.get("VerificationFlag") == "UNVERIFIED"
-        ]
-        return drafted[-1] if drafted else None
+        drafted = [one for one in reports if one.header.get("VerificationFlag") == "UNVERIFIED"]
+        return drafted[0].header if drafted else None
 
     def _images(self, version: Version) -> list[Instance]:
         """Those of the evidence, or the study's first if there is none.
@@ -358,12 +355,15 @@ def _first_image(study: Study) -> Instance:
 
 def findings_report(study: Study) -> Dataset | None:
     """The newest findings report of an analysis; None if there is none."""
-    kinds = (ComprehensiveSRStorage, Comprehensive3DSRStorage)
-    reports = [one for one in study.instances if one.header.SOPClassUID in kinds and is_own_result(one.header)]
-    if not reports:
-        return None
-    newest = max(reports, key=lambda one: f"{one.header.get('ContentDate', '')}{one.header.get('ContentTime', '')}")
-    return newest.read()
+    reports = _own(study, ComprehensiveSRStorage, Comprehensive3DSRStorage)
+    return reports[0].read() if reports else None
+
+
+def _own(study: Study, *kinds: UID) -> list[Instance]:
+    """Results of this software of some SOP Classes, the newest first."""
+    found = [one for one in study.instances if one.header.SOPClassUID in kinds and is_own_result(one.header)]
+    times = ("ContentDate", "ContentTime")
+    return sorted(found, key=lambda one: [str(one.header.get(name, "")) for name in times], reverse=True)
 
 
 def _still_shown(finding: Finding, there: set[str]) -> Finding:

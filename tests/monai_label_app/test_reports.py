@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,12 @@ def test_a_draft_of_an_analysed_study_is_what_the_analysis_found(client, folder,
     (study,) = group(read_instances(STILLS)[0])
     (folder / "results").mkdir()
     result = analyze(study, classifier, folder / "results", wanted=Wanted(report=True))
+    (drafted,) = (one for one in map(pydicom.dcmread, result.objects) if one.SeriesNumber == 910)
+    earlier = deepcopy(drafted)
+    earlier.ContentDate = "20200102"
+    earlier.file_meta.MediaStorageSOPInstanceUID = earlier.SOPInstanceUID = f"{UID}.910.1"
+    earlier.SeriesInstanceUID = f"{UID}.910"
+    earlier.save_as(folder / "z.dcm")
     report = begin(client, language="de").get_json()["report"]
     surest = {}
     for frame in result.frames:
@@ -156,9 +163,8 @@ def test_a_draft_of_an_analysed_study_is_what_the_analysis_found(client, folder,
     assert classifier.version in report["ai_involvement"]
     signed = sign(client, '"1"').get_json()
     made = pydicom.dcmread(io.BytesIO(client.get(f"{REPORT}.dcm").data))
-    (drafted,) = (one for one in map(pydicom.dcmread, result.objects) if one.SeriesNumber == 910)
     before = made.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
-    assert before.ReferencedSOPInstanceUID == drafted.SOPInstanceUID
+    assert before.ReferencedSOPInstanceUID == drafted.SOPInstanceUID, "the newest draft"
     assert made.SOPInstanceUID == signed["documents"][0]
 
 

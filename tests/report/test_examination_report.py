@@ -261,13 +261,16 @@ def test_a_draft_is_unverified_and_a_signature_makes_a_new_version_of_it(tmp_pat
     before = signed.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert before.ReferencedSOPInstanceUID == made.SOPInstanceUID != signed.SOPInstanceUID
     addendum = examination_report(replace(REPORT, addendum="Adenoma"), IMAGES, ALGORITHM, SIGNED, predecessor=signed)
-    series = {one.SeriesInstanceUID for one in (made, signed, addendum)}
-    assert len(series) == 3, "of several reports in a series OHIF shows the first"
+    other = replace(ALGORITHM, version="9")
+    another = examination_report(REPORT, IMAGES, other)
+    series = {one.SeriesInstanceUID for one in (made, another, signed, addendum)}
+    assert len(series) == 4, "of several reports in a series OHIF shows the first"
     scope, machine, *_ = signed.ContributingEquipmentSequence
     assert "ContributionDateTime" not in scope, "the scope took no part in the signature"
     assert str(machine.ContributionDateTime) == "20260102150405"
     pdfs = [encapsulated_pdf(b"%PDF", REPORT, IMAGES, ALGORITHM, one) for one in (None, SIGNED)]
-    assert pdfs[0].SeriesInstanceUID != pdfs[1].SeriesInstanceUID
+    another = encapsulated_pdf(b"%PDF", REPORT, IMAGES, other)
+    assert len({one.SeriesInstanceUID for one in (*pdfs, another)}) == 3
     for unsigned, final in ((made, signed), pdfs):
         assert unsigned.SeriesDescription == "EndoLens report, draft"
         assert final.SeriesDescription == "Signed 2026-01-02 15:04, EndoLens report"
