@@ -50,10 +50,12 @@ def progress(items: Iterable[Any], length: int | None, label: str) -> Iterator[A
         yield from bar
 
 
-def name_problems(problems: list[Any]) -> None:
-    """Say what was left out, and why."""
+def name_problems(problems: list[Any], remarks: Iterable[str] = ()) -> None:
+    """Say what was left out, and why, and what else was noticed."""
     for problem in problems:
         click.echo(f"left out: {problem.reason}", err=True)
+    for remark in remarks:
+        click.echo(remark, err=True)
 
 
 def notice(classifier: Any) -> None:

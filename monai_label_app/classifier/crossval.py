@@ -93,7 +93,8 @@ def crossval(
 ) -> list[Variant]:
     """Train and test a network for every variant and fold; the folds are the same for all variants.
 
-    What an earlier run left in the folder is not done again; one of another recipe or other pictures is refused.
+    What an earlier run left in the folder is not done again; one of another recipe or other pictures, also of those
+    that it is only tested on, is refused.
 
     Args:
         dataset: by :func:`monai_label_app.classifier.data.read_dataset`; up to :data:`EXTRA` of its extra polyps are
@@ -113,14 +114,15 @@ def crossval(
     divided = folds(dataset, count, recipe.seed)
     chosen = np.random.default_rng(recipe.seed).permutation(len(dataset.extra))[:EXTRA]
     extra = tuple(dataset.extra[index] for index in sorted(chosen))
+    # All before the work: what cannot be divided is refused at once.
+    parts = [divide(Dataset(dataset.classes, (*train, *learned)), validation, recipe.seed) for train, _ in divided]
     made = []
     for name in variants:
         whose, shared = replace(recipe, preprocess=name), folder / name / FEATURES
         (folder / name).mkdir(exist_ok=True)
-        claim(folder / name, whose, (*dataset.examples, *learned), masks)
+        claim(folder / name, whose, (*dataset.examples, *learned, *extra), masks)
         tests, others = [], []
-        for number, (train, test) in enumerate(divided, start=1):
-            inside, aside = divide(Dataset(dataset.classes, (*train, *learned)), validation, recipe.seed)
+        for number, ((_, test), (inside, aside)) in enumerate(zip(divided, parts, strict=True), start=1):
             place = folder / name / f"fold-{number}"
             place.mkdir(exist_ok=True)
             scores = place / "scores.npy"

@@ -11,7 +11,7 @@ Three layouts are known:
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,9 @@ from monai_label_app.study import Problem
 
 POLYPS = "polyps"
 """The class of the pictures of another source; see :class:`Dataset`."""
+
+KEPT_ASIDE = "kept-aside.csv"
+"""Of a training's folder: what it kept aside, as :func:`write_list` writes it."""
 
 _MASKS = frozenset({"ground truth", "groundtruth", "ground_truth", "masks", "mask"})
 """Folders that hold no pictures, by what CVC-ClinicDB, CVC-ColonDB and their copies call them."""
@@ -63,12 +66,14 @@ class Dataset:
         examples: the pictures, a class after the other, or as a CSV lists them.
         extra: polyps of another source, to test on and never to train on (the paper, Table I b).
         problems: what was left out.
+        remarks: sentences on near-duplicates among the examples.
     """
 
     classes: tuple[str, ...]
     examples: tuple[Example, ...]
     extra: tuple[Example, ...] = ()
     problems: tuple[Problem, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def find_dataset(path: Path, extra_polyps: Path | None = None) -> Dataset:
@@ -103,8 +108,8 @@ def find_dataset(path: Path, extra_polyps: Path | None = None) -> Dataset:
 def read_dataset(path: Path, extra_polyps: Path | None = None, progress: Progress = silent) -> Dataset:
     """List a dataset as :func:`find_dataset` does, and open every picture.
 
-    Those that cannot be read are left out. Near-duplicates get one group, whatever their classes; extra polyps that are
-    near-duplicates of an example are left out.
+    Those that cannot be read are left out. Near-duplicates get one group, whatever their classes, and are remarked on;
+    extra polyps that are near-duplicates of an example are left out.
 
     Raises:
         ValueError: as there, or no picture of a class can be read.
@@ -113,25 +118,41 @@ def read_dataset(path: Path, extra_polyps: Path | None = None, progress: Progres
     problems: list[Problem] = []
     readable: list[Example] = []
     fingerprints = []
-    every = (*found.examples, *found.extra)
-    for example, frame in read_examples(progress(every, len(every), "Reading"), problems):
-        fingerprints.append(fingerprint(frame))
-        readable.append(example)
-    missing = set(found.classes) - {example.label for example in readable}
+    own = 0
+    for part in filter(None, (found.examples, found.extra)):
+        for example, frame in read_examples(progress(part, len(part), "Reading"), problems):
+            fingerprints.append(fingerprint(frame))
+            readable.append(example)
+        own = own or len(readable)
+    missing = set(found.classes) - {example.label for example in readable[:own]}
     if missing:
         raise ValueError(f"{path} has no picture of {', '.join(sorted(missing))} that can be read")
     groups = near_duplicates(np.array(fingerprints), [example.group for example in readable])
     grouped = [replace(example, group=group) for example, group in zip(readable, groups, strict=True)]
-    others = {example.path for example in found.extra}
-    examples = tuple(example for example in grouped if example.path not in others)
-    known = {example.group for example in examples}
+    remarks = _on_duplicates(readable[:own], groups[:own])
+    known = {example.group for example in grouped[:own]}
     extra = []
-    for example in grouped:
-        if example.path in others and example.group in known:
+    for example in grouped[own:]:
+        if example.group in known:
             problems.append(Problem(str(example.path), f"{example.path} is nearly the same picture as {example.group}"))
-        elif example.path in others:
+        else:
             extra.append(example)
-    return Dataset(found.classes, examples, tuple(extra), tuple(problems))
+    return Dataset(found.classes, tuple(grouped[:own]), tuple(extra), tuple(problems), tuple(remarks))
+
+
+def _on_duplicates(examples: Sequence[Example], groups: Sequence[str]) -> Iterator[str]:
+    """How many examples had another group before, and which near-duplicates are of two classes."""
+    joined: dict[str, list[Example]] = {}
+    for example, group in zip(examples, groups, strict=True):
+        joined.setdefault(group, []).append(example)
+    alike = [members for members in joined.values() if len({one.group for one in members}) > 1]
+    if alike:
+        count = sum(map(len, alike))
+        yield f"{count} pictures are nearly the same as others, or of one group with such; these stay together"
+    for first, *others in alike:
+        if other := next((one for one in others if one.label != first.label), None):
+            classes = f"of the classes {first.label} and {other.label}"
+            yield f"{first.path} and {other.path} are nearly the same picture, {classes}"
 
 
 def read_examples(examples: Iterable[Example], problems: list[Problem]) -> Iterator[tuple[Example, NDArray[np.uint8]]]:
@@ -188,10 +209,20 @@ def folds(dataset: Dataset, count: int, seed: int) -> list[tuple[tuple[Example, 
 def divide(dataset: Dataset, share: float, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """Keep a share of the examples aside, of every class about as many: what is trained on, and what is kept aside.
 
+    Args:
+        dataset: as for :func:`folds`.
+        share: 0, or 1/2, 1/3, 1/4, …, of which the nearest is taken.
+        seed: the same divides alike.
+
     Raises:
         ValueError: as :func:`folds`.
     """
-    return folds(dataset, round(1 / share), seed)[0] if share else (dataset.examples, ())
+    if not share:
+        return dataset.examples, ()
+    try:
+        return folds(dataset, round(1 / share), seed)[0]
+    except ValueError as error:
+        raise ValueError(f"{share:g} of the pictures cannot be kept aside for validation: {error}") from None
 
 
 def _in_folders(root: Path) -> Iterator[Example]:

@@ -6,11 +6,13 @@ again after a kill it goes on from there and ends as if nothing had been.
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -37,7 +39,7 @@ from monai_label_app.classifier.probe import Probe
 from monai_label_app.classifier.teacher import TRUNK, ask, mix, open_teacher
 from monai_label_app.classifier.training_set import Draws, Features, TrainingSet, Views
 from monai_label_app.console import Progress, silent
-from monai_label_app.folder import whole
+from monai_label_app.folder import settle, whole
 
 _BATCH = 16
 _DECAY = 0.02
@@ -48,8 +50,8 @@ _LOOKS = 3
 """Epochs of views that a new head starts from."""
 _STATE, _BEST = "state.pt", "best.pt"
 
-FEATURES = "features"
-"""Folder of a run, or of a cross-validation's, for what frozen layers make."""
+FEATURES = ".features"
+"""Folder of a run, or of a cross-validation's, for what frozen layers make; no class has such a name."""
 
 HISTORY = "history.json"
 """Of a run's folder: how far it is, and the numbers behind its curves."""
@@ -129,6 +131,18 @@ class Training:
         self.network = build(recipe.architecture, classes, recipe.width).to(self._device)
         self.network.to(memory_format=torch.channels_last)  # half the time of a convolution on a processor
         calibrate(self.network, 1)  # one that cannot be is refused before the work
+        self.target_layer, layer = list(convolutions(self.network).items())[-1]
+        self._card = Card(
+            name="endolens",
+            version="1.0.0",
+            architecture=recipe.architecture,
+            width=recipe.width,
+            classes=self.classes,
+            input_size=recipe.size,
+            preprocess=recipe.preprocess,
+            test_views=recipe.test_views,
+            target_layer=self.target_layer,
+        )
         new = list(self.network.state_dict())
         if recipe.weights:
             new = load_pretrained(self.network, recipe.architecture, recipe.weights)
@@ -165,7 +179,6 @@ class Training:
         batch = max(1, _BATCH // ranks())
         self._loader = DataLoader(seen, batch, sampler=self._draws, drop_last=len(self._draws) > batch)
 
-        self.target_layer, layer = list(convolutions(self.network).items())[-1]
         guided = recipe.guidance > 0 and layer in set(learning.modules())
         self._learner = Learner(learning, layer if guided else None).to(self._device)
         if isinstance(self._teacher, Probe):
@@ -326,7 +339,10 @@ class Training:
         path = self.folder / _STATE
         if not path.is_file():
             return 0
-        state = torch.load(path, map_location=self._device, weights_only=True)
+        try:
+            state = torch.load(path, map_location=self._device, weights_only=True)
+        except (OSError, EOFError, RuntimeError, UnpicklingError):
+            raise ValueError(f"{path} is damaged; remove it, and the run begins anew") from None
         self.history = History(**state["history"])
         self._learner.load_state_dict(state["learner"])
         self._optimiser.load_state_dict(state["optimiser"])
@@ -372,25 +388,17 @@ class Training:
             f1 = self._f1(scores, labels)
             metrics = {"validation_macro_f1": f1, "validation_images": len(self._aside)}
         calibrate(self.network, found)
-        recipe = self.recipe
-        return Card(
-            name="endolens",
-            version="1.0.0",
-            architecture=recipe.architecture,
-            width=recipe.width,
-            classes=self.classes,
-            input_size=recipe.size,
-            preprocess=recipe.preprocess,
-            test_views=recipe.test_views,
-            temperature=found,
-            target_layer=self.target_layer,
-            metrics={name: round(float(value), 4) for name, value in metrics.items()},
-        )
+        rounded = {name: round(float(value), 4) for name, value in metrics.items()}
+        return replace(self._card, temperature=found, metrics=rounded)
 
     @staticmethod
     def _save(path: Path, content: Any) -> None:
         with whole(path) as partial:
-            torch.save(content, partial)
+            try:
+                torch.save(content, partial)
+            except RuntimeError:  # torch's, in words of its own
+                raise OSError(errno.ENOSPC, "cannot be written; the disk may be full", str(path)) from None
+            settle(partial)
 
 
 def contents(recipe: Recipe, examples: Sequence[Example], masks: Mapping[str, Path]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,21 @@ _recipe_options = adding(
         default=0.2,
         show_default=True,
         type=click.FloatRange(0, 0.5),
-        help="Share of the pictures kept aside for early stopping and calibration; 0 for none.",
+        help="Share of the pictures kept aside for early stopping and calibration, about 1/2, 1/3, 1/4, …; 0: none.",
     ),
     click.option("--seed", default=0, show_default=True, help="Of everything random."),
 )
 """How a network is trained."""
+
+
+def _keep_apart(folder: Path, *sources: Path | None) -> None:
+    """End where what a run keeps would lie among pictures, and be taken for a class of them."""
+    place = folder.resolve()
+    for source in (one for one in sources if one and one.is_dir()):
+        pictures = source.resolve()
+        if place == pictures or place in pictures.parents or pictures in place.parents:
+            fail(f"{folder}, where the run would be kept, is, holds or lies in {source}; name another folder")
+
 
 _more_pictures = adding(
     click.option(
@@ -210,31 +221,41 @@ def train(
     """
     from dataclasses import replace
 
-    from monai_label_app.classifier.checkpoint import save
-    from monai_label_app.classifier.data import Dataset, divide, read_dataset, write_list
+    from monai_label_app.classifier.checkpoint import Card, save
+    from monai_label_app.classifier.data import KEPT_ASIDE, Dataset, divide, read_dataset, write_list
     from monai_label_app.classifier.distributed import group, leads
     from monai_label_app.classifier.network import calibrate
     from monai_label_app.classifier.training import FEATURES, Recipe, Training
+    from monai_label_app.folder import alone
     from monai_label_app.masks import masks_by_picture
 
     if out.suffix != ".safetensors":
         fail(f"--out {out} must end in .safetensors")
     folder = run or out.with_suffix("")
+    _keep_apart(folder, dataset, polyps, masks)
     shown = progress if leads() else silent
-    with explained(folder), group():
+    with explained(folder), ExitStack() as stack:
+        # What could not be written in the end is better known before the work.
+        Card(name, version, notice=notice)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(out.parent, os.W_OK):
+            fail(f"{out.parent} cannot be written")
+        stack.enter_context(group())
         found = read_dataset(dataset, polyps, shown)
         if leads():
-            name_problems(list(found.problems))
+            name_problems(list(found.problems), found.remarks)
+        if leads():
+            stack.enter_context(alone(folder))
         everything = Dataset(found.classes, (*found.examples, *found.extra))
         examples, aside = divide(everything, validation, options["seed"])
-        folder.mkdir(parents=True, exist_ok=True)
-        if leads() and aside:
-            write_list(aside, folder / "kept-aside.csv")
         named = masks_by_picture(masks) if masks else {}
         recipe = Recipe(**options)
         runs = [Training(recipe, found.classes, examples, aside, named, folder, shown)]
+        if leads() and aside:  # only now that the folder is known to be of this run
+            write_list(aside, folder / KEPT_ASIDE)
         card = runs[0].run()
         if refit and aside:
+            (folder / KEPT_ASIDE).unlink(missing_ok=True)  # what is learned measures nothing
             examples, again = (*examples, *aside), folder / "refit"
             again.mkdir(exist_ok=True)
             runs.append(Training(recipe, found.classes, examples, (), named, again, shown, folder / FEATURES))
@@ -249,6 +270,8 @@ def train(
         for one in runs:
             one.clear()
     scores = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in card.metrics.items())
+    if card.metrics.get("validation_macro_f1") == 1:
+        click.echo("nothing kept aside was wrong, so how sure it may be is not known; keep more aside", err=True)
     click.echo(f"{out}: {len(examples)} pictures, temperature {card.temperature:.2f}{', ' + scores if scores else ''}")
 
 
@@ -289,6 +312,7 @@ def crossval(
     from monai_label_app.classifier.artifacts import VARIANTS
     from monai_label_app.classifier.data import read_dataset
     from monai_label_app.classifier.training import Recipe
+    from monai_label_app.folder import alone
     from monai_label_app.masks import masks_by_picture
 
     chosen = variants.split(",")
@@ -297,10 +321,11 @@ def crossval(
             fail(str(unknown("variant", name, VARIANTS)))
     if polyps and extra_polyps:
         fail("polyps are either learned from (--polyps) or tested on (--extra-polyps)")
-    with explained(out):
+    _keep_apart(out, dataset, polyps, extra_polyps, masks)
+    with explained(out), ExitStack() as stack:
         found = read_dataset(dataset, polyps or extra_polyps, progress)
-        name_problems(list(found.problems))
-        out.mkdir(parents=True, exist_ok=True)
+        name_problems(list(found.problems), found.remarks)
+        stack.enter_context(alone(out))
         recipe = Recipe(**options)
         named = masks_by_picture(masks) if masks else {}
         learned, tested = (found.extra, replace(found, extra=())) if polyps else ((), found)

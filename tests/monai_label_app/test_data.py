@@ -211,8 +211,22 @@ def test_near_duplicates_share_a_group_whatever_their_class_and_so_do_their_grou
         ("b/2.png", "b", ""),
         ("b/3.png", "b", "p"),
     ]
-    groups = [example.group for example in read_dataset(table(tmp_path / "list.csv", *rows)).examples]
+    found = read_dataset(table(tmp_path / "list.csv", *rows))
+    groups = [example.group for example in found.examples]
     assert groups[0] == groups[1] == groups[2] == groups[4] != groups[3]
+    count, pair = found.remarks
+    assert count.startswith("4 pictures are nearly the same as others")
+    assert pair.endswith("b/1.jpg are nearly the same picture, of the classes a and b")
+
+
+def test_polyps_of_the_dataset_itself_are_no_others(tmp_path):
+    for number in range(4):
+        label = ("normal", "polyps")[number % 2]
+        (tmp_path / label).mkdir(exist_ok=True)
+        noise(tmp_path / label / f"{number}.png", number)
+    found = read_dataset(tmp_path, tmp_path / "polyps")
+    assert (len(found.examples), len(found.extra), len(found.problems)) == (4, 0, 2)
+    assert not found.remarks
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -19,8 +20,9 @@ from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.classifier.crossval import PAPER, crossval
 from monai_label_app.classifier.data import read_dataset
 from monai_label_app.classifier.network import build
-from monai_label_app.classifier.training import Recipe
+from monai_label_app.classifier.training import FEATURES, Recipe
 from monai_label_app.commands import learning
+from monai_label_app.folder import alone
 from tests.monai_label_app.test_cli import ENDOLENS, assert_refused, endolens, files
 
 SMALL = ("--architecture", "vgg11", "--width", "0.0625", "--size", "64", "--epochs", "2", "--rate", "1e-3")
@@ -76,6 +78,9 @@ def test_a_trained_checkpoint_serves_the_other_commands(dataset, tmp_path):
     assert open_classifier(str(out)).network.count == 2
     maps = endolens("faithfulness", aside, "--class", "polyps", "--model", out, "--json", "--out", tmp_path / "a.png")
     assert json.loads(maps.stdout)["images"] == measured["per_class"]["polyps"]["images"]
+    kept = aside.read_bytes()
+    assert_refused(endolens("train", dataset, "--out", out, *SMALL, "--test-views", 2, "--seed", 1), "holds a run with")
+    assert aside.read_bytes() == kept, "of the network that is there, not of the one that was refused"
     for command in ("evaluate", "audit"):
         assert endolens(command, aside, "--model", out, "--out", tmp_path / command).exit_code == 0
         assert "the mean over 2 views of a frame" in (tmp_path / command / "report.html").read_text()
@@ -101,7 +106,8 @@ def test_what_was_kept_aside_is_learned_the_second_time_and_frozen_layers_see_no
     cards = [open_classifier(str(path)).card for path in (first, second)]
     assert (cards[0].metrics, cards[0].temperature) == (cards[1].metrics, cards[1].temperature)
     assert [card.training_data.split(" of ")[0] for card in cards] == ["24", "30"]
-    assert not list(tmp_path.rglob("features"))
+    assert not list(tmp_path.rglob(FEATURES))
+    assert not (tmp_path / "second" / "kept-aside.csv").exists(), "it learned them"
 
 
 @pytest.mark.slow
@@ -117,6 +123,26 @@ def test_a_training_that_is_interrupted_goes_on(dataset, tmp_path):
     assert endolens(*command[1:]).exit_code == 0
     assert endolens("train", dataset, "--out", whole, *options).exit_code == 0
     assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_full_disk_and_a_damaged_state_are_one_sentence(dataset, tmp_path):
+    out = tmp_path / "m.safetensors"
+    command = [ENDOLENS, "train", str(dataset), "--out", str(out), *SMALL]
+    # No file may have more than 200 kB, as where a disk has no more.
+    done = subprocess.run(["bash", "-c", 'ulimit -f 200; exec "$@"', "-", *command], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("cannot be written; the disk may be full")
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+    assert files(tmp_path / "m") <= {"curves.png", "history.json", "kept-aside.csv", "lock", "recipe.json"} | {
+        path.name for path in (tmp_path / "m").glob("events.out.tfevents.*")
+    }
+    for content in (b"", b"PK\x03\x04 cut off"):
+        (tmp_path / "m" / "state.pt").write_bytes(content)
+        assert_refused(endolens(*command[1:]), "state.pt is damaged; remove it, and the run begins anew")
+    (tmp_path / "m" / "state.pt").unlink()
+    assert endolens(*command[1:]).exit_code == 0
 
 
 @pytest.mark.slow
@@ -194,12 +220,15 @@ def test_table_one_is_scikit_learns_of_the_predictions(validated):
 
 
 @pytest.mark.slow
-def test_cross_validation_does_nothing_twice(validated, dataset, others):
+def test_cross_validation_does_nothing_twice(validated, dataset, others, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in validated.rglob("scores.npy")}
     command = ("crossval", dataset, "--extra-polyps", others, "--out", validated, *SMALL)
     assert endolens(*command).exit_code == 0
     assert_refused(endolens(*command, "--rate", "1e-4"), "holds a run with other options")
     assert_refused(endolens(*command, "--polyps", others), "either learned from")
+    shutil.copytree(others, tmp_path / "CVC")
+    command = ("crossval", dataset, "--extra-polyps", tmp_path / "CVC", "--out", validated, *SMALL)
+    assert_refused(endolens(*command), "holds a run with other options or pictures")
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -233,7 +262,7 @@ def test_frozen_layers_are_shown_each_picture_once_in_all_folds(dataset, tmp_pat
     made = crossval(read_dataset(dataset), recipe, ["none", "box"], 3, 0, tmp_path, progress)
     assert [len(variant.pooled().examples) for variant in made] == [30, 30]
     assert shown["Frozen layers"] == 2 * 30
-    assert not list(tmp_path.rglob("features"))
+    assert not list(tmp_path.rglob(FEATURES))
 
 
 @pytest.mark.slow
@@ -278,11 +307,37 @@ def test_a_mistake_is_one_sentence(dataset, tmp_path, monkeypatch, options, word
     assert not (tmp_path / "model.safetensors").exists()
 
 
+def test_a_run_and_its_pictures_keep_apart_and_so_do_two_runs(dataset, tmp_path):
+    pictures, masks = tmp_path / "pictures", tmp_path / "masks"
+    shutil.copytree(dataset, pictures)
+    masks.mkdir()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    for out, options in (
+        (tmp_path / "pictures.safetensors", ()),
+        (pictures / "polyps" / "m.safetensors", ()),
+        (tmp_path / "m.safetensors", ("--run", tmp_path)),
+        (tmp_path / "masks.safetensors", ("--masks", masks)),
+    ):
+        assert_refused(endolens("train", pictures, "--out", out, *options, *SMALL), "is, holds or lies in")
+    assert_refused(endolens("crossval", pictures, "--out", pictures / "table", *SMALL), "is, holds or lies in")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert_refused(endolens("train", pictures, "--out", tmp_path / "m.safetensors", "--name", ""), "name and version")
+    with alone(tmp_path / "m"):
+        refused = endolens("train", pictures, "--out", tmp_path / "m.safetensors", *SMALL)
+    assert_refused(refused, "another process works already on the folder")
+    assert files(tmp_path / "m") == {"lock"}
+
+
 def test_a_class_that_cannot_be_divided_is_named(dataset, tmp_path):
     lonely = tmp_path / "data"
     for label in ("a", "b"):
         (lonely / label).mkdir(parents=True)
         for number, path in enumerate(sorted((dataset / "polyps").iterdir())[: 1 if label == "b" else 8]):
             (lonely / label / f"{label}{number}.png").write_bytes(path.read_bytes())
-    assert_refused(endolens("train", lonely, "--out", tmp_path / "m.safetensors", *SMALL), "class b")
+    refused = endolens("train", lonely, "--out", tmp_path / "m.safetensors", *SMALL)
+    assert_refused(refused, "0.2 of the pictures cannot be kept aside for validation: class b has too few")
+    (lonely / "b" / "b1.png").write_bytes(next((dataset / "normal-cecum").iterdir()).read_bytes())
+    refused = endolens("crossval", lonely, "--out", tmp_path / "o", *SMALL)
+    assert_refused(refused, "cannot be kept aside for validation")
+    assert not list((tmp_path / "o").rglob("scores.npy")), "nothing is trained that cannot be finished"
     assert_refused(endolens("crossval", dataset, "--variants", "boxes", "--out", tmp_path / "o"), "did you mean box")

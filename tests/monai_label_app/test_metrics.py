@@ -163,6 +163,12 @@ def test_the_temperature_is_what_made_the_scores_too_sharp(sharpness):
     assert scores[np.arange(len(labels)), labels].mean() == pytest.approx(expected, abs=1e-3)
 
 
+def test_where_nothing_is_wrong_no_temperature_makes_it_certain():
+    labels, scores = np.array([0, 1, 1]), np.array([[0.2, 0.1], [0, 0.1], [0, 0.3]])
+    assert temperature(labels, scores) == 1
+    assert temperature(1 - labels[:1], scores[:1]) > 1
+
+
 @given(st.integers(0, 1000), st.integers(1, 60))
 @settings(deadline=None)
 def test_a_temperature_never_makes_the_labels_less_likely(seed, size):
