@@ -17,19 +17,18 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from monai_label_app.classifier import checkpoint
 from monai_label_app.classifier.checkpoint import Card
-from monai_label_app.classifier.data import Dataset, divide, read_dataset
+from monai_label_app.classifier.data import KEPT_ASIDE, Dataset, read_dataset, write_list
+from monai_label_app.classifier.evaluation import refuse_strange
 from monai_label_app.classifier.network import HEAD
 from monai_label_app.classifier.registry import Registry
 from monai_label_app.classifier.training import HISTORY, Recipe, Training, contents
 from monai_label_app.datastore import StudyDatastore
+from monai_label_app.folder import alone
 
 _log = logging.getLogger(__name__)
 
 _SECONDS = 2.0
 """Between two lines about how far the work is, of which MONAI Label shows the last twenty."""
-
-_ASIDE = 0.2
-"""Share of the dataset that is kept aside for early stopping and calibration."""
 
 
 class Learn(TrainTask):
@@ -88,8 +87,13 @@ class Learn(TrainTask):
         found = read_dataset(self._dataset, progress=_logged) if self._dataset else Dataset(card.classes, ())
         for problem in found.problems:
             _log.warning("left out: %s", problem.reason)
-        examples, aside = divide(found, _ASIDE, 0) if found.examples else ((), ())
-        examples = (*examples, *corrected)
+        refuse_strange((*found.examples, *corrected), card)
+        kept = {one.path.resolve() for one in self._registry.kept_aside()}
+        groups = {one.group for one in found.examples if one.path.resolve() in kept}
+        aside = tuple(one for one in found.examples if one.group in groups)
+        if found.examples and not aside:
+            _log.warning("of no picture is it known that the active model did not learn it: none is kept aside")
+        examples = (*(one for one in found.examples if one.group not in groups), *corrected)
         recipe = Recipe(
             architecture=card.architecture,
             width=card.width,
@@ -103,21 +107,22 @@ class Learn(TrainTask):
         )
         digest = hashlib.sha256(contents(recipe, (*examples, *aside), {}).encode()).hexdigest()
         folder = self._registry.folder / "runs" / digest[:12]
-        folder.mkdir(parents=True, exist_ok=True)
-        training = Training(recipe, card.classes, examples, aside, {}, folder, _logged)
-        made = training.run()
-        readers = len({one.by for one in datastore.corrections.current()})
-        said = f"{len(corrected)} corrections by {readers} readers"
-        new = replace(
-            made,
-            name=card.name,
-            version=_next(card),
-            notice=card.notice,
-            training_data="; ".join(filter(None, [card.training_data, said])),
-        )
-        checkpoint.save(folder / "model.safetensors", training.network, new)
-        version = self._registry.add(folder / "model.safetensors", "MONAI Label's train task")
-        training.clear()
+        with alone(folder):
+            training = Training(recipe, card.classes, examples, aside, {}, folder, _logged)
+            made = training.run()
+            readers = len({one.by for one in datastore.corrections.current()})
+            said = f"{len(corrected)} corrections by {readers} readers"
+            new = replace(
+                made,
+                name=card.name,
+                version=_next(card),
+                notice=card.notice,
+                training_data="; ".join(filter(None, [card.training_data, said])),
+            )
+            checkpoint.save(folder / "model.safetensors", training.network, new)
+            write_list(aside, folder / KEPT_ASIDE)
+            version = self._registry.add(folder / "model.safetensors", "MONAI Label's train task", folder / KEPT_ASIDE)
+            training.clear()
         _log.info("%s is there; compare and use it by: endolens models activate %s", version, version[-8:])
         return {"version": version, "active": self._registry.active, "corrections": len(corrected)}
 

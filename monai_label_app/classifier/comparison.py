@@ -23,7 +23,7 @@ def compare(
 
     ``macro_f1`` and ``accuracy`` of each; how many pictures ``only_candidate`` and ``only_active`` get right, and the
     chance ``p`` that two models equally good differ as much (exact McNemar test); ``worse`` where the candidate's macro
-    F1 is lower. Without an active model there is nothing to be worse than.
+    F1 is lower; why pictures were ``left_out``. Without an active model there is nothing to be worse than.
 
     Raises:
         ValueError: a model does not know a class, or no picture can be read.
@@ -35,6 +35,7 @@ def compare(
         "candidate": _quality(new),
         "active": None,
         "worse": False,
+        "left_out": [problem.reason for problem in new.problems],
     }
     if active is None:
         return found

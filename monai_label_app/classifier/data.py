@@ -91,7 +91,7 @@ def find_dataset(path: Path, extra_polyps: Path | None = None) -> Dataset:
         labeled = path / "labeled-images"  # beside it HyperKvasir has pictures without labels, masks and videos
         examples = tuple(_in_folders(labeled if labeled.is_dir() else path))
     elif path.is_file():
-        examples = tuple(_listed(path))
+        examples = tuple(read_list(path))
     else:
         raise ValueError(f"{path} does not exist")
     classes = tuple(sorted({example.label for example in examples}))
@@ -253,7 +253,12 @@ def _leaves(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
         yield from _leaves(path)
 
 
-def _listed(table: Path) -> Iterator[Example]:
+def read_list(table: Path) -> Iterator[Example]:
+    """The pictures that a CSV file names.
+
+    Raises:
+        ValueError: it cannot be read, or a row names no picture and label, or one that another row names.
+    """
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
@@ -272,7 +277,7 @@ def _listed(table: Path) -> Iterator[Example]:
 
 
 def write_list(examples: Iterable[Example], table: Path) -> None:
-    """Write pictures as the CSV file that :func:`find_dataset` reads, with their places on this machine."""
+    """Write pictures as the CSV file that :func:`read_list` reads, with their places on this machine."""
     with whole(table) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(("path", "label", "group"))

@@ -9,6 +9,7 @@ from typing import Any
 
 from monai_label_app import journal
 from monai_label_app.classifier import checkpoint
+from monai_label_app.classifier.data import KEPT_ASIDE, Example, read_list
 from monai_label_app.folder import whole
 
 _JOURNAL = "journal.jsonl"
@@ -77,17 +78,35 @@ class Registry:
             raise ValueError(f"{version} is the active model already")
         return version
 
-    def add(self, file: Path, by: str) -> str:
-        """Copy a checkpoint here, once, however often it is added.
+    def kept_aside(self, version: str | None = None) -> list[Example]:
+        """What a version, by default the active one, did not learn; nothing where that is not known."""
+        table = self._aside(self.path(version))
+        return list(read_list(table)) if table.is_file() else []
+
+    @staticmethod
+    def _aside(checkpoint: Path) -> Path:
+        return checkpoint.with_name(f"{checkpoint.stem}.{KEPT_ASIDE}")
+
+    def add(self, file: Path, by: str, aside: Path | None = None) -> str:
+        """Copy a checkpoint here, once, however often it is added, with the list of what its training kept aside.
+
+        Args:
+            file: the checkpoint.
+            by: who adds it.
+            aside: the list; by default that in the folder of the training, which is called as the checkpoint.
 
         Raises:
             ValueError: it is no checkpoint of ours.
         """
+        aside = aside or file.with_suffix("") / KEPT_ASIDE
         _, card, fingerprint = checkpoint.load(file)
         version = f"{card.name}-{card.version}+{fingerprint[:8]}".replace("/", "-").replace(" ", "-")
         place = self.folder / f"{version}.safetensors"
         if not place.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
+            if aside.is_file():
+                with whole(self._aside(place)) as partial:
+                    shutil.copyfile(aside, partial)
             with whole(place) as partial:
                 shutil.copyfile(file, partial)
             journal.append(self.folder / _JOURNAL, {"by": by, "act": ADD, "version": version})
@@ -114,12 +133,12 @@ class Registry:
         """Go back to the version that was active before; again, further back.
 
         Raises:
-            ValueError: there was none.
+            ValueError: there was none, or its file is gone.
         """
         stack = self._stack()
         if len(stack) < 2:
             raise ValueError(f"{self.folder} has no model that was active before")
-        version = stack[-2]
+        version = self.find(stack[-2])
         journal.append(self.folder / _JOURNAL, {"by": by, "act": ROLLBACK, "version": version})
         return version
 

@@ -95,8 +95,9 @@ def activate(version: str, dataset: Path | None, reason: str, folder: Path, by: 
     from monai_label_app.classifier.comparison import compare
     from monai_label_app.classifier.data import find_dataset
     from monai_label_app.classifier.registry import Registry, in_words
+    from monai_label_app.folder import alone
 
-    with explained(folder):
+    with explained(folder), alone(folder):
         registry = Registry(folder)
         version = registry.candidate(version)
         comparisons = [act["comparison"] for act in registry.acts if "comparison" in act]
@@ -106,8 +107,13 @@ def activate(version: str, dataset: Path | None, reason: str, folder: Path, by: 
         place = str(dataset.resolve()) if dataset else str(earlier["dataset"])
         found = find_dataset(Path(place))
         candidate = open_classifier(str(registry.path(version)))
-        active = open_classifier(str(registry.path())) if registry.active else None
+        there = registry.active in registry.versions
+        if registry.active and not there:
+            click.echo(f"{registry.active}, which was active, is gone: there is nothing to compare with", err=True)
+        active = open_classifier(str(registry.path())) if there else None
         comparison = {"dataset": place, **compare(candidate, active, found.examples, progress)}
+        for reason_why in comparison["left_out"]:
+            click.echo(f"left out: {reason_why}", err=True)
         if earlier and earlier["fingerprint"] != comparison["fingerprint"]:
             click.echo("these are not the pictures of the last comparison; do not set the figures beside it", err=True)
         registry.activate(version, by, comparison, reason)
@@ -120,7 +126,8 @@ def activate(version: str, dataset: Path | None, reason: str, folder: Path, by: 
 def rollback(folder: Path, by: str) -> None:
     """Use the version again that was active before."""
     from monai_label_app.classifier.registry import Registry
+    from monai_label_app.folder import alone
 
-    with explained(folder):
+    with explained(folder), alone(folder):
         version = Registry(folder).rollback(by)
     click.echo(f"{version} is active")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from monai_label_app.classifier.comparison import compare
 from monai_label_app.classifier.data import find_dataset
 from monai_label_app.classifier.network import build
 from monai_label_app.classifier.registry import Registry
+from monai_label_app.folder import alone
 from tests.monai_label_app.test_cli import assert_refused, endolens
 
 CLASSES = ("blue", "red")
@@ -140,6 +142,47 @@ def test_a_folder_without_an_active_model_is_refused(folder, dataset, tmp_path):
     models("add", checkpoint(tmp_path / "one.safetensors", "1", 1.0), folder=folder)
     version = fingerprint(folder, "1")
     assert_refused(models("activate", version, folder=folder), "name the pictures to compare on by --dataset")
+
+
+def test_a_version_whose_file_is_gone_is_not_gone_back_to_and_holds_nobody_up(two, dataset):
+    good, bad = Registry(two).active, fingerprint(two, "1.1.0")
+    assert models("activate", bad, "--reason", "a trial", folder=two).exit_code == 0
+    (two / f"{good}.safetensors").rename(two / "elsewhere")
+    assert_refused(models("rollback", folder=two), f"no version '{good}'")
+    assert Registry(two).active.endswith(bad), "as before"
+    (two / "elsewhere").rename(two / f"{good}.safetensors")
+    (two / f"{Registry(two).active}.safetensors").unlink()
+    result = models("activate", good, "--dataset", dataset, folder=two)
+    assert result.exit_code == 0, result.output
+    assert "is gone: there is nothing to compare with" in result.stderr
+
+
+def test_two_cannot_be_compared_and_activated_at_once_and_what_was_left_out_is_said(two, dataset, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(dataset, other)
+    (other / "red" / "0.png").write_bytes(b"cut off")
+    command = ("activate", fingerprint(two, "1.1.0"), "--dataset", other, "--reason", "x")
+    with alone(two):
+        assert_refused(models(*command, folder=two), "another process works already on the folder")
+    result = models(*command, folder=two)
+    assert result.exit_code == 0, result.output
+    assert f"left out: {other / 'red' / '0.png'}" in result.stderr
+
+
+def test_worse_is_who_has_the_lower_macro_f1_whoever_is_right_more_often(two, dataset, tmp_path):
+    """Of eight pictures called blue two are red, and one called red is: who says blue to all errs once, else twice."""
+    examples = find_dataset(dataset).examples
+    blue, red = examples[:6], examples[6:9]
+    shown = [*blue, *(replace(one, label="blue") for one in red[:2]), red[2]]
+    always = open_classifier(str(checkpoint(tmp_path / "always.safetensors", "2", 1.0)))
+    with torch.no_grad():
+        always.network.classifier[-1].bias[0] = 100
+    found = compare(always, open_classifier(str(two)), shown)
+    assert (found["only_candidate"], found["only_active"]) == (2, 1)
+    assert found["candidate"]["accuracy"] == pytest.approx(8 / 9)
+    assert found["candidate"]["macro_f1"] == pytest.approx((16 / 17 + 0) / 2)
+    assert found["active"]["macro_f1"] == pytest.approx((6 / 7 + 1 / 2) / 2)
+    assert found["worse"]
 
 
 def test_equal_models_are_told_apart_by_nothing(two, dataset):

@@ -13,6 +13,7 @@ from monailabel.interfaces.exception import MONAILabelException
 from PIL import Image
 
 from monai_label_app.classifier.checkpoint import load, save
+from monai_label_app.classifier.data import Example, find_dataset, write_list
 from monai_label_app.classifier.network import KVASIR_CLASSES
 from monai_label_app.classifier.registry import Registry
 from monai_label_app.corrections import Correction
@@ -30,9 +31,11 @@ def datastore(tmp_path) -> StudyDatastore:
 
 
 @pytest.fixture
-def registry(tmp_path, checkpoint) -> Registry:
+def registry(tmp_path, checkpoint, dataset) -> Registry:
     network, card, _ = load(checkpoint)
     save(tmp_path / "active.safetensors", network, replace(card, test_views=2))
+    (tmp_path / "active").mkdir()
+    write_list(aside_of(dataset), tmp_path / "active" / "kept-aside.csv")
     registry = Registry(tmp_path / "models")
     registry.activate(registry.add(tmp_path / "active.safetensors", "test"), "test", {"worse": False})
     return registry
@@ -47,6 +50,11 @@ def dataset(tmp_path_factory) -> Path:
             pixels = np.clip(random.normal(colour, 30, (64, 64, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / label / f"{number}.png")
     return folder
+
+
+def aside_of(dataset) -> list[Example]:
+    """What the active version did not learn: two pictures of each class, no share that a division would choose."""
+    return [example for example in find_dataset(dataset).examples if example.path.stem in ("3", "4")]
 
 
 @pytest.mark.slow
@@ -66,11 +74,15 @@ def test_dataset_and_corrections_are_learned_together_and_a_part_is_kept_aside(d
     assert card.version == "0.1.1"
     assert card.training_data == "none; 3 corrections by 2 readers"
     assert card.metrics["validation_images"] == 4
+    kept = {example.path.resolve() for example in aside_of(dataset)}
+    for version in (registry.active, answer["version"]):
+        assert {example.path for example in registry.kept_aside(version)} == kept
     assert (task.stats()["epoch"], task.stats()["total_epochs"], len(task.stats()["eval"]["macro_f1"])) == (2, 2, 2)
     assert 0 <= task.stats()["best_metric"] <= 1
     (recipe,) = (registry.folder / "runs").glob("*/recipe.json")
     pictures = json.loads(recipe.read_text())["pictures"]
     assert len(pictures) == 23
+    assert {Path(path).resolve() for path, *_ in pictures[-4:]} == kept, "which nothing was learned from"
     assert not list(recipe.parent.glob("*.pt"))
 
 
@@ -80,6 +92,25 @@ def test_where_nothing_is_kept_aside_there_is_no_score(datastore, registry):
     task({"epochs": 1}, datastore)
     assert task.stats()["epoch"] == 1
     assert "best_metric" not in task.stats(), "3D Slicer's MONAI Label multiplies it where it is"
+
+
+@pytest.mark.slow
+def test_where_it_is_not_known_what_was_learned_nothing_is_calibrated(datastore, registry, dataset):
+    (list_,) = registry.folder.glob("*.csv")
+    list_.unlink()
+    datastore.corrections.add(Correction(datastore.list_images()[0], "polyps", "Ada"))
+    answer = Learn(registry, dataset)({"epochs": 1}, datastore)
+    card = load(registry.path(answer["version"]))[1]
+    assert (card.temperature, card.metrics) == (1, {})
+    assert registry.kept_aside(answer["version"]) == []
+
+
+def test_a_class_that_the_model_does_not_know_is_one_sentence(datastore, registry, dataset, tmp_path):
+    shutil.copytree(dataset / "polyps", tmp_path / "more" / "warts")
+    shutil.copytree(dataset / "polyps", tmp_path / "more" / "polyps")
+    datastore.corrections.add(Correction(datastore.list_images()[0], "polyps", "Ada"))
+    with pytest.raises(MONAILabelException, match="does not know warts"):
+        Learn(registry, tmp_path / "more")({}, datastore)
 
 
 @pytest.mark.parametrize(
