@@ -194,8 +194,14 @@ class StudyDatastore(LocalDatastore):
             super().update_label_info(label_id, label_tag, info)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
-        """Take a label away; corrections stay in the file as withdrawn."""
+        """Take a label away; corrections stay in the file as withdrawn.
+
+        Raises:
+            LabelNotFoundException: there is none.
+        """
         with self._alone():
+            if not super().get_label_uri(label_id, label_tag):
+                raise LabelNotFoundException(f"there is no label {label_tag} of {label_id}")
             if label_tag == DefaultLabelTag.FINAL.value:
                 self.corrections.withdraw(label_id)
             super().remove_label(label_id, label_tag)

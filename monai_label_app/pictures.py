@@ -1,4 +1,4 @@
-"""Read JPEG, PNG and TIFF files as the stills of a scope that writes no DICOM."""
+"""Read JPEG, PNG, TIFF and BMP files as the stills of a scope that writes no DICOM."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from report.endoscopic_image import Still
 if TYPE_CHECKING:  # a second to import
     from matplotlib.figure import Figure
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
 MAX_PIXELS = 64 * 1024 * 1024
 """Largest frame that is read, in pixels; the largest endoscopes today have 8 million."""
 
@@ -32,7 +32,7 @@ class PictureError(ValueError):
 
 
 def read_picture(path: Path) -> Still:
-    """Decode a JPEG, PNG or TIFF file, turned as its orientation tag says.
+    """Decode a JPEG, PNG, TIFF or BMP file, turned as its orientation tag says.
 
     Raises:
         PictureError: it is missing, no such picture, truncated or unreasonably large, a TIFF of several pages or of 32
@@ -42,7 +42,7 @@ def read_picture(path: Path) -> Still:
         with warnings.catch_warnings():
             # Pillow warns of large pictures; the limit below is ours.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=("JPEG", "PNG", "TIFF")) as image:
+            with Image.open(path, formats=("JPEG", "PNG", "TIFF", "BMP")) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise PictureError(f"{path} has {width} x {height} pixels, which is more than can be read")
@@ -55,7 +55,7 @@ def read_picture(path: Path) -> Still:
     except Image.DecompressionBombError:
         raise PictureError(f"{path} has more pixels than can be read") from None
     except UnidentifiedImageError:
-        raise PictureError(f"{path} is not a JPEG, PNG or TIFF picture") from None
+        raise PictureError(f"{path} is not a JPEG, PNG, TIFF or BMP picture") from None
     except PictureError:
         raise
     except OSError as error:

@@ -81,8 +81,8 @@ def find_dataset(path: Path, extra_polyps: Path | None = None) -> Dataset:
 
     Args:
         path: a folder or CSV file in one of the layouts above.
-        extra_polyps: a folder of pictures, all polyps, such as CVC-ClinicDB or CVC-ColonDB; folders in it that are
-            called ``Ground Truth`` or ``masks`` are passed over.
+        extra_polyps: a folder of pictures, all polyps, such as CVC-ClinicDB or CVC-ColonDB; masks are passed over:
+            folders that are called ``Ground Truth`` or ``masks``, and ``p1.bmp``, ``s1.bmp``, ``c1.bmp`` of ``1.bmp``.
 
     Raises:
         ValueError: no such folder or file, a layout that is not known, or fewer than two classes.
@@ -261,9 +261,14 @@ def read_list(table: Path) -> Iterator[Example]:
     """
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{table} cannot be read as a CSV file: {in_one_line(error)}") from None
+    if missing := [name for name in ("path", "label") if name not in (reader.fieldnames or ())]:
+        raise ValueError(
+            f"{table} has no column {' and no column '.join(missing)} in its first row, with commas between"
+        )
     seen: set[Path] = set()
     for number, row in enumerate(rows, start=1):
         name, label, group = ((row.get(column) or "").strip() for column in ("path", "label", "group"))
@@ -284,13 +289,19 @@ def write_list(examples: Iterable[Example], table: Path) -> None:
         rows.writerows((example.path.resolve(), example.label, example.group) for example in examples)
 
 
+def _is_mask_beside(path: Path) -> bool:
+    """Whether it is ``p1``, ``s1`` or ``c1`` beside picture ``1``, as in CVC-ColonDB."""
+    kind, number = path.stem[:1], path.stem[1:]
+    return kind in ("p", "s", "c") and number.isdecimal() and path.with_stem(number).is_file()
+
+
 def _polyps(folder: Path) -> Iterator[Example]:
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder of pictures")
     found = False
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder).parts
-        masks = any(part.lower() in _MASKS or part.startswith(".") for part in place)
+        masks = any(part.lower() in _MASKS or part.startswith(".") for part in place) or _is_mask_beside(path)
         if path.suffix.lower() in PICTURE_SUFFIXES and not masks:
             found = True
             yield Example(path, POLYPS, str(path))

@@ -35,7 +35,7 @@ def explain(
     model: str | None,
     weights: str | None,
 ) -> None:
-    """Show what the network sees in one IMAGE (JPEG, PNG, TIFF or DICOM): any layer, any class.
+    """Show what the network sees in one IMAGE (JPEG, PNG, TIFF, BMP or DICOM): any layer, any class.
 
     Writes every map as an overlay (PNG) and as raw numbers at the layer's size (float32 .npy), several of them also as
     one contact sheet (rows layers, columns classes), and a manifest.json that says what they are. The classes that are

@@ -88,7 +88,7 @@ def analyze(
 ) -> None:  # fmt: skip
     """Analyse endoscopy images and videos: heatmaps as Secondary Captures, one findings report a study.
 
-    INPUTS are DICOM files, JPEG, PNG or TIFF pictures, videos (MP4, MOV, AVI, MKV, MPEG and others), or folders of
+    INPUTS are DICOM files, JPEG, PNG, TIFF or BMP pictures, videos (MP4, MOV, AVI, MKV, MPEG and others), or folders of
     them. Without INPUTS, name a study of a PACS, or ask for many. Of a video the segments in which a class is seen are
     named, with a still and a clip of each, in summary.json and timeline.html. What was interrupted goes on where it
     was.
@@ -203,7 +203,7 @@ def _analyze_archive(
 @click.option("--out", required=True, type=result_folder, help="Folder for the study.")
 @_examination_options
 def dicomize(pictures: tuple[Path, ...], out: Path, **attributes: str) -> None:
-    """Make a VL Endoscopic study of JPEG, PNG or TIFF pictures, for scopes that write no DICOM.
+    """Make a VL Endoscopic study of JPEG, PNG, TIFF or BMP pictures, for scopes that write no DICOM.
 
     PICTURES are files, or folders of them. The same pictures make the same study, however often.
 

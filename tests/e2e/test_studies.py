@@ -98,7 +98,7 @@ def test_from_dropped_files_to_a_corrected_label(
 
     (tmp_path / "letter.jpg").write_text("Dear colleague")
     drop(page, [*polyp_files, tmp_path / "letter.jpg"])
-    expect(page.get_by_text("letter.jpg is not a JPEG, PNG or TIFF picture")).to_be_visible(timeout=QUIET)
+    expect(page.get_by_text("letter.jpg is not a JPEG, PNG, TIFF or BMP picture")).to_be_visible(timeout=QUIET)
     page.get_by_label("Patient ID").fill("4711")
     page.get_by_label("Family name").fill("Doe")
     page.get_by_label("Given name").fill("<b>Jane</b>")

@@ -118,7 +118,8 @@ def test_cleaning_blacks_the_box_and_crops_the_border_and_leaves_the_frame_alone
         assert (left, top, right, bottom) == (found.content if cropped else (0, 0, 720, 576))
         if variant == "inpaint":
             continue
-        box = cleaned[max(0, y0 - top) : y1 - top, max(0, x0 - left) : x1 - left]
+        # Two pixels more: compression blurs the box over its edges.
+        box = cleaned[max(0, y0 - top - 2) : y1 - top + 2, max(0, x0 - left - 2) : x1 - left + 2]
         assert box.any() == (variant == "none")
         changed = (cleaned != source[top:bottom, left:right]).any(axis=2)
         assert changed.sum() <= (variant != "none") * (x1 - x0 + 4) * (y1 - y0 + 4)
@@ -225,7 +226,7 @@ def test_what_is_no_image_is_named_and_the_rest_is_examined(polyp, tmp_path):
     result = endolens("artifacts", tmp_path, "--json")
     assert result.exit_code == 1
     assert [json.loads(line)["file"] for line in result.stdout.splitlines()] == [str(tmp_path / "plain.png")]
-    assert "text.jpg is not a JPEG, PNG or TIFF picture" in result.stderr
+    assert "text.jpg is not a JPEG, PNG, TIFF or BMP picture" in result.stderr
     assert_refused(endolens("artifacts", tmp_path / "none"), "does not exist")
     (tmp_path / "empty").mkdir()
     assert_refused(endolens("artifacts", tmp_path / "empty"), "there is no image")

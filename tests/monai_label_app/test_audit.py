@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from monai_label_app.classifier.artifacts import BORDER, BOX, CUT_OUT, find_artifacts
-from monai_label_app.classifier.audit import ELSEWHERE, audit
+from monai_label_app.classifier.audit import ELSEWHERE, Audit, Look, Planting, audit
 from monai_label_app.classifier.audit_summary import summary
 from monai_label_app.classifier.checkpoint import Card
 from monai_label_app.classifier.classifier import Classifier, open_classifier
@@ -148,6 +148,44 @@ def test_where_nothing_speaks_for_the_class_no_evidence_is_counted(dataset):
     said = summary(result)
     assert said["classes"]["polyps"]["evidence"][BORDER]["share"] is None
     assert said["shortcuts"] == []
+
+
+def look(label: str, predicted: str, share: float) -> Look:
+    """A frame a tenth of which is a box that holds some of the evidence."""
+    areas, shares = ({BOX: value, ELSEWHERE: 1 - value} for value in (0.1, share))
+    chances = np.array([float(name == predicted) for name in CLASSES])
+    return Look(Example(Path("a.png"), label, "a"), predicted, areas, shares, chances, {BOX: chances / 2})
+
+
+@pytest.mark.parametrize(("paint", "named"), [(0.15, True), (0.45, False)])
+def test_a_box_that_does_no_more_than_paint_in_its_place_is_no_shortcut(paint, named):
+    moments = [np.array([chance, 1 - chance]) for chance in (0.1, 0.5, paint)]
+    plantings = tuple(Planting(Example(Path("b.png"), CLASSES[1], "b"), *moments) for _ in range(3))
+    said = summary(Audit(CLASSES, (look(CLASSES[1], CLASSES[1], 0.1),), plantings, False, ()))
+    assert [sentence.startswith(CLASSES[0]) for sentence in said["shortcuts"]] == [True] * named
+
+
+def test_evidence_is_of_what_a_frame_is_taken_for_and_what_carries_a_box_of_what_it_is():
+    looks = tuple(look(CLASSES[1], CLASSES[0], 0.6) for _ in range(3))
+    said = summary(Audit(CLASSES, looks, (), False, ()))["classes"]
+    seen = [said[name]["evidence"][BOX] for name in CLASSES]
+    assert [(one["frames"], one["wrong"]) for one in seen] == [(3, pytest.approx(0.6)), (0, None)]
+    assert [said[name]["carries"][BOX] for name in CLASSES] == [0, 3]
+    assert [said[name]["removed"][BOX]["true"]["frames"] for name in CLASSES] == [0, 3]
+
+
+def test_no_box_is_planted_where_one_was_cut_out(dataset, tmp_path):
+    """What is black there already would hide the box, or the paint."""
+    cut = frame_of(3, box=True)
+    box = find_artifacts(cut).navigation_box
+    x0, y0, x1, y1 = box
+    cut[y0:y1, x0:x1] = 0
+    Image.fromarray(cut).save(tmp_path / "cut.png")
+    assert find_artifacts(cut).blacked_out
+    examples = [Example(tmp_path / "cut.png", "polyps", "c"), *find_dataset(dataset).examples]
+    planted = audit(examples, reader_of(TEAL_READER)).plantings
+    assert planted
+    assert "cut.png" not in {one.example.path.name for one in planted}
 
 
 def test_one_clean_frame_is_planted_on_and_named_by_no_rule(dataset):

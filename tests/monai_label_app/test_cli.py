@@ -81,7 +81,7 @@ def bad(polyp, tmp_path: Path) -> Path:
 
 BAD = [
     ("text.dcm", "is neither DICOM nor a picture"),
-    ("text.jpg", "is not a JPEG, PNG or TIFF picture"),
+    ("text.jpg", "is not a JPEG, PNG, TIFF or BMP picture"),
     ("empty.dcm", "is neither DICOM nor a picture"),
     ("pixelless.dcm", "has no pixels"),
     ("zero_frames.dcm", "has no frames"),

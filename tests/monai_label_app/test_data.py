@@ -87,12 +87,18 @@ def test_a_csv_whose_paths_are_relative_to_it_with_and_without_groups(tmp_path, 
     ) == {row[0]: row[1] for row in rows}
 
 
+def test_a_list_as_excel_saves_it_is_read(tmp_path):
+    (tmp_path / "list.csv").write_text("path,label\na.png,a\nb.png,b\n", encoding="utf-8-sig")
+    assert find_dataset(tmp_path / "list.csv").classes == ("a", "b")
+
+
 @pytest.mark.parametrize(
     ("pictures", "masks"),
     [
         (["Original/1.tif", "Original/2.tif"], ["Ground Truth/1.tif", "Ground Truth/2.tif"]),
         (["images/1.png"], ["masks/1.png"]),
         (["1.tiff", "2.tiff"], []),
+        (["1.bmp", "12.bmp", "p3.bmp", "pc1.bmp"], ["p1.bmp", "s1.bmp", "c1.bmp", "p12.bmp"]),
     ],
 )
 def test_every_picture_of_cvc_is_a_polyp_and_no_mask_is(tmp_path, pictures, masks):
@@ -148,8 +154,12 @@ def test_a_csv_that_is_none_is_refused_in_one_sentence(tmp_path):
     path = tmp_path / "list.csv"
     path.write_bytes(b"\xff\xfe\x00path")
     assert "cannot be read as a CSV file" in refusal(path)
-    table(path, ("a.png", "a", ""), head=("file", "label", "group"))
+    table(path, ("", "a", ""))
     assert "has no path and label in row 1" in refusal(path)
+    for head, words in (("Path,label", "no column path"), ("path;label", "no column path and no column label")):
+        other = tmp_path / "other.csv"
+        other.write_text(f"{head}\na.png,a\n")
+        assert words in refusal(other)
     table(path, ("a.png", "a", ""), ("b.png", "", ""))
     assert "has no path and label in row 2" in refusal(path)
     table(path, ("a.png", "a", ""), ("a.png", "b", ""))

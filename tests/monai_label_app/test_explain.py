@@ -381,7 +381,7 @@ def test_a_bad_file_gets_one_sentence_and_leaves_no_output(polyp, checkpoint, tm
     for name, options, reason in [
         ("none.jpg", [], "cannot be read: No such file or directory"),
         ("none.dcm", [], "cannot be read: No such file or directory"),
-        ("text.jpg", [], "is not a JPEG, PNG or TIFF picture"),
+        ("text.jpg", [], "is not a JPEG, PNG, TIFF or BMP picture"),
         ("text.dcm", [], "is neither DICOM nor a picture"),
         ("folder", [], "cannot be read: Is a directory"),
         ("huge.png", [], ""),

@@ -367,10 +367,10 @@ def test_pictures_whose_mask_is_missing_empty_or_of_another_size_are_named_and_l
     assert said == {
         f"left out: {masks / 'b.png'} is an empty mask: no pixel reaches 128 of 255",
         f"left out: {masks / 'c.png'} is of 80 x 50 pixels, its image 80 x 60",
-        f"left out: {masks / 'd.png'} is not a JPEG, PNG or TIFF picture",
+        f"left out: {masks / 'd.png'} is not a JPEG, PNG, TIFF or BMP picture",
         f"left out: {tmp_path / 'images' / 'e.png'} has no mask in {masks}",
         f"left out: {tmp_path / 'images' / 'f.png'} has two masks in {masks}",
-        f"left out: {tmp_path / 'images' / 'text.jpg'} is not a JPEG, PNG or TIFF picture",
+        f"left out: {tmp_path / 'images' / 'text.jpg'} is not a JPEG, PNG, TIFF or BMP picture",
     }
 
 

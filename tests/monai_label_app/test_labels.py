@@ -57,6 +57,9 @@ def test_the_page_and_monai_label_keep_one_history(client, datastore, tmp_path) 
     assert datastore.get_label_info(UID, "final")["class"] == "normal-cecum"
     assert datastore.get_unlabeled_images() == []
     datastore.remove_label(UID, "final")
+    for gone in (UID, "1.2.3"):
+        with pytest.raises(LabelNotFoundException):
+            datastore.remove_label(gone, "final")
     assert [one["current"] for one in client.get(LABELS).get_json()] == [False, False]
 
 

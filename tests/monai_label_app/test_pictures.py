@@ -1,4 +1,4 @@
-"""JPEG, PNG and TIFF pictures of every mode become the RGB that a person sees."""
+"""JPEG, PNG, TIFF and BMP pictures of every mode become the RGB that a person sees."""
 
 from __future__ import annotations
 
@@ -111,17 +111,27 @@ def test_palette_bilevel_and_alpha_keep_their_colours(polyp, tmp_path):
     assert (read_picture(tmp_path / "grey_alpha.png").pixels == polyp[..., 2:]).all()
 
 
+def test_a_bitmap_is_read_as_it_is(polyp, tmp_path):
+    Image.fromarray(polyp).save(tmp_path / "frame.BMP", "BMP")
+    still = read_picture(tmp_path / "frame.BMP")
+    assert (still.pixels == polyp).all()
+    assert still.lossy_ratio is None
+    (tmp_path / "frame.BMP").write_bytes((tmp_path / "frame.BMP").read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=r"frame\.BMP cannot be read"):
+        read_picture(tmp_path / "frame.BMP")
+
+
 def test_a_cmyk_jpeg_keeps_its_colours(polyp, tmp_path):
     Image.fromarray(polyp).convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
     pixels = read_picture(tmp_path / "cmyk.jpg").pixels
     assert np.abs(pixels.astype(int) - polyp).mean() < 4
 
 
-@pytest.mark.parametrize("kind", ["GIF", "BMP", "WEBP"])
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
 def test_another_kind_of_picture_is_refused_whatever_its_suffix(polyp, tmp_path, kind):
     path = tmp_path / "a.png"
     Image.fromarray(polyp).save(path, kind)
-    with pytest.raises(ValueError, match="is not a JPEG, PNG or TIFF picture"):
+    with pytest.raises(ValueError, match="is not a JPEG, PNG, TIFF or BMP picture"):
         read_picture(path)
 
 

@@ -196,13 +196,13 @@ def deflated() -> bytes:
 @pytest.mark.parametrize(
     ("content", "name", "said"),
     [
-        (b"hello", "a.jpg", "a.jpg is not a JPEG, PNG or TIFF picture"),
-        (b"", "a.png", "a.png is not a JPEG, PNG or TIFF picture"),
+        (b"hello", "a.jpg", "a.jpg is not a JPEG, PNG, TIFF or BMP picture"),
+        (b"", "a.png", "a.png is not a JPEG, PNG, TIFF or BMP picture"),
         (picture("JPEG")[:-600], "a.jpg", "a.jpg cannot be read"),
         (huge_png(50_000), "a.png", "a.png has more pixels than can be read"),
         (huge_png(8_000), "a.png", "a.png cannot be read"),
         (picture(pixels=NOISE[:20]), "a.png", "a.png has a frame of 80 x 20 pixels; a side needs 32"),
-        (picture("GIF"), "a.png", "a.png is not a JPEG, PNG or TIFF picture"),
+        (picture("GIF"), "a.png", "a.png is not a JPEG, PNG, TIFF or BMP picture"),
         (b"\0\0\0\x18ftypmp42", "a.mp4", "a.mp4 is no video that can be read"),
         (MARK, "a.dcm", "a.dcm is damaged DICOM"),
         (MARK + b"\xff" * 400, "a.dcm", "a.dcm is damaged DICOM"),

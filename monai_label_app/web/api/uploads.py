@@ -97,7 +97,7 @@ def create_blueprint(services: Services) -> APIBlueprint:
     @api.post("/uploads/<key>/files")
     @api.input(FileName, location="query")
     @api.doc(
-        summary="Send a DICOM file, a JPEG, PNG or TIFF picture, or a video of H.264, as it is",
+        summary="Send a DICOM file, a JPEG, PNG, TIFF or BMP picture, or a video of H.264, as it is",
         responses={**_NO_LENGTH, **_LARGE, **_BUSY, **_FULL},
     )
     @api.output(ReceivedSchema, 201)
