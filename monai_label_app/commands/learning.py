@@ -6,13 +6,16 @@ import os
 import shlex
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from monai_label_app.commands.options import adding, model_option, result_file, result_folder, weights_option
 from monai_label_app.console import explained, fail, name_problems, notice, progress, silent
+
+if TYPE_CHECKING:  # torch comes with it
+    from monai_label_app.classifier.data import Dataset
 
 
 def _command() -> str:
@@ -110,6 +113,16 @@ def _keep_apart(folder: Path, *sources: Path | None) -> None:
         pictures = source.resolve()
         if place == pictures or place in pictures.parents or pictures in place.parents:
             fail(f"{folder}, where the run would be kept, is, holds or lies in {source}; name another folder")
+
+
+def _masks_of(dataset: Dataset, folder: Path | None) -> dict[str, Path]:
+    """The masks in a folder; a folder without one of the dataset's pictures is the wrong one."""
+    from monai_label_app.masks import masks_by_picture
+
+    named = masks_by_picture(folder) if folder else {}
+    if folder and not any(one.path.stem in named for one in (*dataset.examples, *dataset.extra)):
+        fail(f"{folder} has no mask with the name of a picture")
+    return named
 
 
 _more_pictures = adding(
@@ -227,7 +240,6 @@ def train(
     from monai_label_app.classifier.network import calibrate
     from monai_label_app.classifier.training import FEATURES, Recipe, Training
     from monai_label_app.folder import alone
-    from monai_label_app.masks import masks_by_picture
 
     if out.suffix != ".safetensors":
         fail(f"--out {out} must end in .safetensors")
@@ -244,12 +256,12 @@ def train(
         found = read_dataset(dataset, polyps, shown)
         if leads():
             name_problems(list(found.problems), found.remarks)
-        if leads():
-            stack.enter_context(alone(folder))
         everything = Dataset(found.classes, (*found.examples, *found.extra))
         examples, aside = divide(everything, validation, options["seed"])
-        named = masks_by_picture(masks) if masks else {}
+        named = _masks_of(found, masks)
         recipe = Recipe(**options)
+        if leads():
+            stack.enter_context(alone(folder))
         runs = [Training(recipe, found.classes, examples, aside, named, folder, shown)]
         if leads() and aside:  # only now that the folder is known to be of this run
             write_list(aside, folder / KEPT_ASIDE)
@@ -313,7 +325,6 @@ def crossval(
     from monai_label_app.classifier.data import read_dataset
     from monai_label_app.classifier.training import Recipe
     from monai_label_app.folder import alone
-    from monai_label_app.masks import masks_by_picture
 
     chosen = variants.split(",")
     for name in chosen:
@@ -325,10 +336,10 @@ def crossval(
     with explained(out), ExitStack() as stack:
         found = read_dataset(dataset, polyps or extra_polyps, progress)
         name_problems(list(found.problems), found.remarks)
-        stack.enter_context(alone(out))
         recipe = Recipe(**options)
-        named = masks_by_picture(masks) if masks else {}
+        named = _masks_of(found, masks)
         learned, tested = (found.extra, replace(found, extra=())) if polyps else ((), found)
+        stack.enter_context(alone(out))
         made = validating.crossval(tested, recipe, chosen, folds, validation, out, progress, learned, named)
         content: dict[str, Any] = {
             "table": validating.measures(made),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,16 @@ _folder = click.option(
     show_default=True,
     help="Folder of the versions and their journal.",
 )
-_by = click.option("--by", default=getpass.getuser, show_default="your login name", help="Who, for the journal.")
+
+
+def _login_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have one
+        return f"user {os.getuid()}"
+
+
+_by = click.option("--by", default=_login_name, show_default="your login name", help="Who, for the journal.")
 
 
 @click.group()

@@ -326,6 +326,9 @@ def test_a_run_and_its_pictures_keep_apart_and_so_do_two_runs(dataset, tmp_path)
         refused = endolens("train", pictures, "--out", tmp_path / "m.safetensors", *SMALL)
     assert_refused(refused, "another process works already on the folder")
     assert files(tmp_path / "m") == {"lock"}
+    Image.new("L", (110, 90), 255).save(masks / "of-none.png")
+    refused = endolens("train", pictures, "--out", tmp_path / "n.safetensors", "--masks", masks, *SMALL)
+    assert_refused(refused, "has no mask with the name of a picture")
 
 
 def test_a_class_that_cannot_be_divided_is_named(dataset, tmp_path):
