@@ -200,7 +200,10 @@ class StudyDatastore(LocalDatastore):
             LabelNotFoundException: there is none.
         """
         with self._alone():
-            if not super().get_label_uri(label_id, label_tag):
+            said = label_tag == DefaultLabelTag.FINAL.value and label_id in {
+                one.image for one in self.corrections.current()
+            }
+            if not said and not super().get_label_uri(label_id, label_tag):
                 raise LabelNotFoundException(f"there is no label {label_tag} of {label_id}")
             if label_tag == DefaultLabelTag.FINAL.value:
                 self.corrections.withdraw(label_id)

@@ -105,8 +105,8 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip to white
         grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
-    if image.has_transparency_data:
-        # What is transparent shows nothing: black, as outside the scope's view.
-        layer = image.convert("RGBA")
+    layer = image.convert("RGBA") if image.has_transparency_data else None
+    # What is transparent shows nothing: black, as outside the scope's view. Where all is, nobody wrote how far.
+    if layer and layer.getchannel("A").getextrema() != (0, 0):
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer)
     return np.array(image.convert("RGB"))

@@ -17,7 +17,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from monai_label_app.classifier import checkpoint
 from monai_label_app.classifier.checkpoint import Card
-from monai_label_app.classifier.data import KEPT_ASIDE, Dataset, read_dataset, write_list
+from monai_label_app.classifier.data import Dataset, read_dataset
 from monai_label_app.classifier.evaluation import refuse_strange
 from monai_label_app.classifier.network import HEAD
 from monai_label_app.classifier.registry import Registry
@@ -88,8 +88,9 @@ class Learn(TrainTask):
         for problem in found.problems:
             _log.warning("left out: %s", problem.reason)
         refuse_strange((*found.examples, *corrected), card)
-        kept = {one.path.resolve() for one in self._registry.kept_aside()}
-        groups = {one.group for one in found.examples if one.path.resolve() in kept}
+        kept = checkpoint.kept_aside(active)
+        pictures = {one: one.content() for one in found.examples} if kept else {}
+        groups = {one.group for one, content in pictures.items() if content in kept}
         aside = tuple(one for one in found.examples if one.group in groups)
         if found.examples and not aside:
             _log.warning("of no picture is it known that the active model did not learn it: none is kept aside")
@@ -119,9 +120,9 @@ class Learn(TrainTask):
                 notice=card.notice,
                 training_data="; ".join(filter(None, [card.training_data, said])),
             )
-            checkpoint.save(folder / "model.safetensors", training.network, new)
-            write_list(aside, folder / KEPT_ASIDE)
-            version = self._registry.add(folder / "model.safetensors", "MONAI Label's train task", folder / KEPT_ASIDE)
+            unlearned = kept.difference(content for one, content in pictures.items() if one not in aside)
+            checkpoint.save(folder / "model.safetensors", training.network, new, aside=unlearned)
+            version = self._registry.add(folder / "model.safetensors", "MONAI Label's train task")
             training.clear()
         _log.info("%s is there; compare and use it by: endolens models activate %s", version, version[-8:])
         return {"version": version, "active": self._registry.active, "corrections": len(corrected)}

@@ -126,7 +126,7 @@ def report_instance(
 ) -> UID:
     """SOP Instance UID of the Enhanced SR of a report."""
     signed = signature and signature.identity
-    return derive("report", study, algorithm.name, algorithm.version, astuple(report), signed)
+    return derive("report" if signed else "draft", study, algorithm.name, algorithm.version, astuple(report), signed)
 
 
 def report_series(study: str, report: str) -> UID:

@@ -167,7 +167,7 @@ def encapsulated_pdf(
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = EncapsulatedPDFStorage
     uid = derive(
-        "report as PDF",
+        "report as PDF" if signature else "draft as PDF",
         first.StudyInstanceUID,
         algorithm.name,
         algorithm.version,

@@ -198,7 +198,7 @@ def clean(frame: Frame, found: Artifacts, variant: str) -> tuple[Frame, Box]:
     x0, y0, x1, y1 = content
     if variant == "inpaint":
         hidden = np.any([np.zeros(frame.shape[:2], bool), *masks(frame, found).values()], axis=0)
-        return filled(frame[y0:y1, x0:x1], hidden[y0:y1, x0:x1]), content
+        return _filled(frame[y0:y1, x0:x1], hidden[y0:y1, x0:x1]), content
     cleaned = frame.copy()
     if found.navigation_box and variant != "none":
         left, top, right, bottom = found.navigation_box
@@ -222,8 +222,17 @@ def masks(frame: Frame, found: Artifacts) -> dict[str, Mask]:
     return {**made, BORDER: border} if border.mean() >= _BORDER else made
 
 
-def filled(frame: Frame, hidden: Mask) -> Frame:
-    """A frame on which what is hidden, and a rim of it, has the blurred colours beside it."""
+def without_border(frame: Frame, found: Artifacts) -> Frame:
+    """A frame whose border, if it has one, has the blurred colours of the tissue beside it; a box stays as it is."""
+    there = masks(frame, found)
+    if BORDER not in there:
+        return frame.copy()
+    made = _filled(frame, np.any(list(there.values()), axis=0))
+    boxes = np.any([np.zeros(frame.shape[:2], bool), *(mask for name, mask in there.items() if name != BORDER)], axis=0)
+    return np.where(boxes[..., None], frame, made)
+
+
+def _filled(frame: Frame, hidden: Mask) -> Frame:
     if not hidden.any() or hidden.all():
         return frame.copy()
     hidden = binary_dilation(hidden, iterations=_EDGE)

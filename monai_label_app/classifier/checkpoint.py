@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from monai_label_app.folder import whole
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_ASIDE = "kept_aside"
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,37 @@ class CheckpointError(ValueError):
     """A file that is no checkpoint of ours, or one that does not fit its own card."""
 
 
-def save(path: Path, network: nn.Module, card: Card, half: bool = False) -> None:
-    """Write a network and its card to one safetensors file, in one step; with ``half`` in numbers of 16 bits."""
+def save(path: Path, network: nn.Module, card: Card, half: bool = False, aside: Collection[str] = ()) -> None:
+    """Write a network and its card to one safetensors file, in one step.
+
+    Args:
+        path: of the file.
+        network: whose weights are written.
+        card: what it is.
+        half: in numbers of 16 bits.
+        aside: what it was not trained on though it was at hand, see :func:`kept_aside`.
+    """
     tensors = {name: tensor.contiguous() for name, tensor in shown(network).state_dict().items()}
     if half:
         tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     with whole(path) as partial:
-        partial.write_bytes(serialise(tensors, metadata={"card": json.dumps(asdict(card))}))
+        metadata = {"card": json.dumps(asdict(card))}
+        if aside:
+            metadata[_ASIDE] = json.dumps(sorted(aside))
+        partial.write_bytes(serialise(tensors, metadata=metadata))
+
+
+def kept_aside(path: Path) -> frozenset[str]:
+    """The pictures that a checkpoint's training kept aside, by :meth:`.data.Example.content`; none where none is known.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as archive:
+            return frozenset(json.loads((archive.metadata() or {}).get(_ASIDE, "[]")))
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
 
 
 def load(path: Path) -> tuple[nn.Module, Card, str]:

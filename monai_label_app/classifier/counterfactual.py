@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from skimage.transform import resize
 
-from monai_label_app.classifier.artifacts import BLACK, BORDER, BOX, Artifacts, Box, Frame, Mask, filled, inside, masks
+from monai_label_app.classifier.artifacts import BLACK, BORDER, BOX, Artifacts, Box, Frame, Mask, inside, without_border
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ DRAWN_BOX = Patch(np.full((8, 8, 3), (18, 163, 134), np.uint8), (0.05, 0.66, 0.3
 
 
 def without(frame: Frame, found: Artifacts, artifact: str) -> Frame:
-    """A frame without one of its artifacts: a border is filled with the colours beside it, another painted over.
+    """A frame without one of its artifacts: a border is filled with the tissue beside it, another painted over.
 
     Cropping would leave most of a border: the corners of the octagon.
     """
     if artifact == BORDER:
-        return filled(frame, masks(frame, found)[BORDER])
+        return without_border(frame, found)
     return _painted(frame, inside(frame, found.navigation_box if artifact == BOX else found.blacked_out))
 
 

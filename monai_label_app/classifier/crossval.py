@@ -129,7 +129,10 @@ def crossval(
             claim(place, whose, (*inside, *aside), masks)
             if not scores.is_file():
                 _train(whose, dataset.classes, inside, aside, (*test, *extra), masks, place, shared, progress)
-            known = np.load(scores)
+            try:
+                known = np.load(scores)
+            except (ValueError, EOFError):
+                raise ValueError(f"{scores} is damaged; remove it, and the fold is trained again") from None
             tests.append(Evaluation(dataset.classes, test, known[: len(test)], ()))
             others.append(Evaluation(dataset.classes, extra, known[len(test) :], ()))
         shutil.rmtree(shared, ignore_errors=True)

@@ -11,15 +11,17 @@ Three layouts are known:
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
-from monai_label_app.classifier.duplicates import fingerprint, near_duplicates
+from monai_label_app.classifier.duplicates import NEAR, fingerprint, near_duplicates
 from monai_label_app.console import Progress, silent
 from monai_label_app.folder import whole
 from monai_label_app.frames import in_one_line
@@ -56,6 +58,10 @@ class Example:
         """The frame, (H, W, 3) RGB; ValueError as :func:`monai_label_app.study.read_frame`."""
         return read_frame(self.path, self.frame)
 
+    def content(self) -> str:
+        """By what the frame is known wherever its file lies: digits of the SHA-256 of the file, and its number."""
+        return f"{hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]}-{self.frame}"
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -91,7 +97,7 @@ def find_dataset(path: Path, extra_polyps: Path | None = None) -> Dataset:
         labeled = path / "labeled-images"  # beside it HyperKvasir has pictures without labels, masks and videos
         examples = tuple(_in_folders(labeled if labeled.is_dir() else path))
     elif path.is_file():
-        examples = tuple(read_list(path))
+        examples = tuple(_listed(path))
     else:
         raise ValueError(f"{path} does not exist")
     classes = tuple(sorted({example.label for example in examples}))
@@ -129,7 +135,7 @@ def read_dataset(path: Path, extra_polyps: Path | None = None, progress: Progres
         raise ValueError(f"{path} has no picture of {', '.join(sorted(missing))} that can be read")
     groups = near_duplicates(np.array(fingerprints), [example.group for example in readable])
     grouped = [replace(example, group=group) for example, group in zip(readable, groups, strict=True)]
-    remarks = _on_duplicates(readable[:own], groups[:own])
+    remarks = _on_duplicates(readable[:own], groups[:own], np.array(fingerprints[:own]))
     known = {example.group for example in grouped[:own]}
     extra = []
     for example in grouped[own:]:
@@ -140,19 +146,28 @@ def read_dataset(path: Path, extra_polyps: Path | None = None, progress: Progres
     return Dataset(found.classes, tuple(grouped[:own]), tuple(extra), tuple(problems), tuple(remarks))
 
 
-def _on_duplicates(examples: Sequence[Example], groups: Sequence[str]) -> Iterator[str]:
-    """How many examples had another group before, and which near-duplicates are of two classes."""
-    joined: dict[str, list[Example]] = {}
-    for example, group in zip(examples, groups, strict=True):
-        joined.setdefault(group, []).append(example)
-    alike = [members for members in joined.values() if len({one.group for one in members}) > 1]
+def _on_duplicates(
+    examples: Sequence[Example], groups: Sequence[str], fingerprints: NDArray[np.bool_]
+) -> Iterator[str]:
+    """How many examples had another group before, and which near-duplicates are of two classes: one pair a group."""
+    joined: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        joined.setdefault(group, []).append(index)
+    alike = [members for members in joined.values() if len({examples[index].group for index in members}) > 1]
     if alike:
         count = sum(map(len, alike))
         yield f"{count} pictures are nearly the same as others, or of one group with such; these stay together"
-    for first, *others in alike:
-        if other := next((one for one in others if one.label != first.label), None):
-            classes = f"of the classes {first.label} and {other.label}"
-            yield f"{first.path} and {other.path} are nearly the same picture, {classes}"
+    for members in alike:
+        pairs = (
+            (examples[one], examples[other])
+            for place, one in enumerate(members)
+            for other in members[place + 1 :]
+            if examples[one].label != examples[other].label
+            and np.count_nonzero(fingerprints[one] != fingerprints[other]) <= NEAR
+        )
+        for one, other in islice(pairs, 1):
+            classes = f"of the classes {one.label} and {other.label}"
+            yield f"{one.path} and {other.path} are nearly the same picture, {classes}"
 
 
 def read_examples(examples: Iterable[Example], problems: list[Problem]) -> Iterator[tuple[Example, NDArray[np.uint8]]]:
@@ -211,7 +226,7 @@ def divide(dataset: Dataset, share: float, seed: int) -> tuple[tuple[Example, ..
 
     Args:
         dataset: as for :func:`folds`.
-        share: 0, or 1/2, 1/3, 1/4, …, of which the nearest is taken.
+        share: 0, or one of how many folds; of 1/2, 1/3, 1/4, … the one that comes out of rounding is taken.
         seed: the same divides alike.
 
     Raises:
@@ -253,12 +268,7 @@ def _leaves(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
         yield from _leaves(path)
 
 
-def read_list(table: Path) -> Iterator[Example]:
-    """The pictures that a CSV file names.
-
-    Raises:
-        ValueError: it cannot be read, or a row names no picture and label, or one that another row names.
-    """
+def _listed(table: Path) -> Iterator[Example]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -282,7 +292,7 @@ def read_list(table: Path) -> Iterator[Example]:
 
 
 def write_list(examples: Iterable[Example], table: Path) -> None:
-    """Write pictures as the CSV file that :func:`read_list` reads, with their places on this machine."""
+    """Write pictures as the CSV file that :func:`find_dataset` reads, with their places on this machine."""
     with whole(table) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(("path", "label", "group"))

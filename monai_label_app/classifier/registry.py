@@ -9,7 +9,6 @@ from typing import Any
 
 from monai_label_app import journal
 from monai_label_app.classifier import checkpoint
-from monai_label_app.classifier.data import KEPT_ASIDE, Example, read_list
 from monai_label_app.folder import whole
 
 _JOURNAL = "journal.jsonl"
@@ -78,35 +77,17 @@ class Registry:
             raise ValueError(f"{version} is the active model already")
         return version
 
-    def kept_aside(self, version: str | None = None) -> list[Example]:
-        """What a version, by default the active one, did not learn; nothing where that is not known."""
-        table = self._aside(self.path(version))
-        return list(read_list(table)) if table.is_file() else []
-
-    @staticmethod
-    def _aside(checkpoint: Path) -> Path:
-        return checkpoint.with_name(f"{checkpoint.stem}.{KEPT_ASIDE}")
-
-    def add(self, file: Path, by: str, aside: Path | None = None) -> str:
-        """Copy a checkpoint here, once, however often it is added, with the list of what its training kept aside.
-
-        Args:
-            file: the checkpoint.
-            by: who adds it.
-            aside: the list; by default that in the folder of the training, which is called as the checkpoint.
+    def add(self, file: Path, by: str) -> str:
+        """Copy a checkpoint here, once, however often it is added.
 
         Raises:
             ValueError: it is no checkpoint of ours.
         """
-        aside = aside or file.with_suffix("") / KEPT_ASIDE
         _, card, fingerprint = checkpoint.load(file)
         version = f"{card.name}-{card.version}+{fingerprint[:8]}".replace("/", "-").replace(" ", "-")
         place = self.folder / f"{version}.safetensors"
         if not place.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            if aside.is_file():
-                with whole(self._aside(place)) as partial:
-                    shutil.copyfile(aside, partial)
             with whole(place) as partial:
                 shutil.copyfile(file, partial)
             journal.append(self.folder / _JOURNAL, {"by": by, "act": ADD, "version": version})
@@ -156,7 +137,10 @@ def in_words(comparison: Mapping[str, Any]) -> str:
     """A comparison as a sentence."""
     new, old = comparison["candidate"], comparison["active"]
     if old is None:
-        return f"macro F1 {new['macro_f1']:.3f} on {comparison['pictures']} pictures; no model was active before"
+        before = (
+            f"{comparison['gone']}, active before, is gone" if comparison.get("gone") else "no model was active before"
+        )
+        return f"macro F1 {new['macro_f1']:.3f} on {comparison['pictures']} pictures; {before}"
     return (
         f"macro F1 {new['macro_f1']:.3f}, of the active model {old['macro_f1']:.3f}, on {comparison['pictures']} "
         f"pictures: {comparison['only_candidate']} only it gets right, {comparison['only_active']} only the active one "

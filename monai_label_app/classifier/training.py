@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -336,13 +335,9 @@ class Training:
 
     def _resume(self, trainer: SupervisedTrainer) -> int:
         """Take up the state of an earlier run; the number of epochs that it had done."""
-        path = self.folder / _STATE
-        if not path.is_file():
+        if not (self.folder / _STATE).is_file():
             return 0
-        try:
-            state = torch.load(path, map_location=self._device, weights_only=True)
-        except (OSError, EOFError, RuntimeError, UnpicklingError):
-            raise ValueError(f"{path} is damaged; remove it, and the run begins anew") from None
+        state = self._load(_STATE)
         self.history = History(**state["history"])
         self._learner.load_state_dict(state["learner"])
         self._optimiser.load_state_dict(state["optimiser"])
@@ -379,7 +374,7 @@ class Training:
         found = 1.0
         metrics: dict[str, float] = {}
         if self._aside:
-            self._learner.load_state_dict(torch.load(self.folder / _BEST, map_location=self._device, weights_only=True))
+            self._learner.load_state_dict(self._load(_BEST))
         bake(self.network)
         self.network.eval()
         if self._aside:
@@ -390,6 +385,20 @@ class Training:
         calibrate(self.network, found)
         rounded = {name: round(float(value), 4) for name, value in metrics.items()}
         return replace(self._card, temperature=found, metrics=rounded)
+
+    def _load(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            content = torch.load(path, map_location=self._device, weights_only=True)
+            if isinstance(content, dict) and content:
+                return content
+        except (MemoryError, torch.OutOfMemoryError, PermissionError):
+            raise
+        except Exception as error:  # of a damaged file torch raises nearly anything
+            cause: Exception | None = error
+        else:
+            cause = None
+        raise ValueError(f"{path} is damaged; remove {self.folder / _STATE}, and the run begins anew") from cause
 
     @staticmethod
     def _save(path: Path, content: Any) -> None:

@@ -107,9 +107,9 @@ _recipe_options = adding(
 
 
 def _keep_apart(folder: Path, *sources: Path | None) -> None:
-    """End where what a run keeps would lie among pictures, and be taken for a class of them."""
+    """End where what is written would lie among pictures, as if it were a class of them, or take a list's place."""
     place = folder.resolve()
-    for source in (one for one in sources if one and one.is_dir()):
+    for source in filter(None, sources):
         pictures = source.resolve()
         if place == pictures or place in pictures.parents or pictures in place.parents:
             fail(f"{folder}, where the run would be kept, is, holds or lies in {source}; name another folder")
@@ -245,6 +245,9 @@ def train(
         fail(f"--out {out} must end in .safetensors")
     folder = run or out.with_suffix("")
     _keep_apart(folder, dataset, polyps, masks)
+    for source in (dataset, polyps, masks):
+        if source and source.resolve() in out.resolve().parents:
+            fail(f"{out} would lie in {source}; name another place")
     shown = progress if leads() else silent
     with explained(folder), ExitStack() as stack:
         # What could not be written in the end is better known before the work.
@@ -278,7 +281,8 @@ def train(
         name_problems(runs[-1].problems)
         sources = ", ".join(str(path) for path in (dataset, polyps) if path)
         card = replace(card, name=name, version=version, notice=notice, training_data=f"{len(examples)} of {sources}")
-        save(out, runs[-1].network, card, half)
+        unlearned = [] if refit else [one.content() for one in aside]
+        save(out, runs[-1].network, card, half, unlearned)
         for one in runs:
             one.clear()
     scores = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in card.metrics.items())

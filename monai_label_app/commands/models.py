@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,10 @@ def activate(version: str, dataset: Path | None, reason: str, folder: Path, by: 
     from monai_label_app.classifier.registry import Registry, in_words
     from monai_label_app.folder import alone
 
-    with explained(folder), alone(folder):
+    with explained(folder), ExitStack() as stack:
         registry = Registry(folder)
         version = registry.candidate(version)
+        stack.enter_context(alone(folder))
         comparisons = [act["comparison"] for act in registry.acts if "comparison" in act]
         earlier: dict[str, Any] = comparisons[-1] if comparisons else {}
         if dataset is None and not earlier:
@@ -117,11 +119,12 @@ def activate(version: str, dataset: Path | None, reason: str, folder: Path, by: 
         place = str(dataset.resolve()) if dataset else str(earlier["dataset"])
         found = find_dataset(Path(place))
         candidate = open_classifier(str(registry.path(version)))
-        there = registry.active in registry.versions
-        if registry.active and not there:
-            click.echo(f"{registry.active}, which was active, is gone: there is nothing to compare with", err=True)
-        active = open_classifier(str(registry.path())) if there else None
+        before = registry.active
+        gone = before is not None and before not in registry.versions
+        active = open_classifier(str(registry.path())) if before and not gone else None
         comparison = {"dataset": place, **compare(candidate, active, found.examples, progress)}
+        if gone:
+            comparison["gone"] = before
         for reason_why in comparison["left_out"]:
             click.echo(f"left out: {reason_why}", err=True)
         if earlier and earlier["fingerprint"] != comparison["fingerprint"]:
@@ -138,6 +141,9 @@ def rollback(folder: Path, by: str) -> None:
     from monai_label_app.classifier.registry import Registry
     from monai_label_app.folder import alone
 
-    with explained(folder), alone(folder):
-        version = Registry(folder).rollback(by)
+    with explained(folder):
+        if not folder.is_dir():
+            fail(f"{folder} is not a folder of models")
+        with alone(folder):
+            version = Registry(folder).rollback(by)
     click.echo(f"{version} is active")

@@ -50,6 +50,17 @@ def test_a_cut_out_is_painted_over_and_a_border_is_filled_to_its_last_corner():
     assert np.array_equal(cleaned[115:125, 145:155], frame[115:125, 145:155])
 
 
+def test_a_border_is_filled_with_tissue_and_a_box_beside_it_stays():
+    frame = frame_of(0, box=True)
+    found = find_artifacts(frame)
+    cleaned = without(frame, found, BORDER)
+    there = masks(frame, found)
+    assert np.array_equal(cleaned[there[BOX]], frame[there[BOX]])
+    filled = cleaned[there[BORDER]]
+    np.testing.assert_allclose(filled, np.broadcast_to(TISSUE, filled.shape), atol=20)
+    assert find_artifacts(cleaned).navigation_box == found.navigation_box
+
+
 def test_a_box_is_planted_where_it_was_and_paint_covers_the_same_pixels():
     carrier = frame_of(0, box=True)
     patch = cut(carrier, (0, 160, 90, 240))

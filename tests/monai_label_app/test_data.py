@@ -226,7 +226,8 @@ def test_near_duplicates_share_a_group_whatever_their_class_and_so_do_their_grou
     assert groups[0] == groups[1] == groups[2] == groups[4] != groups[3]
     count, pair = found.remarks
     assert count.startswith("4 pictures are nearly the same as others")
-    assert pair.endswith("b/1.jpg are nearly the same picture, of the classes a and b")
+    copy, original = tmp_path / "b" / "1.jpg", tmp_path / "a" / "1.png"
+    assert pair == f"{original} and {copy} are nearly the same picture, of the classes a and b", "and not a/2, of p too"
 
 
 def test_polyps_of_the_dataset_itself_are_no_others(tmp_path):

@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from monai_label_app import library as library_module
 from monai_label_app import web
 from monai_label_app.classifier.classifier import Classifier
+from monai_label_app.corrections import Correction
 from monai_label_app.datastore import LabelNotFoundException, StudyDatastore
 from monai_label_app.library import FolderLibrary
 from monai_label_app.sample import STUDY
@@ -57,10 +58,13 @@ def test_the_page_and_monai_label_keep_one_history(client, datastore, tmp_path) 
     assert datastore.get_label_info(UID, "final")["class"] == "normal-cecum"
     assert datastore.get_unlabeled_images() == []
     datastore.remove_label(UID, "final")
+    datastore.corrections.add(Correction(UID, "polyps", "Ada"))  # as where a disk was full before its label was kept
+    datastore.remove_label(UID, "final")
+    assert datastore.corrections.current() == []
     for gone in (UID, "1.2.3"):
         with pytest.raises(LabelNotFoundException):
             datastore.remove_label(gone, "final")
-    assert [one["current"] for one in client.get(LABELS).get_json()] == [False, False]
+    assert [one["current"] for one in client.get(LABELS).get_json()] == [False] * 3
 
 
 @pytest.mark.parametrize(

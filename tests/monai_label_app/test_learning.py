@@ -138,9 +138,9 @@ def test_a_full_disk_and_a_damaged_state_are_one_sentence(dataset, tmp_path):
     assert files(tmp_path / "m") <= {"curves.png", "history.json", "kept-aside.csv", "lock", "recipe.json"} | {
         path.name for path in (tmp_path / "m").glob("events.out.tfevents.*")
     }
-    for content in (b"", b"PK\x03\x04 cut off"):
+    for content in (b"", b"PK\x03\x04 cut off", b"hello world", (tmp_path / "m" / "recipe.json").read_bytes()):
         (tmp_path / "m" / "state.pt").write_bytes(content)
-        assert_refused(endolens(*command[1:]), "state.pt is damaged; remove it, and the run begins anew")
+        assert_refused(endolens(*command[1:]), "state.pt is damaged; remove", "and the run begins anew")
     (tmp_path / "m" / "state.pt").unlink()
     assert endolens(*command[1:]).exit_code == 0
 
@@ -307,19 +307,29 @@ def test_a_mistake_is_one_sentence(dataset, tmp_path, monkeypatch, options, word
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_a_run_and_its_pictures_keep_apart_and_so_do_two_runs(dataset, tmp_path):
+def test_a_run_and_its_pictures_keep_apart_and_so_do_two_runs(dataset, others, tmp_path):
     pictures, masks = tmp_path / "pictures", tmp_path / "masks"
     shutil.copytree(dataset, pictures)
     masks.mkdir()
+    listed = tmp_path / "lists" / "all.csv"
+    listed.parent.mkdir()
+    rows = "".join(f"{path},{path.parent.name}\n" for path in pictures.rglob("*.png"))
+    listed.write_text(f"path,label\n{rows}")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert_refused(endolens("train", listed, "--out", tmp_path / "lists.safetensors", *SMALL), "is, holds or lies in")
+    aside = (pictures / "polyps" / "m.safetensors", "--run", tmp_path / "run")
+    assert_refused(endolens("train", pictures, "--out", *aside, *SMALL), "would lie in")
     for out, options in (
         (tmp_path / "pictures.safetensors", ()),
         (pictures / "polyps" / "m.safetensors", ()),
         (tmp_path / "m.safetensors", ("--run", tmp_path)),
+        (tmp_path / "m.safetensors", ("--run", pictures / "m", "--polyps", others)),
         (tmp_path / "masks.safetensors", ("--masks", masks)),
     ):
         assert_refused(endolens("train", pictures, "--out", out, *options, *SMALL), "is, holds or lies in")
-    assert_refused(endolens("crossval", pictures, "--out", pictures / "table", *SMALL), "is, holds or lies in")
+    for lying, option in ((pictures, "--masks"), (others, "--polyps"), (others, "--extra-polyps"), (masks, "--masks")):
+        refused = endolens("crossval", pictures, "--out", lying / "table", option, lying, *SMALL)
+        assert_refused(refused, "is, holds or lies in")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     assert_refused(endolens("train", pictures, "--out", tmp_path / "m.safetensors", "--name", ""), "name and version")
     with alone(tmp_path / "m"):
@@ -340,7 +350,10 @@ def test_a_class_that_cannot_be_divided_is_named(dataset, tmp_path):
     refused = endolens("train", lonely, "--out", tmp_path / "m.safetensors", *SMALL)
     assert_refused(refused, "0.2 of the pictures cannot be kept aside for validation: class b has too few")
     (lonely / "b" / "b1.png").write_bytes(next((dataset / "normal-cecum").iterdir()).read_bytes())
-    refused = endolens("crossval", lonely, "--out", tmp_path / "o", *SMALL)
-    assert_refused(refused, "cannot be kept aside for validation")
+    (lonely / "a" / "copy.png").write_bytes((lonely / "b" / "b1.png").read_bytes())
+    for command, out in (("train", tmp_path / "m.safetensors"), ("crossval", tmp_path / "o")):
+        refused = endolens(command, lonely, "--out", out, *SMALL)
+        assert_refused(refused, "cannot be kept aside for validation")
+        assert "b1.png are nearly the same picture, of the classes a and b" in refused.stderr
     assert not list((tmp_path / "o").rglob("scores.npy")), "nothing is trained that cannot be finished"
     assert_refused(endolens("crossval", dataset, "--variants", "boxes", "--out", tmp_path / "o"), "did you mean box")

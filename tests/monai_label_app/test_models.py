@@ -154,7 +154,7 @@ def test_a_version_whose_file_is_gone_is_not_gone_back_to_and_holds_nobody_up(tw
     (two / f"{Registry(two).active}.safetensors").unlink()
     result = models("activate", good, "--dataset", dataset, folder=two)
     assert result.exit_code == 0, result.output
-    assert "is gone: there is nothing to compare with" in result.stderr
+    assert "+" + bad + ", active before, is gone" in result.stdout
 
 
 def test_two_cannot_be_compared_and_activated_at_once_and_what_was_left_out_is_said(two, dataset, tmp_path):

@@ -12,8 +12,8 @@ import pytest
 from monailabel.interfaces.exception import MONAILabelException
 from PIL import Image
 
-from monai_label_app.classifier.checkpoint import load, save
-from monai_label_app.classifier.data import Example, find_dataset, write_list
+from monai_label_app.classifier.checkpoint import kept_aside, load, save
+from monai_label_app.classifier.data import Example, find_dataset
 from monai_label_app.classifier.network import KVASIR_CLASSES
 from monai_label_app.classifier.registry import Registry
 from monai_label_app.corrections import Correction
@@ -33,9 +33,8 @@ def datastore(tmp_path) -> StudyDatastore:
 @pytest.fixture
 def registry(tmp_path, checkpoint, dataset) -> Registry:
     network, card, _ = load(checkpoint)
-    save(tmp_path / "active.safetensors", network, replace(card, test_views=2))
-    (tmp_path / "active").mkdir()
-    write_list(aside_of(dataset), tmp_path / "active" / "kept-aside.csv")
+    aside = [example.content() for example in aside_of(dataset)]
+    save(tmp_path / "active.safetensors", network, replace(card, test_views=2), aside=aside)
     registry = Registry(tmp_path / "models")
     registry.activate(registry.add(tmp_path / "active.safetensors", "test"), "test", {"worse": False})
     return registry
@@ -74,15 +73,16 @@ def test_dataset_and_corrections_are_learned_together_and_a_part_is_kept_aside(d
     assert card.version == "0.1.1"
     assert card.training_data == "none; 3 corrections by 2 readers"
     assert card.metrics["validation_images"] == 4
-    kept = {example.path.resolve() for example in aside_of(dataset)}
+    kept = {example.content() for example in aside_of(dataset)}
     for version in (registry.active, answer["version"]):
-        assert {example.path for example in registry.kept_aside(version)} == kept
+        assert kept_aside(registry.path(version)) == kept
     assert (task.stats()["epoch"], task.stats()["total_epochs"], len(task.stats()["eval"]["macro_f1"])) == (2, 2, 2)
     assert 0 <= task.stats()["best_metric"] <= 1
     (recipe,) = (registry.folder / "runs").glob("*/recipe.json")
     pictures = json.loads(recipe.read_text())["pictures"]
     assert len(pictures) == 23
-    assert {Path(path).resolve() for path, *_ in pictures[-4:]} == kept, "which nothing was learned from"
+    aside = {str(example.path) for example in aside_of(dataset)}
+    assert {path for path, *_ in pictures[-4:]} == aside, "which nothing was learned from"
     assert not list(recipe.parent.glob("*.pt"))
 
 
@@ -95,14 +95,25 @@ def test_where_nothing_is_kept_aside_there_is_no_score(datastore, registry):
 
 
 @pytest.mark.slow
-def test_where_it_is_not_known_what_was_learned_nothing_is_calibrated(datastore, registry, dataset):
-    (list_,) = registry.folder.glob("*.csv")
-    list_.unlink()
+def test_what_was_not_learned_is_known_wherever_it_lies_and_else_nothing_is_calibrated(
+    datastore, registry, dataset, tmp_path
+):
     datastore.corrections.add(Correction(datastore.list_images()[0], "polyps", "Ada"))
-    answer = Learn(registry, dataset)({"epochs": 1}, datastore)
+    kept = kept_aside(registry.path())
+    alone = Learn(registry, None)({"epochs": 1}, datastore)["version"]
+    assert kept_aside(registry.path(alone)) == kept, "still not learned"
+    moved = tmp_path / "moved"
+    shutil.copytree(dataset, moved)
+    again = Path(moved / "polyps" / "again.png")
+    Image.open(moved / "polyps" / "3.png").resize((80, 80)).save(again)
+    answer = Learn(registry, moved)({"epochs": 1}, datastore)
+    assert load(registry.path(answer["version"]))[1].metrics["validation_images"] == 5, "and a near-duplicate of one"
+    strange = tmp_path / "strange"
+    for label in ("polyps", "esophagitis"):
+        shutil.copytree(dataset / label, strange / label, ignore=shutil.ignore_patterns("3.png", "4.png"))
+    answer = Learn(registry, strange)({"epochs": 1}, datastore)
     card = load(registry.path(answer["version"]))[1]
     assert (card.temperature, card.metrics) == (1, {})
-    assert registry.kept_aside(answer["version"]) == []
 
 
 def test_a_class_that_the_model_does_not_know_is_one_sentence(datastore, registry, dataset, tmp_path):
