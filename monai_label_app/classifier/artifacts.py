@@ -228,7 +228,7 @@ def without_border(frame: Frame, found: Artifacts) -> Frame:
     if BORDER not in there:
         return frame.copy()
     made = _filled(frame, np.any(list(there.values()), axis=0))
-    boxes = np.any([np.zeros(frame.shape[:2], bool), *(mask for name, mask in there.items() if name != BORDER)], axis=0)
+    boxes = inside(frame, found.navigation_box) | inside(frame, found.blacked_out)
     return np.where(boxes[..., None], frame, made)
 
 

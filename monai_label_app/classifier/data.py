@@ -226,7 +226,7 @@ def divide(dataset: Dataset, share: float, seed: int) -> tuple[tuple[Example, ..
 
     Args:
         dataset: as for :func:`folds`.
-        share: 0, or one of how many folds; of 1/2, 1/3, 1/4, … the one that comes out of rounding is taken.
+        share: 0 for none; else one fold of ``round(1 / share)`` is kept aside.
         seed: the same divides alike.
 
     Raises:
