@@ -390,15 +390,13 @@ class Training:
         path = self.folder / name
         try:
             content = torch.load(path, map_location=self._device, weights_only=True)
-            if isinstance(content, dict) and content:
-                return content
         except (MemoryError, torch.OutOfMemoryError, PermissionError):
             raise
-        except Exception as error:  # of a damaged file torch raises nearly anything
-            cause: Exception | None = error
-        else:
-            cause = None
-        raise ValueError(f"{path} is damaged; remove {self.folder / _STATE}, and the run begins anew") from cause
+        except Exception:  # of a damaged file torch raises nearly anything
+            content = None
+        if not isinstance(content, dict) or not content:
+            raise ValueError(f"{path} is damaged; remove {self.folder / _STATE}, and the run begins anew")
+        return content
 
     @staticmethod
     def _save(path: Path, content: Any) -> None:
