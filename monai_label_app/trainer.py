@@ -89,8 +89,7 @@ class Learn(TrainTask):
             _log.warning("left out: %s", problem.reason)
         refuse_strange((*found.examples, *corrected), card)
         kept = checkpoint.kept_aside(active)
-        pictures = {one: one.content() for one in found.examples} if kept else {}
-        groups = {one.group for one, content in pictures.items() if content in kept}
+        groups = {one.group for one in found.examples if kept and one.content() in kept}
         aside = tuple(one for one in found.examples if one.group in groups)
         if found.examples and not aside:
             _log.warning("of no picture is it known that the active model did not learn it: none is kept aside")
@@ -120,8 +119,7 @@ class Learn(TrainTask):
                 notice=card.notice,
                 training_data="; ".join(filter(None, [card.training_data, said])),
             )
-            unlearned = kept.difference(content for one, content in pictures.items() if one not in aside)
-            checkpoint.save(folder / "model.safetensors", training.network, new, aside=unlearned)
+            checkpoint.save(folder / "model.safetensors", training.network, new, aside=kept)
             version = self._registry.add(folder / "model.safetensors", "MONAI Label's train task")
             training.clear()
         _log.info("%s is there; compare and use it by: endolens models activate %s", version, version[-8:])
