@@ -60,7 +60,8 @@ class Server:
     @property
     def temporary(self) -> set[Path]:
         """Files on the temporary disk."""
-        return {one for one in (self.folder / "tmp").rglob("*") if one.is_file()}
+        # Unlike Path.rglob it does not fail where a folder goes while it is looked at.
+        return {Path(place, name) for place, _, names in os.walk(self.folder / "tmp") for name in names}
 
     def ask(self, method: str, path: str, token: str | None = None, **more: object) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
