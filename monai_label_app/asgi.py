@@ -212,7 +212,10 @@ async def _explain(request: Request, error: Exception, status: int) -> Response:
 async def _unfit(request: Request, error: Exception) -> Response:
     """A request that is not as MONAI Label's description says."""
     assert isinstance(error, RequestValidationError)
-    said = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    said = []
+    for one in error.errors():
+        wrong = "it is sent as text, not as a file with a name" if "UploadFile" in one["msg"] else one["msg"]
+        said.append(f"{'.'.join(map(str, one['loc']))}: {wrong}")
     return JSONResponse({"detail": "; ".join(said)}, 422)
 
 

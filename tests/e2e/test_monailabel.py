@@ -233,6 +233,12 @@ def test_what_monai_label_cannot_answer_is_refused_in_a_sentence(
     assert said in answer.json()["detail"]
 
 
+def test_text_where_a_file_belongs_is_refused_in_a_sentence(server: str) -> None:
+    answer = httpx.post(f"{server}/infer/classify", params={"image": IMAGE}, data={"label": "x"})
+    said = "body.label: it is sent as text, not as a file with a name"
+    assert (answer.status_code, answer.json()["detail"]) == (422, said)
+
+
 def test_params_nested_too_deeply_are_refused(server: str) -> None:
     answer = httpx.post(f"{server}/infer/classify", params={"image": IMAGE}, data={"params": "[" * 100_000})
     assert (answer.status_code, answer.json()["detail"]) == (400, "what was sent is nested too deeply")
