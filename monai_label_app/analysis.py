@@ -26,7 +26,7 @@ from monai_label_app.proposal import propose
 from monai_label_app.results import USUAL, FrameResult, StudyResult, Wanted, algorithm_of, write
 from monai_label_app.seeing import Heatmap, Look, Seen, at_once, compute_alone, look
 from monai_label_app.study import Instance, Problem, Study
-from report.attributes import CONVERTER
+from report.attributes import CONVERTER, header_of
 from report.findings import NO_VIDEO, Explanation, Finding, Footage, as_reported
 from report.secondary_capture import heatmap_capture
 from report.segmentation import segmentation
@@ -203,7 +203,7 @@ def _frames(images: Sequence[_Image], folder: Path) -> Iterator[tuple[_Image, Fr
             if image.instance.converted:
                 dataset.InstanceCreatorUID = CONVERTER
                 image.still = [write(dataset, folder / "stills", image.written)]
-            image.header = _header(dataset)
+            image.header = header_of(dataset)  # without pixels: a long study does not fill the memory
             for frame in frames(dataset, origin):
                 require_size(frame.pixels, origin)
                 yield image, frame
@@ -230,21 +230,13 @@ def _add(
             outputs.append(write(regions_of, folder / "segmentations", image.written))
         image.lines.append(_frame_result(image.instance, header, frame, seen, outputs))
         image.findings += new
-        image.captures += map(_header, made)
+        image.captures += map(header_of, made)
     except _OF_AN_IMAGE as error:
         image.error = error
 
 
 def _explanation(one: Heatmap, seen: Seen) -> Explanation:
     return Explanation(one.method, one.layer, seen.predicted, as_reported(seen.probabilities[seen.predicted]))
-
-
-def _header(dataset: Dataset) -> Dataset:
-    """A dataset of its own without pixels, so that a long study does not fill the memory."""
-    header = Dataset()
-    header.update({element.tag: element for element in dataset if element.keyword != "PixelData"})
-    header.file_meta = dataset.file_meta
-    return header
 
 
 def _frame_result(instance: Instance, dataset: Dataset, frame: Frame, seen: Seen, outputs: list[Path]) -> FrameResult:

@@ -33,8 +33,10 @@ class UnreadableError(ValueError):
 
 def in_one_line(error: Exception) -> str:
     """The message of an error by another library, for the end of a sentence; the error's name where it has none."""
-    # pydicom adds where in its source it happened, and Pillow names what it reads by its address in memory.
-    text = re.sub(r"<[\w.]+ object at 0x\w+>", "", str(error).partition("Traceback (most recent")[0])
+    # pydicom adds where in its source it happened, how to program it otherwise, and the bytes of a value, which can be
+    # a patient's name; Pillow names what it reads by its address in memory.
+    text = re.split(r"Traceback \(most recent|To replace this error", str(error))[0]
+    text = re.sub(r"<[\w.]+ object at 0x\w+>", "", re.sub("received b.* with length", "received a length of", text))
     return " ".join(text.split()) or type(error).__name__
 
 

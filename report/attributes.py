@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from highdicom import ContributingEquipment, PatientSexValues, SOPClass
@@ -93,6 +94,26 @@ _FORMS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def header_of(source: Dataset) -> Dataset:
+    """A dataset of its own with the attributes of a source, but its pixels and what cannot be decoded.
+
+    Some devices write values of a wrong length, or numbers that are none: no reason to show nothing of their images,
+    but no derived object repeats them. A sequence in which anything is damaged is left out as a whole.
+    """
+    header = Dataset()
+    for tag in sorted(source.keys()):
+        if tag.group != 0x7FE0:
+            with suppress(Exception):  # pydicom raises nearly anything
+                element = source[tag]
+                for item in element.value if element.VR == VR.SQ else ():
+                    for _ in item.iterall():
+                        pass
+                header.add(element)
+    if hasattr(source, "file_meta"):
+        header.file_meta = source.file_meta
+    return header
+
+
 def completed(source: Dataset) -> Dataset:
     """The header of a source with every type 2 attribute of patient and study present, empty where it was missing.
 
@@ -101,10 +122,7 @@ def completed(source: Dataset) -> Dataset:
     Identifiers and names stay as they are, even too long ones: cut, they would be another's. Text is in Unicode,
     whatever the source used, because a class or a notice may be in another script. The source itself is not changed.
     """
-    for _ in source.iterall():  # pydicom decodes what is looked at, and writes else the bytes of the source's script
-        pass
-    header = Dataset()
-    header.update({element.tag: element for element in source if element.tag.group != 0x7FE0})
+    header = header_of(source)  # decoded, for pydicom writes of what was not looked at the bytes of the source's script
     # add_new() puts another element in place; an assignment would change the one that the source holds.
     header.add_new("SpecificCharacterSet", "CS", "ISO_IR 192")
     for keyword in _MANDATORY_EMPTY:
@@ -121,8 +139,6 @@ def completed(source: Dataset) -> Dataset:
         header.pop("ProcedureCodeSequence", None)
     elif len(whole) < len(procedures):
         header.add_new("ProcedureCodeSequence", "SQ", whole)
-    if hasattr(source, "file_meta"):
-        header.file_meta = source.file_meta
     return header
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -115,6 +116,33 @@ def test_the_good_files_among_bad_ones_are_analysed_and_written(bad, polyp, chec
     assert {Path(problem["origin"]).name for problem in summary["problems"]} == {name for name, _ in BAD}
     assert len(files(out)) == 1 + 2 + 1 + 2  # summary; heatmaps; the picture's still; a report for each study
     assert not list(out.glob(".*"))
+    assert all(dciodvfy(path) == [] for path in out.rglob("*.dcm"))
+
+
+ODD = struct.pack("<HH2sH", 0x0021, 0x1001, b"US", 3) + b"odd"
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        pytest.param(ODD, id="length"),
+        pytest.param(struct.pack("<HH2sH", 0x0021, 0x1001, b"T8", 2) + b"ab", id="VR"),
+        pytest.param(
+            struct.pack("<HH2sxxIHHI", 0x0021, 0x1000, b"SQ", 8 + len(ODD), 0xFFFE, 0xE000, len(ODD)) + ODD, id="item"
+        ),
+    ],
+)
+def test_an_attribute_that_nobody_can_decode_keeps_no_image_from_being_analysed(damaged, polyp, checkpoint, tmp_path):
+    file, out = write(image(polyp), tmp_path / "a.dcm"), tmp_path / "out"
+    content = file.read_bytes()
+    before, colours, pixels = content.partition(b"\x28\x00\x02\x00US")
+    file.write_bytes(before + damaged + colours + pixels)
+    result = endolens("analyze", file, "--out", out, "--model", checkpoint)
+    assert result.exit_code == 0, result.output
+    capture, findings = sorted((dcmread(path) for path in out.rglob("*.dcm")), key=lambda made: made.Modality)
+    for made in (capture, findings):
+        assert made.PatientName == "Doe^Jane" and made.ReferringPhysicianName == "House^Gregory"
+        assert not any(element.tag.group == 0x0021 for element in made)
     assert all(dciodvfy(path) == [] for path in out.rglob("*.dcm"))
 
 

@@ -197,6 +197,10 @@ def test_no_damaged_header_of_a_lossless_jpeg_ends_the_process(files, damage):
     [
         ("got exception: no len()\nTraceback (most recent call last):\n  File x", "got exception: no len()"),
         ("cannot identify <_io.BytesIO object at 0x7f9d0ab2f830>", "cannot identify"),
+        (
+            "It received b'Doe^Jane' with length 8 and so on. To replace this error with a warning set a.b = True.",
+            "It received a length of 8 and so on.",
+        ),
         ("", "ValueError"),
     ],
 )
