@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.valuerep import PersonName
 
 from monai_label_app.frames import UnreadableError, in_one_line
 from monai_label_app.pictures import is_own
@@ -54,7 +55,10 @@ def as_file(dataset: Dataset) -> Dataset:
 
 
 def _require_identity(dataset: Dataset) -> None:
-    """Refuse, by any exception, a header without the UIDs and numbers by which a study is sorted and results named."""
+    """Refuse, by any exception, a header without the UIDs and numbers by which a study is sorted and results named.
+
+    Nor may it be unclear whose results they are.
+    """
     if not dataset:  # pydicom gives up what it has read where the file ends inside an element of undefined length
         raise ValueError("it is cut off")
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
@@ -64,6 +68,9 @@ def _require_identity(dataset: Dataset) -> None:
         # Folders and files are named by UIDs. Many real ones break the rule against leading zeros.
         if len(uid) > 64 or not re.fullmatch(r"\d+(\.\d+)*", uid):
             raise ValueError(f"its {keyword} is no UID")
+    for keyword in ("PatientID", "PatientName"):
+        if not isinstance(dataset.get(keyword, ""), str | PersonName | None):
+            raise ValueError(f"its {keyword} is no text")
     for keyword in ("SeriesNumber", "InstanceNumber", "NumberOfFrames"):
         int(dataset.get(keyword) or 0)
 

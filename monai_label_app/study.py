@@ -97,14 +97,20 @@ class Instance:
         """A result of ours, or an object without pictures: a report, a presentation state."""
         return is_own_result(self.header) or ("Rows" not in self.header and self.header.SOPClassUID not in READABLE)
 
+    @property
+    def path(self) -> Path | None:
+        """The DICOM file that it lies in; None if it lies in an archive, or is made of a picture."""
+        place = Path(self.origin)
+        return place if not self.converted and place.is_file() else None
+
     def file(self, folder: Path) -> Path:
         """A file of it: the one that it lies in, else one in ``folder`` that it is fetched to.
 
         Raises:
             PacsError: it cannot be fetched.
         """
-        place = Path(self.origin)
-        if not place.is_file():
+        place = self.path
+        if place is None:
             place = folder / f"{self.header.SOPInstanceUID}.dcm"
             if self.fetch:
                 self.fetch(place)

@@ -17,8 +17,8 @@ from highdicom.sr import (
     ObserverContext,
     PersonObserverIdentifyingAttributes,
 )
-from pydicom import Dataset
-from pydicom.datadict import dictionary_VR
+from pydicom import DataElement, Dataset
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
@@ -31,7 +31,7 @@ from pydicom.uid import (
     JPEGExtended12Bit,
     JPEGLSNearLossless,
 )
-from pydicom.valuerep import DA, DT, TM, VR, PersonName
+from pydicom.valuerep import DA, DT, STR_VR, TM, VR, PersonName
 
 from report.choices import role
 from report.examination import Signature
@@ -95,10 +95,10 @@ _FORMS: dict[str, Callable[[Any], Any]] = {
 
 
 def header_of(source: Dataset) -> Dataset:
-    """A dataset of its own with the attributes of a source, but its pixels and what cannot be decoded.
+    """A dataset of its own with the attributes of a source, but its pixels and what is damaged.
 
-    Some devices write values of a wrong length, or numbers that are none: no reason to show nothing of their images,
-    but no derived object repeats them. A sequence in which anything is damaged is left out as a whole.
+    Some devices write values of a wrong length, or text for a number: no reason to show nothing of their images, but no
+    derived object repeats them. A sequence in which a value cannot be decoded is left out as a whole.
     """
     header = Dataset()
     for tag in sorted(source.keys()):
@@ -108,10 +108,17 @@ def header_of(source: Dataset) -> Dataset:
                 for item in element.value if element.VR == VR.SQ else ():
                     for _ in item.iterall():
                         pass
-                header.add(element)
+                if _has_its_kind(element):
+                    header.add(element)
     if hasattr(source, "file_meta"):
         header.file_meta = source.file_meta
     return header
+
+
+def _has_its_kind(element: DataElement) -> bool:
+    """Whether a value is text where DICOM's dictionary has text, and elsewhere of the VR that it says."""
+    known = dictionary_VR(element.tag) if dictionary_has_tag(element.tag) else element.VR
+    return element.VR in known or {element.VR, known} <= STR_VR
 
 
 def completed(source: Dataset) -> Dataset:

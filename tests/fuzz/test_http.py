@@ -17,9 +17,10 @@ import httpx
 import pydicom
 import pytest
 
+from monai_label_app.library import FRESH_SECONDS
 from monai_label_app.sample import STUDY
 from tests.e2e.conftest import ENDOLENS, free_port, running
-from tests.fuzz.damage import MEGABYTES, SECONDS, Door, damaged, damaged_json, is_sentence
+from tests.fuzz.damage import MEGABYTES, SECONDS, Door, damaged, damaged_dicom, damaged_json, is_sentence
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -188,6 +189,41 @@ def wrong(answer: httpx.Response) -> str:
     if answer.status_code < 400 or answer.request.method == "HEAD" or "json" not in answer.headers["Content-Type"]:
         return ""
     return "" if is_sentence(answer.json().get("detail")) else f"{answer.status_code} {answer.text[:300]}"
+
+
+def test_a_damaged_study_is_shown_or_refused_in_a_sentence(server: Server, pytestconfig: pytest.Config) -> None:
+    door = Door("damaged-study", pytestconfig.getoption("--seed"), 15)
+    damaged_ones = [a_damaged_study(random, number) for number, random in enumerate(door)]
+    for content, study, _ in damaged_ones:
+        (server.log.parent / "studies" / f"{study}.dcm").write_bytes(content)
+    time.sleep(FRESH_SECONDS)
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=60) as client:
+        assert client.get("/endolens/").status_code == 200
+        for (content, study, image), _ in zip(damaged_ones, door, strict=True):
+            for method, path in (
+                ("GET", f"/endolens/studies/{study}"),
+                ("GET", f"/endolens/studies/{study}/report"),
+                ("GET", f"/endolens/dicomjson/{study}"),
+                ("GET", f"/endolens/instances/{image}.dcm"),
+                ("GET", f"/endolens/api/v1/images/{image}/frames/1"),
+                ("GET", f"/endolens/api/v1/images/{image}/frames/1/explanation.dcm"),
+                ("POST", f"/infer/grad_cam?image={image}&output=image"),
+            ):
+                if what := wrong(client.request(method, path)):
+                    door.fault(f"{method} {path}: {what}", content)
+    door.require_no_fault()
+    server.require_sound()
+
+
+def a_damaged_study(random: Random, number: int) -> tuple[bytes, str, str]:
+    """A still of the sample as the only one of a study, damaged; and the two UIDs that it has if these are not."""
+    path = random.choice(sorted(STUDY.iterdir()))
+    still, content = pydicom.dcmread(path, stop_before_pixels=True), path.read_bytes()
+    uids = [str(still.StudyInstanceUID), str(still.SOPInstanceUID)]
+    new = [f"{uid[:-4]}{number:04}" for uid in uids]
+    for old, other in zip(uids, new, strict=True):
+        content = content.replace(old.encode(), other.encode())
+    return damaged_dicom(random, content), *new
 
 
 def broken(random: Random, port: int) -> bytes:

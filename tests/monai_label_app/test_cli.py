@@ -127,6 +127,7 @@ ODD = struct.pack("<HH2sH", 0x0021, 0x1001, b"US", 3) + b"odd"
     [
         pytest.param(ODD, id="length"),
         pytest.param(struct.pack("<HH2sH", 0x0021, 0x1001, b"T8", 2) + b"ab", id="VR"),
+        pytest.param(struct.pack("<HH2sHH", 0x0028, 0x2112, b"US", 2, 7), id="kind"),
         pytest.param(
             struct.pack("<HH2sxxIHHI", 0x0021, 0x1000, b"SQ", 8 + len(ODD), 0xFFFE, 0xE000, len(ODD)) + ODD, id="item"
         ),
@@ -143,6 +144,7 @@ def test_an_attribute_that_nobody_can_decode_keeps_no_image_from_being_analysed(
     for made in (capture, findings):
         assert made.PatientName == "Doe^Jane" and made.ReferringPhysicianName == "House^Gregory"
         assert not any(element.tag.group == 0x0021 for element in made)
+        assert "LossyImageCompressionRatio" not in made
     assert all(dciodvfy(path) == [] for path in out.rglob("*.dcm"))
 
 

@@ -118,6 +118,13 @@ def test_what_an_image_cannot_be_without_is_named(polyp, tmp_path, attributes, r
     assert reason in refusal(lambda: read(path))
 
 
+@pytest.mark.parametrize(("keyword", "tag"), [("PatientName", b"\x10\0\x10\0PN"), ("PatientID", b"\x10\0\x20\0LO")])
+def test_a_patient_that_is_a_number_is_refused(polyp, tmp_path, keyword, tag):
+    path = write(image(polyp), tmp_path / "a.dcm")
+    path.write_bytes(path.read_bytes().replace(tag, tag[:4] + b"US"))
+    assert refusal(lambda: read_dicom(path, pixels=False)).endswith(f"its {keyword} is no text")
+
+
 @pytest.mark.parametrize("keyword", ["NumberOfFrames", "SeriesNumber", "InstanceNumber"])
 def test_a_number_that_is_none_is_refused(polyp, tmp_path, keyword):
     path = write(image(polyp, NumberOfFrames=77, SeriesNumber=77, InstanceNumber=77), tmp_path / "a.dcm")

@@ -25,8 +25,11 @@ def add_to(pages: Blueprint, services: Services) -> None:
 
     @pages.get("/instances/<uid>.dcm")
     def instance(uid: str) -> Response:
+        found = library.instance(uid)
+        if found.path:  # as it is: one with a damaged attribute could not be written anew
+            return send_file(found.path.absolute(), mimetype="application/dicom", download_name=f"{uid}.dcm")
         content = io.BytesIO()
-        library.instance(uid).read().save_as(content, enforce_file_format=True)
+        found.read().save_as(content, enforce_file_format=True)
         content.seek(0)
         return send_file(content, mimetype="application/dicom", download_name=f"{uid}.dcm")
 
