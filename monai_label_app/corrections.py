@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -93,7 +92,7 @@ def _region(points: Any, columns: int, rows: int) -> tuple[tuple[float, float], 
     if points and len(points) < _REGION:
         raise ValueError(f"'region' has {len(points)} points, and a polygon has {_REGION} at least")
     for x, y in points:
-        if not (math.isfinite(x) and math.isfinite(y) and 0 <= x <= columns and 0 <= y <= rows):
+        if not (0 <= x <= columns and 0 <= y <= rows):
             raise ValueError(f"'region' has a point [{x}, {y}] outside the image of {columns} x {rows} pixels")
     return tuple((float(x), float(y)) for x, y in points)
 

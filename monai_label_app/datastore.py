@@ -72,6 +72,7 @@ class StudyDatastore(LocalDatastore):
         self.reports = folder / REPORTS
         (folder / LABELS_LOCK).parent.mkdir(parents=True, exist_ok=True)
         with self._saving:
+            self._relink(folder / IMAGES)
             super().__init__(str(folder), images_dir=IMAGES, extensions=["*.dcm", "*.json"], auto_reload=False)
 
     def list_images(self) -> list[str]:
@@ -109,17 +110,26 @@ class StudyDatastore(LocalDatastore):
         # The name comes from the library, not from the request.
         file = Path(self._datastore.image_path()) / f"{instance.header.SOPInstanceUID}.dcm"
         if not file.exists():
+            self._relink(file.parent)
             self._place(instance, file)
         if image_id not in self._datastore.objects:
             with self._alone():
                 self.refresh()
         return str(file)
 
+    def _relink(self, images: Path) -> None:
+        """Have images whose studies were moved lead to where they are now, before their labels are lost."""
+        for file in images.glob("*.dcm"):
+            if file.is_symlink() and not file.exists():
+                with suppress(LookupError):
+                    instance = self._library.instance(file.stem)
+                    file.unlink(missing_ok=True)
+                    self._place(instance, file)
+
     def _place(self, instance: Instance, file: Path) -> None:
-        origin = Path(instance.origin)
-        if origin.is_file() and not instance.converted:
+        if instance.path:
             with suppress(FileExistsError):  # another server was asked for it, too
-                file.symlink_to(origin.resolve())
+                file.symlink_to(instance.path.resolve())
             return
         with whole(file) as partial:
             instance.read().save_as(partial, enforce_file_format=True)

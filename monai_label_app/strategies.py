@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.interfaces.tasks.strategy import Strategy
 from numpy.typing import NDArray
 from scipy.stats import entropy
@@ -16,6 +17,7 @@ from scipy.stats import entropy
 from monai_label_app.classifier.classifier import Classifier, open_classifier
 from monai_label_app.files import read_dicom
 from monai_label_app.frames import frames
+from monai_label_app.pacs import PacsError
 
 NEW_LOOKS = 50
 """Images at most that are looked at for the first time when a strategy is asked; drawn at random, seeded."""
@@ -106,5 +108,5 @@ def _frames(image: str, datastore: Datastore) -> Iterator[NDArray[np.uint8]]:
         count = int(dataset.get("NumberOfFrames") or 1)
         for number in np.linspace(1, count, min(count, FRAMES)).round().astype(int).tolist():
             yield next(frames(dataset, image, only=number)).pixels
-    except ValueError:  # of which nothing can be said
+    except (ValueError, PacsError, ImageNotFoundException):  # of which nothing can be said
         return

@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from monai_label_app.classifier import checkpoint
 from monai_label_app.classifier.checkpoint import Card
-from monai_label_app.classifier.data import Dataset, read_dataset
+from monai_label_app.classifier.data import Dataset, Example, read_dataset, read_examples
 from monai_label_app.classifier.evaluation import refuse_strange
 from monai_label_app.classifier.network import HEAD
 from monai_label_app.classifier.registry import Registry
 from monai_label_app.classifier.training import HISTORY, Recipe, Training, contents
 from monai_label_app.datastore import StudyDatastore
 from monai_label_app.folder import alone
+from monai_label_app.study import Problem
 
 _log = logging.getLogger(__name__)
 
@@ -81,19 +82,29 @@ class Learn(TrainTask):
     def _train(self, request: dict[str, Any], datastore: StudyDatastore) -> dict[str, Any]:
         active = self._registry.path()
         _, card, _ = checkpoint.load(active)
-        corrected = datastore.corrected()
+        problems: list[Problem] = []
+        corrected = [one for one, _ in read_examples(datastore.corrected(), problems)]
+        for problem in problems:
+            _log.warning("left out: %s", problem.reason)
         if not corrected:
-            raise ValueError("there is no correction to learn from; save a label first")
-        found = read_dataset(self._dataset, progress=_logged) if self._dataset else Dataset(card.classes, ())
+            raise ValueError(problems[0].reason if problems else "there is no correction to learn from; save a label")
+        found = Dataset(card.classes, (), tuple(corrected))
+        if self._dataset:
+            found = read_dataset(self._dataset, progress=_logged, corrected=corrected)
         for problem in found.problems:
             _log.warning("left out: %s", problem.reason)
+        if found.replaced:
+            _log.info("%d pictures of the dataset are not learned, but the corrections of them", len(found.replaced))
         refuse_strange((*found.examples, *corrected), card)
+        # What is nearly the same as a corrected frame, or of one group with such, is learned, or nearly so.
+        known = {one.group for one in found.extra}
         kept = checkpoint.kept_aside(active)
+        kept -= {one.content() for one in (*found.examples, *found.replaced) if one.group in known}
         groups = {one.group for one in found.examples if kept and one.content() in kept}
         aside = tuple(one for one in found.examples if one.group in groups)
         if found.examples and not aside:
             _log.warning("of no picture is it known that the active model did not learn it: none is kept aside")
-        examples = (*(one for one in found.examples if one.group not in groups), *corrected)
+        examples = (*(one for one in found.examples if one.group not in groups), *found.extra)
         recipe = Recipe(
             architecture=card.architecture,
             width=card.width,
@@ -101,7 +112,7 @@ class Learn(TrainTask):
             preprocess=card.preprocess,
             test_views=card.test_views,
             weights=str(active),
-            train_from=str(request["train_from"]) or ("" if card.width != 1 else HEAD),
+            train_from=str(request["train_from"]) or first_layer(card, corrected),
             epochs=_number(request, "epochs", int, 1, 1000),
             rate=_number(request, "rate", (int, float), 1e-8, 1),
         )
@@ -110,8 +121,9 @@ class Learn(TrainTask):
         with alone(folder):
             training = Training(recipe, card.classes, examples, aside, {}, folder, _logged)
             made = training.run()
-            readers = len({one.by for one in datastore.corrections.current()})
-            said = f"{len(corrected)} corrections by {readers} readers"
+            frames = {(one.path.stem, one.frame) for one in corrected}
+            readers = {one.by for one in datastore.corrections.current() if (one.image, one.frame) in frames}
+            said = f"{len(corrected)} corrections by {len(readers)} readers"
             new = replace(
                 made,
                 name=card.name,
@@ -119,11 +131,20 @@ class Learn(TrainTask):
                 notice=card.notice,
                 training_data="; ".join(filter(None, [card.training_data, said])),
             )
-            checkpoint.save(folder / "model.safetensors", training.network, new, aside=kept)
+            learned = checkpoint.learned_from(active).union(one.content() for one in examples)
+            checkpoint.save(folder / "model.safetensors", training.network, new, aside=kept, learned=learned)
             version = self._registry.add(folder / "model.safetensors", "MONAI Label's train task")
+            (folder / "model.safetensors").unlink()
             training.clear()
         _log.info("%s is there; compare and use it by: endolens models activate %s", version, version[-8:])
         return {"version": version, "active": self._registry.active, "corrections": len(corrected)}
+
+
+def first_layer(card: Card, corrected: Sequence[Example]) -> str:
+    """What learns where nobody says: all of a narrow network, and of a large one as little as can follow regions."""
+    if card.width != 1:
+        return ""
+    return card.target_layer if card.architecture.startswith("vgg") and any(one.region for one in corrected) else HEAD
 
 
 def _next(card: Card) -> str:

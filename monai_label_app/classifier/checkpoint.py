@@ -24,7 +24,7 @@ from monai_label_app.folder import whole
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-_ASIDE = "kept_aside"
+_ASIDE, _LEARNED = "kept_aside", "learned"
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,14 @@ class CheckpointError(ValueError):
     """A file that is no checkpoint of ours, or one that does not fit its own card."""
 
 
-def save(path: Path, network: nn.Module, card: Card, half: bool = False, aside: Collection[str] = ()) -> None:
+def save(
+    path: Path,
+    network: nn.Module,
+    card: Card,
+    half: bool = False,
+    aside: Collection[str] = (),
+    learned: Collection[str] = (),
+) -> None:
     """Write a network and its card to one safetensors file, in one step.
 
     Args:
@@ -103,14 +110,15 @@ def save(path: Path, network: nn.Module, card: Card, half: bool = False, aside: 
         card: what it is.
         half: in numbers of 16 bits.
         aside: what it was not trained on though it was at hand, see :func:`kept_aside`.
+        learned: what it was trained on, see :func:`learned_from`.
     """
     tensors = {name: tensor.contiguous() for name, tensor in shown(network).state_dict().items()}
     if half:
         tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     with whole(path) as partial:
-        metadata = {"card": json.dumps(asdict(card))}
-        if aside:
-            metadata[_ASIDE] = json.dumps(sorted(aside))
+        pictures = {key: sorted(known) for key, known in ((_ASIDE, aside), (_LEARNED, learned)) if known}
+        # Of several pieces of metadata the order would be another each time.
+        metadata = {"card": json.dumps({**asdict(card), **pictures})}
         partial.write_bytes(serialise(tensors, metadata=metadata))
 
 
@@ -120,10 +128,19 @@ def kept_aside(path: Path) -> frozenset[str]:
     Raises:
         CheckpointError: the file cannot be read.
     """
+    return _pictures(path, _ASIDE)
+
+
+def learned_from(path: Path) -> frozenset[str]:
+    """The pictures that a checkpoint, and those that it went on from, learned; else as :func:`kept_aside`."""
+    return _pictures(path, _LEARNED)
+
+
+def _pictures(path: Path, key: str) -> frozenset[str]:
     try:
         with safe_open(path, framework="pt") as archive:
-            return frozenset(json.loads((archive.metadata() or {}).get(_ASIDE, "[]")))
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
+            return frozenset(json.loads((archive.metadata() or {}).get("card", "{}")).get(key, ()))
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
 
 

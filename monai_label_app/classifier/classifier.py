@@ -18,7 +18,7 @@ from explainers.layers import convolutions
 from explainers.trace import run
 from monai_label_app.classifier import checkpoint
 from monai_label_app.classifier.checkpoint import Card
-from monai_label_app.classifier.network import build, in_views, load_pretrained
+from monai_label_app.classifier.network import build, in_views, load_pretrained, target_layer
 from monai_label_app.classifier.precision import mixed_precision
 from monai_label_app.classifier.prepare import prepare
 from monai_label_app.classifier.registry import Registry
@@ -108,20 +108,32 @@ def open_classifier(model: str | None = None, weights: str | None = None) -> Cla
         ValueError: the model or the weights do not exist, cannot be read or do not fit.
     """
     # Asked each time, so that a server uses what is active now.
-    return _open(str(Registry(Path(model)).path()) if model and Path(model).is_dir() else model, weights)
+    path = checkpoint_of(model)
+    return _open(str(path or model), weights)
+
+
+def checkpoint_of(model: str | None) -> Path | None:
+    """The file of a classifier as :func:`open_classifier` takes it; None for a network by name.
+
+    Raises:
+        ValueError: it is a folder without an active model.
+    """
+    if model and Path(model).is_dir():
+        return Registry(Path(model)).path()
+    path = Path(model) if model else MODEL
+    return path if path.suffix == ".safetensors" else None
 
 
 @lru_cache(maxsize=1)
-def _open(model: str | None, weights: str | None = None) -> Classifier:
+def _open(model: str, weights: str | None = None) -> Classifier:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    path = Path(model) if model else MODEL
-    if path.suffix == ".safetensors":
+    if model.endswith(".safetensors"):
         if weights:
             raise ValueError("--weights goes with a network's name; a checkpoint brings its own weights")
-        network, card, fingerprint = checkpoint.load(path)
+        network, card, fingerprint = checkpoint.load(Path(model))
         network = in_views(network, card.test_views)
     else:
-        network, card = _by_name(str(model), weights)
+        network, card = _by_name(model, weights)
         fingerprint = hashlib.sha256(serialise(network.state_dict())).hexdigest()
     return Classifier(network.to(device), card, fingerprint, device)
 
@@ -134,13 +146,11 @@ def _by_name(architecture: str, weights: str | None) -> tuple[nn.Module, Card]:
     untrained = load_pretrained(network, architecture, weights) if weights else list(network.state_dict())
     if not convolutions(network):
         raise ValueError(f"{architecture} has no convolution to explain")
-    # The last that runs: googlenet's and inception's last modules take part in training alone.
-    layers = dissect(network, torch.zeros(1, 3, 299, 299)).layers
     card = Card(
         name=architecture,
         version=Path(weights).stem if weights else "untrained",
         architecture=architecture,
-        target_layer=layers[-1],
+        target_layer=target_layer(network),
         training_data=weights or "",
         notice="untrained network, its output means nothing" if untrained else "",
     )

@@ -14,6 +14,7 @@ import csv
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
-from monai_label_app.classifier.duplicates import NEAR, fingerprint, near_duplicates
+from monai_label_app.classifier.duplicates import are_near, fingerprint, near_duplicates
 from monai_label_app.console import Progress, silent
 from monai_label_app.folder import whole
 from monai_label_app.frames import in_one_line
@@ -59,8 +60,22 @@ class Example:
         return read_frame(self.path, self.frame)
 
     def content(self) -> str:
-        """By what the frame is known wherever its file lies: digits of the SHA-256 of the file, and its number."""
-        return f"{hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]}-{self.frame}"
+        """By what the frame is known wherever its file lies: its :func:`digest`, and its number."""
+        return f"{digest(self.path)}-{self.frame}"
+
+
+def digest(path: Path) -> str:
+    """Sixteen digits of the SHA-256 of a file; none where it cannot be read. A file that stays is read once."""
+    try:
+        status = path.stat()
+        return _digest(path, status.st_mtime_ns, status.st_size)
+    except OSError:
+        return ""
+
+
+@lru_cache(maxsize=100_000)
+def _digest(path: Path, _time: int, _size: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,8 @@ class Dataset:
     Attributes:
         classes: in alphabetical order.
         examples: the pictures, a class after the other, or as a CSV lists them.
-        extra: polyps of another source, to test on and never to train on (the paper, Table I b).
+        extra: of another source: polyps to test on and never to train on (the paper, Table I b), or corrected frames.
+        replaced: examples of the dataset that are nearly the same picture as a corrected one, whose label counts.
         problems: what was left out.
         remarks: sentences on near-duplicates among the examples.
     """
@@ -78,6 +94,7 @@ class Dataset:
     classes: tuple[str, ...]
     examples: tuple[Example, ...]
     extra: tuple[Example, ...] = ()
+    replaced: tuple[Example, ...] = ()
     problems: tuple[Problem, ...] = ()
     remarks: tuple[str, ...] = ()
 
@@ -111,11 +128,18 @@ def find_dataset(path: Path, extra_polyps: Path | None = None) -> Dataset:
     return Dataset(classes, examples, tuple(_polyps(extra_polyps)))
 
 
-def read_dataset(path: Path, extra_polyps: Path | None = None, progress: Progress = silent) -> Dataset:
+def read_dataset(
+    path: Path, extra_polyps: Path | None = None, progress: Progress = silent, corrected: Sequence[Example] = ()
+) -> Dataset:
     """List a dataset as :func:`find_dataset` does, and open every picture.
 
     Those that cannot be read are left out. Near-duplicates get one group, whatever their classes, and are remarked on;
     extra polyps that are near-duplicates of an example are left out.
+
+    Args:
+        path, extra_polyps: as there.
+        progress: shows how far it is.
+        corrected: frames that are learned with it; they are its ``extra``, and take the place of near-duplicates.
 
     Raises:
         ValueError: as there, or no picture of a class can be read.
@@ -124,18 +148,23 @@ def read_dataset(path: Path, extra_polyps: Path | None = None, progress: Progres
     problems: list[Problem] = []
     readable: list[Example] = []
     fingerprints = []
-    own = 0
-    for part in filter(None, (found.examples, found.extra)):
-        for example, frame in read_examples(progress(part, len(part), "Reading"), problems):
-            fingerprints.append(fingerprint(frame))
-            readable.append(example)
-        own = own or len(readable)
+    every = (*found.examples, *found.extra, *corrected)
+    for example, frame in read_examples(progress(every, len(every), "Reading"), problems):
+        fingerprints.append(fingerprint(frame))
+        readable.append(example)
+    own = len(set(found.examples) & set(readable))
     missing = set(found.classes) - {example.label for example in readable[:own]}
     if missing:
         raise ValueError(f"{path} has no picture of {', '.join(sorted(missing))} that can be read")
     groups = near_duplicates(np.array(fingerprints), [example.group for example in readable])
     grouped = [replace(example, group=group) for example, group in zip(readable, groups, strict=True)]
     remarks = _on_duplicates(readable[:own], groups[:own], np.array(fingerprints[:own]))
+    if corrected:
+        alike = are_near(np.array(fingerprints[:own]), np.array(fingerprints[own:])).any(axis=1)
+        kept, replaced = ([one for one, near in zip(grouped, alike, strict=False) if near == what] for what in (0, 1))
+        return Dataset(
+            found.classes, tuple(kept), tuple(grouped[own:]), tuple(replaced), tuple(problems), tuple(remarks)
+        )
     known = {example.group for example in grouped[:own]}
     extra = []
     for example in grouped[own:]:
@@ -143,7 +172,7 @@ def read_dataset(path: Path, extra_polyps: Path | None = None, progress: Progres
             problems.append(Problem(str(example.path), f"{example.path} is nearly the same picture as {example.group}"))
         else:
             extra.append(example)
-    return Dataset(found.classes, tuple(grouped[:own]), tuple(extra), tuple(problems), tuple(remarks))
+    return Dataset(found.classes, tuple(grouped[:own]), tuple(extra), (), tuple(problems), tuple(remarks))
 
 
 def _on_duplicates(
@@ -163,7 +192,7 @@ def _on_duplicates(
             for place, one in enumerate(members)
             for other in members[place + 1 :]
             if examples[one].label != examples[other].label
-            and np.count_nonzero(fingerprints[one] != fingerprints[other]) <= NEAR
+            and are_near(fingerprints[[one]], fingerprints[[other]]).any()
         )
         for one, other in islice(pairs, 1):
             classes = f"of the classes {one.label} and {other.label}"
@@ -246,6 +275,8 @@ def _in_folders(root: Path) -> Iterator[Example]:
         if folder == root:
             raise ValueError(f"{root} has no folder a class")
         label = folder.name
+        if label.lower() in _MASKS:
+            raise ValueError(f"{folder} is called as masks are, and a dataset has a folder a class; name its pictures")
         if not files:
             raise ValueError(f"{folder} is empty, and a class needs a picture")
         if label in where:
@@ -270,10 +301,12 @@ def _leaves(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
 
 def _listed(table: Path) -> Iterator[Example]:
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
+        # A file's name need not be text.
+        with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
+            "".join([*(reader.fieldnames or ()), *(row.get("label") or "" for row in rows)]).encode()
+    except (UnicodeError, csv.Error) as error:
         raise ValueError(f"{table} cannot be read as a CSV file: {in_one_line(error)}") from None
     if missing := [name for name in ("path", "label") if name not in (reader.fieldnames or ())]:
         raise ValueError(
@@ -293,7 +326,7 @@ def _listed(table: Path) -> Iterator[Example]:
 
 def write_list(examples: Iterable[Example], table: Path) -> None:
     """Write pictures as the CSV file that :func:`find_dataset` reads, with their places on this machine."""
-    with whole(table) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with whole(table) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = csv.writer(file)
         rows.writerow(("path", "label", "group"))
         rows.writerows((example.path.resolve(), example.label, example.group) for example in examples)

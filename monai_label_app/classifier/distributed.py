@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed, nn
@@ -41,7 +42,8 @@ def group() -> Iterator[None]:
     if ranks() == 1:
         yield
         return
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    # The others wait while the first runs frozen layers on every picture.
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(days=7))
     try:
         yield
     finally:
@@ -58,11 +60,17 @@ def leader_first() -> Iterator[None]:
         distributed.barrier()
 
 
+def of_the_leader(values: Tensor) -> Tensor:
+    """The same values in every process: they are overwritten by those of the first."""
+    if ranks() > 1:
+        distributed.broadcast(values, 0)
+    return values
+
+
 def as_the_leader(module: nn.Module) -> None:
     """Give a module in every process the values that it has in the first."""
-    if ranks() > 1:
-        for values in module.state_dict().values():
-            distributed.broadcast(values, 0)
+    for values in module.state_dict().values():
+        of_the_leader(values)
 
 
 def together(values: Tensor) -> Tensor:

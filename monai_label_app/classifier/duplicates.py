@@ -31,6 +31,14 @@ def fingerprint(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return (values[:, 1:] > values[:, :-1]).ravel()
 
 
+def are_near(ones: NDArray[np.bool_], others: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of two lists of fingerprints, (N, 256) and (M, 256), are of near-duplicates: (N, M)."""
+    # As +1 and -1 the product of two fingerprints is 256 less twice the bits in which they differ.
+    steps, other_steps = (np.where(bits, 1, -1).astype(np.float32) for bits in (ones, others))
+    near: NDArray[np.bool_] = steps @ other_steps.T >= ones.shape[1] - 2 * NEAR
+    return near
+
+
 def near_duplicates(fingerprints: NDArray[np.bool_], groups: Sequence[str]) -> list[str]:
     """Join groups of pictures until near-duplicates share one, also where they are so by others between them.
 
@@ -42,13 +50,10 @@ def near_duplicates(fingerprints: NDArray[np.bool_], groups: Sequence[str]) -> l
         The N names after; a joined group is named as the first of its pictures was.
     """
     count = len(groups)
-    # As +1 and -1 the product of two fingerprints is 256 less twice the bits in which they differ.
-    steps = np.where(fingerprints, 1, -1).astype(np.float32)
-    least = steps.shape[1] - 2 * NEAR
     first: dict[str, int] = {}
     edges = [np.array([(first.setdefault(group, index), index) for index, group in enumerate(groups)]).T]
     for start in range(0, count, _BLOCK):
-        rows, columns = np.nonzero(steps[start : start + _BLOCK] @ steps.T >= least)
+        rows, columns = np.nonzero(are_near(fingerprints[start : start + _BLOCK], fingerprints))
         edges.append(np.stack([rows + start, columns]))
     sources, targets = np.concatenate(edges, axis=1)
     graph = coo_array((np.ones(len(sources), np.bool_), (sources, targets)), shape=(count, count))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from monai_label_app.classifier.checkpoint import Card
+from monai_label_app.classifier.checkpoint import Card, learned_from
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.classifier.data import Example, read_examples
 from monai_label_app.classifier.metrics import (
@@ -85,6 +86,12 @@ def evaluate(examples: Sequence[Example], classifier: Classifier, progress: Prog
     if not seen:
         raise ValueError(f"none of the pictures can be read; the first: {problems[0].reason}")
     return Evaluation(classifier.card.classes, tuple(seen), torch.cat(scores).double().numpy(), tuple(problems))
+
+
+def learned(examples: Sequence[Example], path: Path) -> int:
+    """How many pictures a checkpoint is known to have learned; what is measured on those is too good."""
+    known = learned_from(path)
+    return sum(one.content() in known for one in examples) if known else 0
 
 
 def refuse_strange(examples: Sequence[Example], card: Card) -> None:

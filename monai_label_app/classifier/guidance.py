@@ -24,6 +24,8 @@ def astray(scores: Tensor, activation: Tensor, targets: Tensor, allowed: Tensor)
 
     Source: after Ross et al., Right for the Right Reasons, IJCAI 2017, with Grad-CAM in the place of the gradient.
     """
+    if activation.shape[2:].numel() == 1:  # one place is beside nothing
+        return scores.new_zeros(len(targets))
     inside = functional.adaptive_max_pool2d(allowed.float(), activation.shape[2:]).flatten(1) > 0.5
     score = scores.gather(1, targets[:, None]).sum()
     (gradient,) = torch.autograd.grad(score, activation, create_graph=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from monai_label_app.folder import whole
 from monai_label_app.pictures import write_plot
 
@@ -17,6 +19,11 @@ class History:
     astray: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
     validation_f1: list[float] = field(default_factory=list)
+
+    @property
+    def best(self) -> int:
+        """The epoch, from 1, of the lowest loss of the pictures kept aside."""
+        return 1 + int(np.argmin(self.validation_loss))
 
 
 def plot(history: History, path: Path) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.vgg import VGG, cfgs, make_layers
 
+from explainers import dissect
 from explainers.layers import convolutions, unknown
 from explainers.views import AS_IT_IS, ManyViews, View
 
@@ -201,6 +202,11 @@ def last_layer(network: nn.Module) -> nn.Linear:
 
 HEAD = "head"
 """What :func:`split` calls the last part of any network."""
+
+
+def target_layer(network: nn.Module) -> str:
+    """The last convolution that runs: googlenet's and inception's last modules take part in training alone."""
+    return dissect(network, torch.zeros(1, 3, 299, 299)).layers[-1]
 
 
 def split(network: nn.Module, first: str) -> tuple[nn.Module, nn.Module]:

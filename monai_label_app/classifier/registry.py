@@ -103,9 +103,9 @@ class Registry:
             reason: why, where it did worse.
 
         Raises:
-            ValueError: it did worse than the active one, and there is no reason.
+            ValueError: it did worse than the active one, or one of them learned the pictures, and there is no reason.
         """
-        if comparison["worse"] and not reason:
+        if (comparison["worse"] or comparison.get("learned")) and not reason:
             raise ValueError(f"{in_words(comparison)}; it stays as it is, unless you give a --reason")
         content = {"by": by, "act": ACTIVATE, "version": version, "comparison": comparison, "reason": reason}
         journal.append(self.folder / _JOURNAL, content)
@@ -136,13 +136,16 @@ class Registry:
 def in_words(comparison: Mapping[str, Any]) -> str:
     """A comparison as a sentence."""
     new, old = comparison["candidate"], comparison["active"]
+    pictures = f"{comparison['pictures']} pictures"
+    if learned := comparison.get("learned"):
+        pictures += f", {learned} of which one of the models learned"
     if old is None:
         before = (
             f"{comparison['gone']}, active before, is gone" if comparison.get("gone") else "no model was active before"
         )
-        return f"macro F1 {new['macro_f1']:.3f} on {comparison['pictures']} pictures; {before}"
+        return f"macro F1 {new['macro_f1']:.3f} on {pictures}; {before}"
     return (
-        f"macro F1 {new['macro_f1']:.3f}, of the active model {old['macro_f1']:.3f}, on {comparison['pictures']} "
-        f"pictures: {comparison['only_candidate']} only it gets right, {comparison['only_active']} only the active one "
+        f"macro F1 {new['macro_f1']:.3f}, of the active model {old['macro_f1']:.3f}, on {pictures}: "
+        f"{comparison['only_candidate']} only it gets right, {comparison['only_active']} only the active one "
         f"(p = {comparison['p']:.2g})"
     )

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
 from monai.handlers import TensorBoardStatsHandler
 from torch import Tensor, nn
 from torch.nn import functional
@@ -27,13 +28,31 @@ from torchvision.models.vgg import VGG
 
 from explainers.layers import convolutions
 from monai_label_app.classifier.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Card
-from monai_label_app.classifier.data import Example
-from monai_label_app.classifier.distributed import as_the_leader, device, leader_first, leads, rank, ranks, together
+from monai_label_app.classifier.data import Example, digest
+from monai_label_app.classifier.distributed import (
+    as_the_leader,
+    device,
+    leader_first,
+    leads,
+    of_the_leader,
+    rank,
+    ranks,
+    together,
+)
 from monai_label_app.classifier.head import adopt, bake, pieces, start
 from monai_label_app.classifier.history import History, plot
 from monai_label_app.classifier.learner import Learner, Loss
 from monai_label_app.classifier.metrics import confusion_matrix, summary, temperature
-from monai_label_app.classifier.network import Width, build, calibrate, in_views, last_layer, load_pretrained, split
+from monai_label_app.classifier.network import (
+    Width,
+    build,
+    calibrate,
+    in_views,
+    last_layer,
+    load_pretrained,
+    split,
+    target_layer,
+)
 from monai_label_app.classifier.probe import Probe
 from monai_label_app.classifier.teacher import TRUNK, ask, mix, open_teacher
 from monai_label_app.classifier.training_set import Draws, Features, TrainingSet, Views
@@ -130,7 +149,8 @@ class Training:
         self.network = build(recipe.architecture, classes, recipe.width).to(self._device)
         self.network.to(memory_format=torch.channels_last)  # half the time of a convolution on a processor
         calibrate(self.network, 1)  # one that cannot be is refused before the work
-        self.target_layer, layer = list(convolutions(self.network).items())[-1]
+        chosen = target_layer(self.network)
+        layer = convolutions(self.network)[chosen]
         self._card = Card(
             name="endolens",
             version="1.0.0",
@@ -140,7 +160,7 @@ class Training:
             input_size=recipe.size,
             preprocess=recipe.preprocess,
             test_views=recipe.test_views,
-            target_layer=self.target_layer,
+            target_layer=chosen,
         )
         new = list(self.network.state_dict())
         if recipe.weights:
@@ -196,12 +216,13 @@ class Training:
         rates = [group["lr"] for group in self._optimiser.param_groups]
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(self._optimiser, rates, total_steps=steps)
 
-    def run(self) -> Card:
-        """Train to the end, and calibrate.
+    def run(self, last: int | None = None) -> Card:
+        """Train to the end, or to the epoch ``last``, and calibrate.
 
         Returns:
             The card of :attr:`network`, which is in evaluation mode then.
         """
+        self._last = last
         loss = Loss(self._draws.weights(), self.recipe.guidance)
         handlers = [TensorBoardStatsHandler(log_dir=str(self.folder), output_transform=_loss_of)] if leads() else []
         trainer = SupervisedTrainer(
@@ -232,7 +253,13 @@ class Training:
         def end() -> None:
             self._note(trainer, [float(np.mean(part)) for part in zip(*loss.parts, strict=True)])
 
+        def clip() -> None:
+            if trainer.scaler:  # of half the bits, gradients are multiplied by what the scaler takes off here
+                trainer.scaler.unscale_(self._optimiser)
+            nn.utils.clip_grad_norm_(self._learner.parameters(), _LARGEST_GRADIENT)
+
         trainer.add_event_handler(Events.EPOCH_STARTED, begin)
+        trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, clip)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, step)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, end)
         if left:
@@ -285,13 +312,7 @@ class Training:
         others = [one for one in self._learner.parameters() if all(one is not other for other in last)]
         rate = self.recipe.rate
         groups = [{"params": others, "lr": rate}, {"params": last, "lr": _NEW_LAYER * rate if new_head else rate}]
-        optimiser = torch.optim.AdamW(groups, weight_decay=_DECAY, fused=True)
-
-        def clip(*_: Any) -> None:
-            nn.utils.clip_grad_norm_(self._learner.parameters(), _LARGEST_GRADIENT)
-
-        optimiser.register_step_pre_hook(clip)
-        return optimiser
+        return torch.optim.AdamW(groups, weight_decay=_DECAY, fused=True)
 
     def _note(self, trainer: SupervisedTrainer, losses: list[float]) -> None:
         """Keep what an epoch brought, and stop where nothing has improved for long."""
@@ -303,15 +324,17 @@ class Training:
         if self._aside:
             scores, labels = self._validate()
             shares = 1 / torch.bincount(labels, minlength=len(self.classes)).clamp_min(1)
-            history.validation_loss.append(functional.cross_entropy(scores, labels, shares).item())
+            weighed = functional.cross_entropy(scores, labels, shares).to(self._device)
+            history.validation_loss.append(of_the_leader(weighed).item())
             history.validation_f1.append(self._f1(scores, labels))
-            best = int(np.argmin(history.validation_loss))
-            if best == trainer.state.epoch - 1:
+            if history.best == trainer.state.epoch:
                 with leader_first():  # which all load in the end
                     if leads():
                         self._save(self.folder / _BEST, self._learner.state_dict())
-            elif trainer.state.epoch - 1 - best >= self.recipe.patience:
+            elif trainer.state.epoch - history.best >= self.recipe.patience:
                 trainer.terminate()
+        if trainer.state.epoch == self._last:
+            trainer.terminate()
         if not leads():
             return
         state = {
@@ -409,11 +432,16 @@ class Training:
 
 
 def contents(recipe: Recipe, examples: Sequence[Example], masks: Mapping[str, Path]) -> str:
-    """What a run is of, as JSON."""
+    """What a run is of, as JSON: files by name and by content."""
+
+    def known(path: Path | str) -> list[str]:
+        return [str(path), digest(Path(path))] if str(path) else []
+
     pictures = [
-        [str(one.path), one.frame, one.label, one.region, str(masks.get(one.path.stem, ""))] for one in examples
+        [*known(one.path), one.frame, one.label, one.region, *known(masks.get(one.path.stem, ""))] for one in examples
     ]
-    return json.dumps({**asdict(recipe), "pictures": pictures}, indent=1)
+    networks = {name: known(getattr(recipe, name)) for name in ("weights", "teacher")}
+    return json.dumps({**asdict(recipe), **networks, "pictures": pictures}, indent=1)
 
 
 def claim(folder: Path, recipe: Recipe, examples: Sequence[Example], masks: Mapping[str, Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from monai_label_app.commands.options import adding, model_option, result_file, 
 from monai_label_app.console import explained, fail, name_problems, notice, progress, silent
 
 if TYPE_CHECKING:  # torch comes with it
-    from monai_label_app.classifier.data import Dataset
+    from monai_label_app.classifier.data import Dataset, Example
 
 
 def _command() -> str:
@@ -27,7 +28,8 @@ def _command() -> str:
         if isinstance(parameter, click.Argument):
             words.append(str(value))
         elif context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
-            words += [parameter.opts[0]] if value is True else [parameter.opts[0], str(value)]
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [parameter.opts[0]] if value is True else [parameter.opts[0], text]
     return shlex.join(words)
 
 
@@ -36,6 +38,8 @@ def _widths(_context: click.Context, _parameter: click.Parameter, given: str) ->
         factors = tuple(float(part) for part in given.split(","))
     except ValueError:
         raise click.BadParameter(f"{given!r} is no number, nor several with commas between them") from None
+    if not all(0 < factor <= 4 for factor in factors):
+        raise click.BadParameter(f"{given!r} is not above 0 and at most 4")
     return factors if len(factors) > 1 else factors[0]
 
 
@@ -86,7 +90,13 @@ _recipe_options = adding(
         type=click.IntRange(1),
         help="Epochs without a better validation loss before it stops.",
     ),
-    click.option("--rate", default=1e-4, show_default=True, help="Highest learning rate."),
+    click.option(
+        "--rate",
+        default=1e-4,
+        show_default=True,
+        type=click.FloatRange(0, min_open=True),
+        help="Highest learning rate.",
+    ),
     click.option(
         "--guidance",
         default=0.3,
@@ -120,9 +130,24 @@ def _masks_of(dataset: Dataset, folder: Path | None) -> dict[str, Path]:
     from monai_label_app.masks import masks_by_picture
 
     named = masks_by_picture(folder) if folder else {}
-    if folder and not any(one.path.stem in named for one in (*dataset.examples, *dataset.extra)):
+    shown: dict[str, Path] = {}
+    for one in (*dataset.examples, *dataset.extra):
+        if one.path.stem in named and shown.setdefault(one.path.stem, one.path) != one.path:
+            fail(f"{named[one.path.stem]} would be the mask of two pictures, {shown[one.path.stem]} and {one.path}")
+    if folder and not shown:
         fail(f"{folder} has no mask with the name of a picture")
     return named
+
+
+def _name_learned(examples: Sequence[Example], *networks: Path | str | None) -> int:
+    """Say how many of the pictures that something is measured on were learned by a network; the most of them."""
+    from monai_label_app.classifier.evaluation import learned
+
+    counts = {file: learned(examples, Path(file)) for file in networks if file and Path(file).is_file()}
+    for file, count in counts.items():
+        if count:
+            click.echo(f"{count} of {len(examples)} pictures to measure on were learned by {file}", err=True)
+    return max(counts.values(), default=0)
 
 
 _more_pictures = adding(
@@ -167,12 +192,14 @@ def evaluate(
 
     from monai_label_app import folder
     from monai_label_app.classifier import evaluation
-    from monai_label_app.classifier.classifier import open_classifier
-    from monai_label_app.classifier.data import find_dataset
+    from monai_label_app.classifier.classifier import checkpoint_of, open_classifier
+    from monai_label_app.classifier.data import find_dataset, read_dataset
     from monai_label_app.classifier.evaluation_report import write
 
     with explained(out or dataset):
-        found = find_dataset(dataset, extra_polyps)
+        # What is there twice counts once; without more pictures that is the dataset's own business.
+        found = read_dataset(dataset, extra_polyps, progress) if extra_polyps else find_dataset(dataset)
+        name_problems(list(found.problems))
         classifier = open_classifier(model, weights)
         notice(classifier)
         # The folder comes first: that it cannot be written is better known before the work than after.
@@ -181,6 +208,7 @@ def evaluate(
             name_problems(list(result.problems))
             content = {
                 **evaluation.measures(result),
+                "learned": _name_learned(result.examples, checkpoint_of(model)),
                 "model": evaluation.model(classifier),
                 "dataset": str(dataset),
                 "extra_polyps": str(extra_polyps) if extra_polyps else None,
@@ -234,7 +262,7 @@ def train(
     """
     from dataclasses import replace
 
-    from monai_label_app.classifier.checkpoint import Card, save
+    from monai_label_app.classifier.checkpoint import Card, learned_from, save
     from monai_label_app.classifier.data import KEPT_ASIDE, Dataset, divide, read_dataset, write_list
     from monai_label_app.classifier.distributed import group, leads
     from monai_label_app.classifier.network import calibrate
@@ -263,8 +291,10 @@ def train(
         examples, aside = divide(everything, validation, options["seed"])
         named = _masks_of(found, masks)
         recipe = Recipe(**options)
+        began = [Path(one) for one in (recipe.weights, recipe.teacher) if Path(one).is_file()]
         if leads():
             stack.enter_context(alone(folder))
+            _name_learned(aside, *began)
         runs = [Training(recipe, found.classes, examples, aside, named, folder, shown)]
         if leads() and aside:  # only now that the folder is known to be of this run
             write_list(aside, folder / KEPT_ASIDE)
@@ -274,7 +304,8 @@ def train(
             examples, again = (*examples, *aside), folder / "refit"
             again.mkdir(exist_ok=True)
             runs.append(Training(recipe, found.classes, examples, (), named, again, shown, folder / FEATURES))
-            card = replace(runs[1].run(), temperature=card.temperature, metrics=card.metrics)
+            # For as long as the network learned of which these are measured.
+            card = replace(runs[1].run(runs[0].history.best), temperature=card.temperature, metrics=card.metrics)
             calibrate(runs[1].network, card.temperature)
         if not leads():
             return
@@ -282,11 +313,12 @@ def train(
         sources = ", ".join(str(path) for path in (dataset, polyps) if path)
         card = replace(card, name=name, version=version, notice=notice, training_data=f"{len(examples)} of {sources}")
         unlearned = [] if refit else [one.content() for one in aside]
-        save(out, runs[-1].network, card, half, unlearned)
+        learned = {one.content() for one in examples}.union(*map(learned_from, began))
+        save(out, runs[-1].network, card, half, unlearned, learned)
         for one in runs:
             one.clear()
     scores = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in card.metrics.items())
-    if card.metrics.get("validation_macro_f1") == 1:
+    if card.metrics and card.temperature == 1:
         click.echo("nothing kept aside was wrong, so how sure it may be is not known; keep more aside", err=True)
     click.echo(f"{out}: {len(examples)} pictures, temperature {card.temperature:.2f}{', ' + scores if scores else ''}")
 
@@ -327,6 +359,7 @@ def crossval(
     from monai_label_app.classifier import crossval as validating
     from monai_label_app.classifier.artifacts import VARIANTS
     from monai_label_app.classifier.data import read_dataset
+    from monai_label_app.classifier.distributed import ranks
     from monai_label_app.classifier.training import Recipe
     from monai_label_app.folder import alone
 
@@ -334,6 +367,8 @@ def crossval(
     for name in chosen:
         if name not in VARIANTS:
             fail(str(unknown("variant", name, VARIANTS)))
+    if ranks() > 1:
+        fail("torchrun is for endolens train; start endolens crossval by itself")
     if polyps and extra_polyps:
         fail("polyps are either learned from (--polyps) or tested on (--extra-polyps)")
     _keep_apart(out, dataset, polyps, extra_polyps, masks)
@@ -342,6 +377,7 @@ def crossval(
         name_problems(list(found.problems), found.remarks)
         recipe = Recipe(**options)
         named = _masks_of(found, masks)
+        _name_learned(found.examples, recipe.weights, recipe.teacher)
         learned, tested = (found.extra, replace(found, extra=())) if polyps else ((), found)
         stack.enter_context(alone(out))
         made = validating.crossval(tested, recipe, chosen, folds, validation, out, progress, learned, named)

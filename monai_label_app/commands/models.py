@@ -92,7 +92,9 @@ def add(file: Path, folder: Path, by: str) -> None:
 @click.argument("version")
 @click.option("--dataset", type=click.Path(path_type=Path),
               help="Labelled pictures that no version was trained on. [default: as last time]")  # fmt: skip
-@click.option("--reason", default="", help="Why, where it does worse than the active one.")
+@click.option(
+    "--reason", default="", help="Why, where it does worse than the active one, or learned some of the pictures."
+)
 @_folder
 @_by
 def activate(version: str, dataset: Path | None, reason: str, folder: Path, by: str) -> None:
@@ -105,6 +107,7 @@ def activate(version: str, dataset: Path | None, reason: str, folder: Path, by: 
     from monai_label_app.classifier.classifier import open_classifier
     from monai_label_app.classifier.comparison import compare
     from monai_label_app.classifier.data import find_dataset
+    from monai_label_app.classifier.evaluation import learned
     from monai_label_app.classifier.registry import Registry, in_words
     from monai_label_app.folder import alone
 
@@ -123,6 +126,8 @@ def activate(version: str, dataset: Path | None, reason: str, folder: Path, by: 
         gone = before is not None and before not in registry.versions
         active = open_classifier(str(registry.path())) if before and not gone else None
         comparison = {"dataset": place, **compare(candidate, active, found.examples, progress)}
+        files = [registry.path(version), *([registry.path()] if active else [])]
+        comparison["learned"] = max(learned(found.examples, file) for file in files)
         if gone:
             comparison["gone"] = before
         for reason_why in comparison["left_out"]:

@@ -57,6 +57,7 @@ def test_the_latest_opinion_of_a_frame_counts_and_none_is_lost(tmp_path):
         ({"class": "polyps", "by": "x", "region": [[1, 1], [2, 2]]}, "2 points"),
         ({"class": "polyps", "by": "x", "region": [[1, 1], [2, 2], [1e9, 1]]}, "outside the image"),
         (b'{"class": "polyps", "by": "x", "region": [[1, 1], [2, 2], [NaN, 1]]}', "outside the image"),
+        ({"class": "polyps", "by": "x", "region": [[1, 1], [2, 2], [10**400, 1]]}, "outside the image"),
         ({"class": "polyps", "by": "x", "region": "all"}, "list of [x, y]"),
         ({"class": "polyps", "by": "x", "at": "1999"}, "has no at"),
         (b" " * 200_000, "too long"),

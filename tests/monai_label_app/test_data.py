@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from monai_label_app.classifier.data import Dataset, Example, find_dataset, folds, read_dataset
+from monai_label_app.classifier.data import Dataset, Example, find_dataset, folds, read_dataset, write_list
 from monai_label_app.classifier.duplicates import NEAR, fingerprint, near_duplicates
 from tests.dicom_files import image
 from tests.dicom_files import write as write_dicom
@@ -148,6 +149,21 @@ def test_what_is_no_dataset_is_refused_in_one_sentence(tmp_path):
     assert "are both of class polyps" in refusal(tmp_path / "split")
     noise(tmp_path / "split" / "a.png", 0)
     assert "a.png lies beside folders" in refusal(tmp_path / "split")
+
+
+def test_a_name_that_is_no_text_is_listed_and_found_again(tmp_path):
+    for label in ("a", "b"):
+        noise(tmp_path / "data" / label / os.fsdecode(b"\xff1.png"), len(label))
+    examples = find_dataset(tmp_path / "data").examples
+    write_list(examples, tmp_path / "list.csv")
+    again = find_dataset(tmp_path / "list.csv").examples
+    assert [(one.path, one.read().shape) for one in again] == [(one.path, one.read().shape) for one in examples]
+
+
+def test_pictures_and_their_masks_are_not_two_classes(tmp_path):
+    for folder in ("images", "masks"):
+        noise(tmp_path / folder / "1.png", 1)
+    assert "masks is called as masks are" in refusal(tmp_path)
 
 
 def test_a_csv_that_is_none_is_refused_in_one_sentence(tmp_path):

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 from flask.testing import FlaskClient
@@ -16,8 +17,10 @@ from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.corrections import Correction
 from monai_label_app.datastore import LabelNotFoundException, StudyDatastore
 from monai_label_app.library import FolderLibrary
-from monai_label_app.sample import STUDY
+from monai_label_app.sample import MODEL, STUDY
+from monai_label_app.strategies import Diversity
 from monai_label_app.viewers.ohif import Viewer
+from tests.dicom_files import image, write
 
 STILL = sorted(STUDY.iterdir())[0]
 UID = str(pydicom.dcmread(STILL, stop_before_pixels=True).SOPInstanceUID)
@@ -85,6 +88,23 @@ def test_a_label_with_a_mistake_is_refused_in_a_sentence_and_not_kept(client, da
     assert (answer.status_code, answer.mimetype) == (422, "application/problem+json")
     assert reason in answer.get_json()["detail"]
     assert datastore.corrections.all() == []
+
+
+def test_a_study_that_is_moved_keeps_its_labels_and_a_lost_one_stops_nobody(datastore, classifier, tmp_path) -> None:
+    still = image(np.full((64, 64, 3), 90, np.uint8))
+    write(still, tmp_path / "other.dcm")
+    for uid in (UID, str(still.SOPInstanceUID)):
+        datastore.keep(Correction(uid, "polyps", "Dr. Åse"))
+    (tmp_path / "moved").mkdir()
+    (tmp_path / STILL.name).rename(tmp_path / "moved" / STILL.name)
+    (tmp_path / "other.dcm").unlink()
+    for now in (datastore, StudyDatastore(FolderLibrary(tmp_path), tmp_path, lambda: classifier.card.classes)):
+        (one,) = now.corrected()
+        assert one.read().shape == (480, 576, 3)
+        assert UID in now.get_labeled_images()
+        shutil.copy(sorted(STUDY.iterdir())[1], tmp_path)
+        chosen = Diversity(str(MODEL))({}, now)
+        assert chosen and chosen["id"] != UID
 
 
 def test_without_a_label_there_is_no_archive(datastore) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import f1_score, precision_score, recall_score
 
+from monai_label_app.classifier.checkpoint import learned_from
 from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.classifier.crossval import PAPER, crossval
 from monai_label_app.classifier.data import read_dataset
@@ -49,7 +50,7 @@ def others(tmp_path_factory) -> Path:
     folder.mkdir()
     for number in range(5):
         frame = random.integers(0, 255, (9, 11, 3)).astype(np.uint8)
-        Image.fromarray(frame).resize((110, 90), Image.Resampling.BICUBIC).save(folder / f"{number}.tif")
+        Image.fromarray(frame).resize((110, 90), Image.Resampling.BICUBIC).save(folder / f"c{number}.tif")
     return folder.parent
 
 
@@ -73,7 +74,7 @@ def test_a_trained_checkpoint_serves_the_other_commands(dataset, tmp_path):
     aside = tmp_path / "mine" / "kept-aside.csv"
     measured = json.loads(endolens("evaluate", aside, "--model", out, "--json").stdout)
     trained = open_classifier(str(out)).card.metrics
-    assert measured["images"] == 6
+    assert (measured["images"], measured["learned"], said["learned"]) == (6, 0, 24)
     assert measured["macro_f1"] == pytest.approx(trained["validation_macro_f1"], abs=1e-4)
     assert open_classifier(str(out)).network.count == 2
     maps = endolens("faithfulness", aside, "--class", "polyps", "--model", out, "--json", "--out", tmp_path / "a.png")
@@ -106,8 +107,50 @@ def test_what_was_kept_aside_is_learned_the_second_time_and_frozen_layers_see_no
     cards = [open_classifier(str(path)).card for path in (first, second)]
     assert (cards[0].metrics, cards[0].temperature) == (cards[1].metrics, cards[1].temperature)
     assert [card.training_data.split(" of ")[0] for card in cards] == ["24", "30"]
+    history = json.loads((tmp_path / "second" / "history.json").read_text())["validation_loss"]
+    again = json.loads((tmp_path / "second" / "refit" / "history.json").read_text())
+    assert len(again["loss"]) == 1 + history.index(min(history)), "as long as what these were measured of"
     assert not list(tmp_path.rglob(FEATURES))
     assert not (tmp_path / "second" / "kept-aside.csv").exists(), "it learned them"
+
+
+@pytest.mark.slow
+def test_that_pictures_to_measure_on_were_learned_is_said(dataset, tmp_path):
+    began = tmp_path / "began.safetensors"
+    assert endolens("train", dataset, "--out", began, *SMALL).exit_code == 0
+    went_on = endolens("train", dataset, "--out", tmp_path / "on.safetensors", *SMALL, "--weights", began, "--seed", 1)
+    assert f"of 6 pictures to measure on were learned by {began}" in went_on.stderr
+    both = learned_from(tmp_path / "on.safetensors")
+    assert learned_from(began) < both and len(both) == 30
+    table = endolens("crossval", dataset, "--out", tmp_path / "c", "--variants", "none", "--weights", began, *SMALL)
+    assert f"24 of 30 pictures to measure on were learned by {began}" in table.stderr
+
+
+@pytest.mark.slow
+def test_polyps_of_the_dataset_itself_are_not_counted_twice(dataset, tmp_path):
+    found = endolens("evaluate", dataset, "--extra-polyps", dataset / "polyps", "--json")
+    assert json.loads(found.stdout)["images"] == 30
+    assert found.stderr.count("is nearly the same picture as") == 15
+
+
+@pytest.mark.slow
+def test_a_picture_that_is_another_now_is_another_run(dataset, tmp_path):
+    pictures, out = tmp_path / "pictures", tmp_path / "m.safetensors"
+    shutil.copytree(dataset, pictures)
+    assert endolens("train", pictures, "--out", out, *SMALL).exit_code == 0
+    first, second = sorted((pictures / "polyps").iterdir())[:2]
+    shutil.copyfile(first, second)
+    assert_refused(endolens("train", pictures, "--out", out, *SMALL), "holds a run with other options or pictures")
+
+
+def test_a_mask_of_two_pictures_is_refused(dataset, tmp_path):
+    pictures, masks = tmp_path / "pictures", tmp_path / "masks"
+    shutil.copytree(dataset, pictures)
+    shutil.copyfile(pictures / "polyps" / "1.png", pictures / "normal-cecum" / "1.png")
+    masks.mkdir()
+    Image.new("L", (110, 90), 255).save(masks / "1.png")
+    refused = endolens("train", pictures, "--masks", masks, "--out", tmp_path / "m.safetensors", *SMALL)
+    assert_refused(refused, "1.png would be the mask of two pictures", "normal-cecum/1.png", "polyps/1.png")
 
 
 @pytest.mark.slow
@@ -237,7 +280,7 @@ def test_more_polyps_are_learned_from_where_their_masks_are_and_never_tested_on(
     masks, out = tmp_path / "masks", tmp_path / "table"
     masks.mkdir()
     for number in range(5):
-        Image.fromarray(np.pad(np.full((30, 30), 255, np.uint8), ((0, 60), (0, 80)))).save(masks / f"{number}.png")
+        Image.fromarray(np.pad(np.full((30, 30), 255, np.uint8), ((0, 60), (0, 80)))).save(masks / f"c{number}.png")
     options = ("--variants", "box", "--polyps", others, "--masks", masks)
     assert endolens("crossval", dataset, *options, "--out", out, *SMALL).exit_code == 0
     for fold in (1, 2):
@@ -298,6 +341,8 @@ def test_the_papers_figures_fit_each_other_under_their_corrected_heads(row):
         (("--architecture", "squeezenet1_0", "--width", "1"), "ends in a linear layer"),
         (("--test-views", "5"), "5 is not in the range 1<=x<=4"),
         (("--rate", "1e30"), "loss is no finite number"),
+        (("--rate", "-1"), "-1.0 is not in the range x>0"),
+        (("--width", "inf"), "'inf' is not above 0 and at most 4"),
         (("--out", "model.pt"), "must end in .safetensors"),
     ],
 )

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from monai_label_app import journal
-from monai_label_app.classifier.checkpoint import Card, save
+from monai_label_app.classifier.checkpoint import Card, load, save
 from monai_label_app.classifier.classifier import open_classifier
 from monai_label_app.classifier.comparison import compare
 from monai_label_app.classifier.data import find_dataset
@@ -106,6 +106,17 @@ def test_a_version_that_does_worse_needs_a_reason_and_one_command_goes_back(two,
     comparison = content["acts"][3]["comparison"]
     assert (comparison["only_candidate"], comparison["only_active"]) == (0, 12)
     assert comparison["p"] == pytest.approx(binomtest(0, 12).pvalue)
+
+
+def test_what_a_version_learned_is_nothing_to_compare_it_on(two, dataset, tmp_path):
+    new = checkpoint(tmp_path / "new.safetensors", "1.2.0", 1.0)
+    network, card, _ = load(new)
+    save(new, network, card, learned=[one.content() for one in find_dataset(dataset).examples[:5]])
+    assert models("add", new, folder=two).exit_code == 0
+    said = "12 pictures, 5 of which one of the models learned"
+    assert_refused(models("activate", fingerprint(two, "1.2.0"), folder=two), said, "unless you give a --reason")
+    result = models("activate", fingerprint(two, "1.2.0"), "--reason", "a trial", folder=two)
+    assert said in result.stdout
 
 
 def test_the_same_checkpoint_is_there_once(two, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from monailabel.interfaces.exception import MONAILabelException
 from PIL import Image
 
-from monai_label_app.classifier.checkpoint import kept_aside, load, save
+from monai_label_app.classifier.checkpoint import Card, kept_aside, learned_from, load, save
 from monai_label_app.classifier.data import Example, find_dataset
 from monai_label_app.classifier.network import KVASIR_CLASSES
 from monai_label_app.classifier.registry import Registry
@@ -20,7 +20,8 @@ from monai_label_app.corrections import Correction
 from monai_label_app.datastore import StudyDatastore, open_datastore
 from monai_label_app.library import FolderLibrary
 from monai_label_app.sample import STUDY
-from monai_label_app.trainer import Learn
+from monai_label_app.trainer import Learn, first_layer
+from tests.dicom_files import image, write
 
 
 @pytest.fixture
@@ -59,9 +60,9 @@ def aside_of(dataset) -> list[Example]:
 @pytest.mark.slow
 def test_dataset_and_corrections_are_learned_together_and_a_part_is_kept_aside(datastore, registry, dataset):
     images = datastore.list_images()
-    for frame, image in enumerate(images[:3]):
+    for frame, uid in enumerate(images[:3]):
         region = ((10.0, 10.0), (90.0, 10.0), (90.0, 90.0)) if frame else ()
-        datastore.corrections.add(Correction(image, "polyps", "Ada" if frame else "Bo", region=region))
+        datastore.corrections.add(Correction(uid, "polyps", "Ada" if frame else "Bo", region=region))
     task = Learn(registry, dataset)
     assert task.stats() == {}
     answer = task({"epochs": 2}, datastore)
@@ -114,6 +115,58 @@ def test_what_was_not_learned_is_known_wherever_it_lies_and_else_nothing_is_cali
     answer = Learn(registry, strange)({"epochs": 1}, datastore)
     card = load(registry.path(answer["version"]))[1]
     assert (card.temperature, card.metrics) == (1, {})
+
+
+@pytest.mark.slow
+def test_what_a_doctor_corrected_is_learned_as_that_and_judges_nothing(datastore, registry, dataset, tmp_path):
+    aside = aside_of(dataset)
+    for number, example in enumerate(aside[:3]):  # of which the first two are corrected
+        still = image(example.read())
+        write(still, tmp_path / "studies" / f"{number}.dcm")
+        if number < 2:
+            datastore.corrections.add(Correction(str(still.SOPInstanceUID), "polyps", "Ada"))
+    answer = Learn(registry, dataset)({"epochs": 1}, datastore)
+    assert answer["corrections"] == 2
+    (recipe,) = (registry.folder / "runs").glob("*/recipe.json")
+    pictures = {path: label for path, _, _, label, *_ in json.loads(recipe.read_text())["pictures"]}
+    assert len(pictures) == 20, "each once: as it is in the dataset, or as it was corrected"
+    assert not {str(example.path) for example in aside[:2]} & set(pictures)
+    version = registry.path(answer["version"])
+    assert load(version)[1].metrics["validation_images"] == 2
+    assert kept_aside(version) == {example.content() for example in aside[2:]}
+    assert len(learned_from(version)) == 18
+    assert not learned_from(version) & kept_aside(version)
+
+
+@pytest.mark.slow
+def test_corrections_that_cannot_be_read_are_left_out_and_not_counted(datastore, registry, tmp_path, caplog):
+    first, second = datastore.list_images()[:2]
+    damaged = Path(datastore.get_image_uri(first)).resolve()
+    damaged.write_bytes(damaged.read_bytes()[:-3000])
+    datastore.corrections.add(Correction(first, "polyps", "Ada"))
+    with pytest.raises(MONAILabelException) as error:
+        Learn(registry, None)({"epochs": 1}, datastore)
+    assert "is damaged DICOM" in error.value.msg
+    datastore.corrections.add(Correction(second, "polyps", "Bo"))
+    answer = Learn(registry, None)({"epochs": 1}, datastore)
+    assert answer["corrections"] == 1
+    assert load(registry.path(answer["version"]))[1].training_data.endswith("1 corrections by 1 readers")
+    assert first in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("width", "architecture", "region", "first"),
+    [
+        (1.0, "vgg19", True, "block5_conv4"),
+        (1.0, "vgg19", False, "head"),
+        (1.0, "resnet18", True, "head"),
+        (0.5, "vgg19", True, ""),
+    ],
+)
+def test_of_a_large_network_learns_what_can_follow_the_regions(width, architecture, region, first):
+    card = Card("n", "1", architecture, width, target_layer="block5_conv4")
+    example = Example(Path("a"), "polyps", "a", region=((0, 0), (1, 0), (1, 1)) if region else ())
+    assert first_layer(card, [example]) == first
 
 
 def test_a_class_that_the_model_does_not_know_is_one_sentence(datastore, registry, dataset, tmp_path):

@@ -398,6 +398,15 @@ def test_a_map_goes_astray_by_minus_log_of_its_share_inside():
     assert astray(scores, activation, torch.tensor([0]), torch.ones(1, 1, 2, 2)).item() == 0
 
 
+def test_a_map_of_one_place_is_beside_nothing_and_spoils_no_weight():
+    activation = torch.ones(2, 3, 1, 1, requires_grad=True)
+    scores = activation.flatten(1) * torch.tensor([1.0, 2.0, 3.0])
+    lost = astray(scores, activation, torch.tensor([0, 1]), torch.tensor([0.0, 1.0])[:, None, None, None])
+    assert lost.tolist() == [0, 0]
+    (lost.mean() + scores.mean()).backward()
+    assert activation.grad.isfinite().all()
+
+
 @pytest.mark.slow
 def test_guidance_moves_the_maps_onto_the_masks(examples, tmp_path):
     masks = {path.stem: path for path in (examples[0].path.parent / "masks").iterdir()}
@@ -411,7 +420,7 @@ def test_guidance_moves_the_maps_onto_the_masks(examples, tmp_path):
         inside = []
         for example in examples[:8]:
             seen, (geometry,) = classifier.dissect([read_frame(example.path)])
-            found = geometry.to_source(seen.grad_cam(run.target_layer, CLASSES.index(example.label))[0])
+            found = geometry.to_source(seen.grad_cam(classifier.card.target_layer, CLASSES.index(example.label))[0])
             mask = np.asarray(Image.open(masks[example.path.stem])) > 0
             inside.append(found[mask].sum() / max(found.sum(), 1e-9))
         return float(np.mean(inside))
