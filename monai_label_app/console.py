@@ -29,6 +29,8 @@ def explained(out: Path) -> Iterator[None]:
         yield
     except (ValueError, PacsError) as error:
         fail(str(error))
+    except BrokenPipeError:  # whoever reads what is printed has read enough
+        raise
     except OSError as error:
         # pydicom raises its own error, with a page of text, from the system's.
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,8 @@ def parse(content: bytes, header: Dataset, classes: Sequence[str]) -> Correction
     for name, text in texts.items():
         if not isinstance(text, str) or len(text) > _TEXT:
             raise ValueError(f"{name!r} must be a text of at most {_TEXT} characters")
+        if re.search(r"[\0-\x08\x0b-\x1f\x7f\ud800-\udfff]", text):
+            raise ValueError(f"{name!r} has characters that stand for nothing")
     if not texts["by"].strip():
         raise ValueError("the reader's name ('by') is missing")
     frame, frames = given.get("frame", 1), int(header.get("NumberOfFrames") or 1)
@@ -94,7 +98,10 @@ def _region(points: Any, columns: int, rows: int) -> tuple[tuple[float, float], 
     for x, y in points:
         if not (0 <= x <= columns and 0 <= y <= rows):
             raise ValueError(f"'region' has a point [{x}, {y}] outside the image of {columns} x {rows} pixels")
-    return tuple((float(x), float(y)) for x, y in points)
+    region = tuple((float(x), float(y)) for x, y in points)
+    if region and not sum(x * next_y - next_x * y for (x, y), (next_x, next_y) in pairwise((*region, region[0]))):
+        raise ValueError("'region' has no area")
+    return region
 
 
 class Corrections:
@@ -109,9 +116,9 @@ class Corrections:
         del content["at"]
         journal.append(self._file, content)
 
-    def withdraw(self, image: str) -> None:
-        """What was said of an image counts no more; it stays in the file."""
-        journal.append(self._file, {"image": image, "withdrawn": True})
+    def withdraw(self, image: str, by: str) -> None:
+        """What was said of an image counts no more; it stays in the file, with who withdrew it, if that is known."""
+        journal.append(self._file, {"image": image, "withdrawn": True, "by": by})
 
     def erase(self, images: Collection[str]) -> int:
         """Take what was said of images out of the file; returns how many lines those were."""

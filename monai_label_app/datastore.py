@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -176,7 +177,7 @@ class StudyDatastore(LocalDatastore):
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Keep a label of an image. A final one that is JSON is a correction, which is added to those before it.
 
-        An inference never takes the place of what a person said.
+        An inference never takes the place of what a person said, nor does a file of another kind that of a correction.
 
         Raises:
             ImageNotFoundException: there is no such image, or no such tag.
@@ -185,13 +186,17 @@ class StudyDatastore(LocalDatastore):
         if label_tag not in {tag.value for tag in DefaultLabelTag}:
             raise ImageNotFoundException(f"there is no label tag {label_tag!r}")
         self.get_image_uri(image_id)
-        if label_tag == DefaultLabelTag.FINAL.value and Path(label_filename).suffix == ".json":
+        _require_text(label_info)
+        if label_tag == DefaultLabelTag.FINAL.value and _is_json(Path(label_filename)):
             return self._save_correction(image_id, Path(label_filename), label_info)
         info = _signed(label_info or {})
         with self._alone():
             before = self.get_label_info(image_id, label_tag)
             if before and _is_of_model(info) and not _is_of_model(before):
                 return image_id
+            if label_tag == DefaultLabelTag.FINAL.value and self._is_corrected(image_id):
+                reason = "what doctors said of this image is its final label; send what is to be added to it as JSON"
+                raise MONAILabelException(MONAILabelError.INVALID_INPUT, reason)
             label: str = super().save_label(image_id, label_filename, label_tag, info)
         return label
 
@@ -200,8 +205,14 @@ class StudyDatastore(LocalDatastore):
         if own := sorted({"class", "by", "model"} & set(info)):
             reason = f"{', '.join(own)} of a label cannot be changed beside it; save another label"
             raise MONAILabelException(MONAILabelError.INVALID_INPUT, reason)
+        _require_text(info)
         with self._alone():
             super().update_label_info(label_id, label_tag, info)
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Add to what is known of an image, such as which strategy chose it for whom."""
+        _require_text(info)
+        super().update_image_info(image_id, info)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Take a label away; corrections stay in the file as withdrawn.
@@ -210,13 +221,11 @@ class StudyDatastore(LocalDatastore):
             LabelNotFoundException: there is none.
         """
         with self._alone():
-            said = label_tag == DefaultLabelTag.FINAL.value and label_id in {
-                one.image for one in self.corrections.current()
-            }
+            said = label_tag == DefaultLabelTag.FINAL.value and self._is_corrected(label_id)
             if not said and not super().get_label_uri(label_id, label_tag):
                 raise LabelNotFoundException(f"there is no label {label_tag} of {label_id}")
             if label_tag == DefaultLabelTag.FINAL.value:
-                self.corrections.withdraw(label_id)
+                self.corrections.withdraw(label_id, _author(""))
             super().remove_label(label_id, label_tag)
 
     def get_label_uri(self, label_id: str, label_tag: str) -> str:
@@ -230,6 +239,9 @@ class StudyDatastore(LocalDatastore):
         self._init_from_datastore_file()
         images: list[str] = super().get_labeled_images(label_tag, labels)
         return images
+
+    def _is_corrected(self, image_id: str) -> bool:
+        return any(one.image == image_id for one in self.corrections.current())
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -262,6 +274,17 @@ class StudyDatastore(LocalDatastore):
             tag = DefaultLabelTag.FINAL.value
             label: str = super().save_label(correction.image, str(history), tag, info)
         return label
+
+
+def _require_text(info: dict[str, Any] | None) -> None:
+    """Raise UnicodeEncodeError for half a character, which MONAI Label would write and never read again."""
+    json.dumps(info, ensure_ascii=False, default=str).encode()
+
+
+def _is_json(file: Path) -> bool:
+    """Whether a label is meant as JSON, whatever a client calls it."""
+    with file.open("rb") as content:
+        return file.suffix.lower() == ".json" or content.read(64).lstrip()[:1] == b"{"
 
 
 def _author(said: str) -> str:

@@ -16,7 +16,7 @@ import torch
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.classifier.data import Dataset, Example, divide, folds
 from monai_label_app.classifier.evaluation import Evaluation, evaluate
-from monai_label_app.classifier.evaluation_report import write_predictions
+from monai_label_app.classifier.evaluation_report import write_predictions, write_table
 from monai_label_app.classifier.metrics import interval, resample, summary
 from monai_label_app.classifier.network import in_views
 from monai_label_app.classifier.page import write_page
@@ -57,10 +57,7 @@ class Variant:
 
     def pooled(self) -> Evaluation:
         """All test pictures, each seen by the network that was not trained on it."""
-        first = self.tests[0]
-        examples = tuple(example for test in self.tests for example in test.examples)
-        problems = tuple(problem for test in self.tests for problem in test.problems)
-        return Evaluation(first.classes, examples, np.concatenate([test.scores for test in self.tests]), problems)
+        return _joined(self.tests)
 
     def measures(self, part: str) -> dict[str, Any]:
         """Mean over the folds of the macro measures and the plain accuracy, and their 95 % intervals by bootstrap.
@@ -78,6 +75,11 @@ class Variant:
             **{name: float(np.mean([fold[name] for fold in single])) for name in names},
             "confidence": {name: interval(np.mean([fold[name] for fold in drawn], axis=0)).tolist() for name in names},
         }
+
+
+def _joined(parts: Sequence[Evaluation]) -> Evaluation:
+    examples = tuple(example for part in parts for example in part.examples)
+    return Evaluation(parts[0].classes, examples, np.concatenate([part.scores for part in parts]), ())
 
 
 def crossval(
@@ -189,6 +191,8 @@ def table(content: Mapping[str, Mapping[str, Any]]) -> str:
 def write(made: Sequence[Variant], content: dict[str, Any], command: str, folder: Path) -> None:
     """Write ``predictions.csv`` and plots of each variant into its folder, ``metrics.json`` and ``report.html``.
 
+    Each fold gets a ``predictions.csv`` too, with its extra polyps, from which the table can be made again.
+
     Args:
         made: by :func:`crossval`.
         content: ``table`` by :func:`measures`, ``recipe``, ``dataset``, ``images``, ``folds``, ``extra_polyps`` and
@@ -196,6 +200,10 @@ def write(made: Sequence[Variant], content: dict[str, Any], command: str, folder
         command: that made it, for the page.
         folder: that :func:`crossval` was given.
     """
+    for variant in made:
+        for number, own in enumerate(variant.tests, start=1):
+            tested = _joined([own, *variant.extra[number - 1 : number]])
+            write_table(tested, folder / variant.name / f"fold-{number}" / "predictions.csv")
     plots = {variant.name: write_predictions(variant.pooled(), folder / variant.name)[1] for variant in made}
     with whole(folder / "metrics.json") as partial:
         partial.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")

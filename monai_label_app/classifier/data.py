@@ -224,6 +224,20 @@ def folds(dataset: Dataset, count: int, seed: int) -> list[tuple[tuple[Example, 
     Raises:
         ValueError: fewer than two folds, fewer groups of a class than folds, or a fold without a class.
     """
+    divided = []
+    for number, parts in enumerate(_splits(dataset, count, seed), start=1):
+        for part, what in zip(parts, ("train", "test"), strict=True):
+            if missing := _without(dataset, part):
+                raise ValueError(
+                    f"fold {number} of {count} has no picture of {missing} to {what} on; "
+                    f"take fewer folds or another seed"
+                )
+        divided.append(parts)
+    return divided
+
+
+def _splits(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[tuple[Example, ...], tuple[Example, ...]]]:
+    """The folds as they come, even without a class."""
     if count < 2:
         raise ValueError(f"cross-validation needs 2 folds at least, not {count}")
     for label in dataset.classes:
@@ -235,19 +249,15 @@ def folds(dataset: Dataset, count: int, seed: int) -> list[tuple[tuple[Example, 
             )
     labels = [example.label for example in dataset.examples]
     groups = [example.group for example in dataset.examples]
-    divided = []
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    for number, parts in enumerate(splitter.split(labels, labels, groups), start=1):
+    for parts in splitter.split(labels, labels, groups):
         train, test = (tuple(dataset.examples[index] for index in part) for part in parts)
-        for part, what in ((train, "train"), (test, "test")):
-            missing = set(dataset.classes) - {example.label for example in part}
-            if missing:
-                raise ValueError(
-                    f"fold {number} of {count} has no picture of {', '.join(sorted(missing))} to {what} on; "
-                    f"take fewer folds or another seed"
-                )
-        divided.append((train, test))
-    return divided
+        yield train, test
+
+
+def _without(dataset: Dataset, part: Iterable[Example]) -> str:
+    """The classes of which a part has no picture."""
+    return ", ".join(sorted(set(dataset.classes) - {example.label for example in part}))
 
 
 def divide(dataset: Dataset, share: float, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
@@ -255,7 +265,7 @@ def divide(dataset: Dataset, share: float, seed: int) -> tuple[tuple[Example, ..
 
     Args:
         dataset: as for :func:`folds`.
-        share: 0 for none; else one fold of ``round(1 / share)`` is kept aside.
+        share: 0 for none; else one fold of ``round(1 / share)`` is kept aside, the first with a part of every class.
         seed: the same divides alike.
 
     Raises:
@@ -264,7 +274,10 @@ def divide(dataset: Dataset, share: float, seed: int) -> tuple[tuple[Example, ..
     if not share:
         return dataset.examples, ()
     try:
-        return folds(dataset, round(1 / share), seed)[0]
+        for parts in _splits(dataset, round(1 / share), seed):
+            if not any(_without(dataset, part) for part in parts):
+                return parts
+        return folds(dataset, round(1 / share), seed)[0]  # says what is wrong
     except ValueError as error:
         raise ValueError(f"{share:g} of the pictures cannot be kept aside for validation: {error}") from None
 
@@ -304,11 +317,11 @@ def _listed(table: Path) -> Iterator[Example]:
         # A file's name need not be text.
         with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
-            "".join([*(reader.fieldnames or ()), *(row.get("label") or "" for row in rows)]).encode()
+            rows, head = list(reader), reader.fieldnames or ()
+            "".join([*head, *(row.get("label") or "" for row in rows)]).encode()
     except (UnicodeError, csv.Error) as error:
         raise ValueError(f"{table} cannot be read as a CSV file: {in_one_line(error)}") from None
-    if missing := [name for name in ("path", "label") if name not in (reader.fieldnames or ())]:
+    if missing := [name for name in ("path", "label") if name not in head]:
         raise ValueError(
             f"{table} has no column {' and no column '.join(missing)} in its first row, with commas between"
         )

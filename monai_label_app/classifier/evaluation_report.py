@@ -45,14 +45,15 @@ def write_predictions(evaluation: Evaluation, folder: Path) -> tuple[list[Path],
         The files, and the two plots by name as data addresses for a page.
     """
     paths = {name: folder / name for name in ("predictions.csv", "confusion.png", "reliability.png")}
-    _predictions(evaluation, paths["predictions.csv"])
+    write_table(evaluation, paths["predictions.csv"])
     _draw_confusion(evaluation, paths["confusion.png"])
     _draw_reliability(reliability(evaluation.labels, evaluation.probabilities), paths["reliability.png"])
     plots = {path.stem: data_address(path) for path in (paths["confusion.png"], paths["reliability.png"])}
     return list(paths.values()), plots
 
 
-def _predictions(evaluation: Evaluation, path: Path) -> None:
+def write_table(evaluation: Evaluation, path: Path) -> None:
+    """Write what was predicted of every picture, as CSV."""
     with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
         rows = csv.writer(file)
         rows.writerow(["file", "label", "predicted", *evaluation.classes])

@@ -46,7 +46,7 @@ def rates(confusion: NDArray) -> dict[str, Floats]:
         "recall": _ratio(hit, true),
         "specificity": _ratio(rejected, total - true),
         "accuracy": _ratio(hit + rejected, total),
-        "mcc": _ratio(hit * rejected - (said - hit) * (true - hit), spread),
+        "mcc": np.clip(_ratio(hit * rejected - (said - hit) * (true - hit), spread), -1, 1),
         "f1": _ratio(2 * hit, true + said),
     }
 

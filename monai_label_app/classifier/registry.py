@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from monai_label_app import journal
 from monai_label_app.classifier import checkpoint
 from monai_label_app.folder import whole
 
-_JOURNAL = "journal.jsonl"
+_JOURNAL, _LOCK = "journal.jsonl", ".adding.lock"
 
 ADD, ACTIVATE, ROLLBACK = "add", "activate", "rollback"
 
@@ -34,6 +36,13 @@ class Registry:
     def acts(self) -> list[dict[str, Any]]:
         """What was done, the oldest first: ``at``, ``by``, ``act``, ``version`` and, of an activation, its reasons."""
         return list(journal.read(self.folder / _JOURNAL))
+
+    @property
+    def comparison(self) -> dict[str, Any]:
+        """Of what is active with what was before it; empty where nothing is."""
+        active = self.active
+        found = [act for act in self.acts if (act["act"], act["version"]) == (ACTIVATE, active)]
+        return dict(found[-1].get("comparison", {})) if found else {}
 
     @property
     def active(self) -> str | None:
@@ -88,9 +97,11 @@ class Registry:
         place = self.folder / f"{version}.safetensors"
         if not place.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            with whole(place) as partial:
-                shutil.copyfile(file, partial)
-            journal.append(self.folder / _JOURNAL, {"by": by, "act": ADD, "version": version})
+            with FileLock(self.folder / _LOCK):
+                with whole(place) as partial:
+                    shutil.copyfile(file, partial)
+                if not any(act["act"] == ADD and act["version"] == version for act in self.acts):
+                    journal.append(self.folder / _JOURNAL, {"by": by, "act": ADD, "version": version})
         return version
 
     def activate(self, version: str, by: str, comparison: Mapping[str, Any], reason: str = "") -> None:
@@ -103,9 +114,14 @@ class Registry:
             reason: why, where it did worse.
 
         Raises:
-            ValueError: it did worse than the active one, or one of them learned the pictures, and there is no reason.
+            ValueError: it did worse than the active one, one of them learned the pictures, or they are not those of the
+                active one's own comparison, and there is no reason.
         """
-        if (comparison["worse"] or comparison.get("learned")) and not reason:
+        before = self.comparison.get("fingerprint")
+        other = before and before != comparison["fingerprint"]
+        if (comparison["worse"] or comparison.get("learned") or other) and not reason:
+            if other:
+                raise ValueError("these are not the pictures of the comparison before; name those, or give a --reason")
             raise ValueError(f"{in_words(comparison)}; it stays as it is, unless you give a --reason")
         content = {"by": by, "act": ACTIVATE, "version": version, "comparison": comparison, "reason": reason}
         journal.append(self.folder / _JOURNAL, content)

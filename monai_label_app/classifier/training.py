@@ -317,6 +317,8 @@ class Training:
     def _note(self, trainer: SupervisedTrainer, losses: list[float]) -> None:
         """Keep what an epoch brought, and stop where nothing has improved for long."""
         if not np.isfinite(losses).all():
+            self.clear()  # nothing goes on from here, and another run may take its place
+            (self.folder / HISTORY).unlink(missing_ok=True)
             raise ValueError("the loss is no finite number any more; take a lower rate")
         history = self.history
         history.loss.append(losses[0])
@@ -448,15 +450,17 @@ def claim(folder: Path, recipe: Recipe, examples: Sequence[Example], masks: Mapp
     """Write into a run's folder what it is of.
 
     Raises:
-        ValueError: it is of something else.
+        ValueError: something else was learned there.
     """
     content = contents(recipe, examples, masks)
     path = folder / "recipe.json"
-    if not path.is_file():
-        with whole(path) as partial:
-            partial.write_text(content, encoding="utf-8")
-    elif path.read_text(encoding="utf-8") != content:
+    if path.is_file() and path.read_text(encoding="utf-8") == content:
+        return
+    if path.is_file() and any(any(folder.rglob(name)) for name in (_STATE, HISTORY, "scores.npy")):
         raise ValueError(f"{folder} holds a run with other options or pictures; remove it, or name another folder")
+    shutil.rmtree(folder / FEATURES, ignore_errors=True)
+    with whole(path) as partial:
+        partial.write_text(content, encoding="utf-8")
 
 
 def _loss_of(output: Any) -> float:

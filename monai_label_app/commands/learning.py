@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from monai_label_app.commands.options import adding, model_option, result_file, result_folder, weights_option
+from monai_label_app.commands.options import adding, keep_out, model_option, result_file, result_folder, weights_option
 from monai_label_app.console import explained, fail, name_problems, notice, progress, silent
 
 if TYPE_CHECKING:  # torch comes with it
@@ -196,6 +196,7 @@ def evaluate(
     from monai_label_app.classifier.data import find_dataset, read_dataset
     from monai_label_app.classifier.evaluation_report import write
 
+    keep_out(out, dataset, extra_polyps)
     with explained(out or dataset):
         # What is there twice counts once; without more pictures that is the dataset's own business.
         found = read_dataset(dataset, extra_polyps, progress) if extra_polyps else find_dataset(dataset)
@@ -273,9 +274,7 @@ def train(
         fail(f"--out {out} must end in .safetensors")
     folder = run or out.with_suffix("")
     _keep_apart(folder, dataset, polyps, masks)
-    for source in (dataset, polyps, masks):
-        if source and source.resolve() in out.resolve().parents:
-            fail(f"{out} would lie in {source}; name another place")
+    keep_out(out, dataset, polyps, masks)
     shown = progress if leads() else silent
     with explained(folder), ExitStack() as stack:
         # What could not be written in the end is better known before the work.
@@ -363,7 +362,7 @@ def crossval(
     from monai_label_app.classifier.training import Recipe
     from monai_label_app.folder import alone
 
-    chosen = variants.split(",")
+    chosen = list(dict.fromkeys(variants.split(",")))
     for name in chosen:
         if name not in VARIANTS:
             fail(str(unknown("variant", name, VARIANTS)))
@@ -422,6 +421,7 @@ def audit(dataset: Path, as_json: bool, out: Path | None, seed: int, model: str 
     from monai_label_app.classifier.classifier import open_classifier
     from monai_label_app.classifier.data import find_dataset
 
+    keep_out(out, dataset)
     with explained(out or dataset):
         found = find_dataset(dataset)
         classifier = open_classifier(model, weights)

@@ -6,7 +6,6 @@ import getpass
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -91,9 +90,9 @@ def add(file: Path, folder: Path, by: str) -> None:
 @models.command()
 @click.argument("version")
 @click.option("--dataset", type=click.Path(path_type=Path),
-              help="Labelled pictures that no version was trained on. [default: as last time]")  # fmt: skip
+              help="Labelled pictures that no version was trained on. [default: those of the active one]")  # fmt: skip
 @click.option(
-    "--reason", default="", help="Why, where it does worse than the active one, or learned some of the pictures."
+    "--reason", default="", help="Why, where it does worse, learned some of the pictures, or is compared on others."
 )
 @_folder
 @_by
@@ -115,8 +114,7 @@ def activate(version: str, dataset: Path | None, reason: str, folder: Path, by: 
         registry = Registry(folder)
         version = registry.candidate(version)
         stack.enter_context(alone(folder))
-        comparisons = [act["comparison"] for act in registry.acts if "comparison" in act]
-        earlier: dict[str, Any] = comparisons[-1] if comparisons else {}
+        earlier = registry.comparison
         if dataset is None and not earlier:
             fail("name the pictures to compare on by --dataset; they stay the same for later versions")
         place = str(dataset.resolve()) if dataset else str(earlier["dataset"])
@@ -132,8 +130,6 @@ def activate(version: str, dataset: Path | None, reason: str, folder: Path, by: 
             comparison["gone"] = before
         for reason_why in comparison["left_out"]:
             click.echo(f"left out: {reason_why}", err=True)
-        if earlier and earlier["fingerprint"] != comparison["fingerprint"]:
-            click.echo("these are not the pictures of the last comparison; do not set the figures beside it", err=True)
         registry.activate(version, by, comparison, reason)
     click.echo(f"{version} is active: {in_words(comparison)}")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from monai_label_app.access.endpoint import Endpoint, is_loopback
+from monai_label_app.console import fail
 
 if TYPE_CHECKING:  # pynetdicom comes with it
     from monai_label_app.listening.service import Settings
@@ -271,3 +272,10 @@ def node_settings(given: dict[str, Any], model: str | None, prefix: str = "") ->
         weights=given.pop("weights"),
         wanted=given,
     )
+
+
+def keep_out(out: Path | None, *sources: Path | None) -> None:
+    """End where results would lie among pictures, as if they were some."""
+    for source in filter(None, sources):
+        if out and source.resolve() in (out.resolve(), *out.resolve().parents):
+            fail(f"{out} would lie in {source}; name another place")

@@ -267,7 +267,7 @@ def test_of_a_refused_request_to_monai_label_nothing_is_left(server: Server) -> 
     )
     assert replaced.status_code == 404, "the image that the audit trail names is the one that is looked at"
     server.ask("POST", f"/infer/grad_cam?image={IMAGE}&output=image", reader).raise_for_status()
-    server.ask("PUT", f"{label}&tag=final", annotator, files={"label": ("a.dcm", b"any")}).raise_for_status()
+    server.ask("PUT", f"{label}&tag=original", annotator, files={"label": ("a.dcm", b"any")}).raise_for_status()
     server.ask("GET", "/datastore/dataset", annotator).raise_for_status()
     deadline = time.monotonic() + 10
     while server.temporary != before and time.monotonic() < deadline:

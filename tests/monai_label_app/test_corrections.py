@@ -33,7 +33,7 @@ def test_the_latest_opinion_of_a_frame_counts_and_none_is_lost(tmp_path):
         ("1.2", 2): "esophagitis",
         ("1.3", 1): "polyps",
     }
-    found.withdraw("1.2")
+    found.withdraw("1.2", "Ada")
     assert [one.image for one in found.current()] == ["1.3"]
     found.add(said[0])
     assert {one.image: one.by for one in found.current()} == {"1.3": "Ada", "1.2": "Ada"}
@@ -54,7 +54,10 @@ def test_the_latest_opinion_of_a_frame_counts_and_none_is_lost(tmp_path):
         ({"class": "polyps", "by": "x" * 501}, "at most 500"),
         ({"class": "polyps", "by": "x", "frame": 2}, "no frame 2; the image has 1"),
         ({"class": "polyps", "by": "x", "frame": True}, "no frame True"),
+        (b'{"class": "polyps", "by": "Dr. \\ud83d"}', "'by' has characters that stand for nothing"),
+        ({"class": "polyps", "by": "x", "comment": "a\0"}, "'comment' has characters that stand for nothing"),
         ({"class": "polyps", "by": "x", "region": [[1, 1], [2, 2]]}, "2 points"),
+        ({"class": "polyps", "by": "x", "region": [[5, 5], [9, 9], [7, 7]]}, "'region' has no area"),
         ({"class": "polyps", "by": "x", "region": [[1, 1], [2, 2], [1e9, 1]]}, "outside the image"),
         (b'{"class": "polyps", "by": "x", "region": [[1, 1], [2, 2], [NaN, 1]]}', "outside the image"),
         ({"class": "polyps", "by": "x", "region": [[1, 1], [2, 2], [10**400, 1]]}, "outside the image"),

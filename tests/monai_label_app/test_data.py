@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from monai_label_app.classifier.data import Dataset, Example, find_dataset, folds, read_dataset, write_list
+from monai_label_app.classifier.data import Dataset, Example, divide, find_dataset, folds, read_dataset, write_list
 from monai_label_app.classifier.duplicates import NEAR, fingerprint, near_duplicates
 from tests.dicom_files import image
 from tests.dicom_files import write as write_dicom
@@ -166,8 +166,26 @@ def test_pictures_and_their_masks_are_not_two_classes(tmp_path):
     assert "masks is called as masks are" in refusal(tmp_path)
 
 
+def test_groups_that_are_too_few_for_every_fold_can_still_keep_one_aside():
+    sizes = {"a": (9, 1, 1, 1, 1), "b": (1, 1, 1, 1, 9)}
+    examples = tuple(
+        Example(Path(f"{label}{group}{number}"), label, f"{label}{group}")
+        for label, groups in sizes.items()
+        for group, size in enumerate(groups)
+        for number in range(size)
+    )
+    dataset = Dataset(("a", "b"), examples)
+    for seed in range(20):
+        learned, aside = divide(dataset, 0.2, seed)
+        assert sorted([*learned, *aside], key=str) == sorted(examples, key=str)
+        assert {one.label for one in learned} == {one.label for one in aside} == {"a", "b"}
+        assert not {one.group for one in learned} & {one.group for one in aside}
+
+
 def test_a_csv_that_is_none_is_refused_in_one_sentence(tmp_path):
     path = tmp_path / "list.csv"
+    path.write_bytes(b"")
+    assert "has no column path and no column label" in refusal(path)
     path.write_bytes(b"\xff\xfe\x00path")
     assert "cannot be read as a CSV file" in refusal(path)
     table(path, ("", "a", ""))

@@ -15,7 +15,7 @@ from monai_label_app import library as library_module
 from monai_label_app import web
 from monai_label_app.classifier.classifier import Classifier
 from monai_label_app.corrections import Correction
-from monai_label_app.datastore import LabelNotFoundException, StudyDatastore
+from monai_label_app.datastore import LabelNotFoundException, MONAILabelException, StudyDatastore
 from monai_label_app.library import FolderLibrary
 from monai_label_app.sample import MODEL, STUDY
 from monai_label_app.strategies import Diversity
@@ -105,6 +105,33 @@ def test_a_study_that_is_moved_keeps_its_labels_and_a_lost_one_stops_nobody(data
         shutil.copy(sorted(STUDY.iterdir())[1], tmp_path)
         chosen = Diversity(str(MODEL))({}, now)
         assert chosen and chosen["id"] != UID
+
+
+@pytest.mark.parametrize("name", ["blob", "x.JSON", "label.txt"])
+def test_a_correction_is_known_whatever_its_file_is_called_and_nothing_else_takes_its_place(datastore, tmp_path, name):
+    (tmp_path / name).write_text(json.dumps({"class": "polyps", "by": "Dr. Åse"}))
+    datastore.save_label(UID, str(tmp_path / name), "final", {})
+    assert [one.by for one in datastore.corrections.current()] == ["Dr. Åse"]
+    before = Path(datastore.get_label_uri(UID, "final")).read_text()
+    (tmp_path / "other.nii.gz").write_bytes(b"any")
+    with pytest.raises(MONAILabelException) as error:
+        datastore.save_label(UID, str(tmp_path / "other.nii.gz"), "final", {})
+    assert "what doctors said of this image is its final label" in error.value.msg
+    assert Path(datastore.get_label_uri(UID, "final")).read_text() == before
+
+
+def test_half_a_character_never_comes_into_the_list_of_labels(client, datastore, classifier, tmp_path):
+    sent = tmp_path / "sent.json"
+    sent.write_text(json.dumps({"class": "polyps", "by": "Dr. Åse"}))
+    assert client.post(LABELS, json={"class": "polyps", "by": "Dr. \ud83d"}).status_code in (400, 422)
+    for keep in (
+        lambda info: datastore.save_label(UID, str(sent), "final", info),
+        lambda info: datastore.update_image_info(UID, {"strategy": info}),
+    ):
+        with pytest.raises(UnicodeEncodeError):
+            keep({"client_id": "\ud83d"})
+    again = StudyDatastore(FolderLibrary(tmp_path), tmp_path, lambda: classifier.card.classes)
+    assert again.corrections.current() == []
 
 
 def test_without_a_label_there_is_no_archive(datastore) -> None:

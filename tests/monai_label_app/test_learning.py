@@ -127,6 +127,18 @@ def test_that_pictures_to_measure_on_were_learned_is_said(dataset, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_in_which_nothing_was_learned_gives_way_to_the_next(dataset, tmp_path):
+    command = ("train", dataset, "--out", tmp_path / "m.safetensors", *SMALL[:-2], "--train-from", "head")
+    assert_refused(endolens(*command, "--rate", "nan"), "the loss is no finite number")
+    assert endolens(*command, "--rate", "1e-3").exit_code == 0
+
+
+def test_results_among_the_pictures_are_refused(dataset):
+    for command in ("evaluate", "audit"):
+        assert_refused(endolens(command, dataset, "--out", dataset / "polyps"), "would lie in")
+
+
+@pytest.mark.slow
 def test_polyps_of_the_dataset_itself_are_not_counted_twice(dataset, tmp_path):
     found = endolens("evaluate", dataset, "--extra-polyps", dataset / "polyps", "--json")
     assert json.loads(found.stdout)["images"] == 30

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from monai_label_app.classifier.data import find_dataset
 from monai_label_app.classifier.network import build
 from monai_label_app.classifier.registry import Registry
 from monai_label_app.folder import alone
-from tests.monai_label_app.test_cli import assert_refused, endolens
+from tests.monai_label_app.test_cli import ENDOLENS, assert_refused, endolens
 
 CLASSES = ("blue", "red")
 
@@ -130,8 +131,22 @@ def test_what_the_last_comparison_was_on_is_the_default_and_a_change_of_it_is_sa
     other = tmp_path / "other"
     shutil.copytree(dataset, other)
     (other / "blue" / "0.png").unlink()
-    result = models("activate", fingerprint(two, "1.1.0"), "--dataset", other, "--reason", "x", folder=two)
-    assert "not the pictures of the last comparison" in result.stderr
+    same = checkpoint(tmp_path / "same.safetensors", "1.2.0", 1.0)
+    assert models("add", same, folder=two).exit_code == 0
+    refused = models("activate", fingerprint(two, "1.2.0"), "--dataset", other, folder=two)
+    assert_refused(refused, "these are not the pictures of the comparison before", "give a --reason")
+    result = models("activate", fingerprint(two, "1.2.0"), "--dataset", other, "--reason", "x", folder=two)
+    assert "on 11 pictures" in result.stdout
+    assert models("rollback", folder=two).exit_code == 0
+    assert "on 12 pictures" in models("activate", fingerprint(two, "1.2.0"), folder=two).stdout, "as before all that"
+
+
+def test_a_version_that_two_add_at_once_is_there_once(folder, tmp_path):
+    file = checkpoint(tmp_path / "m.safetensors", "1", 1.0)
+    command = [ENDOLENS, "models", "add", str(file), "--models", str(folder)]
+    adding = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [(one.wait(), one.communicate()[1]) for one in adding] == [(0, "")] * 4
+    assert [act["act"] for act in Registry(folder).acts] == ["add"]
 
 
 @pytest.mark.parametrize(

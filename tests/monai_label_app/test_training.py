@@ -119,7 +119,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(examples, tmp_path,
 
 @pytest.mark.slow
 def test_the_folder_of_another_run_is_refused(examples, tmp_path):
-    training(examples, SMALL, tmp_path / "run")
+    training(examples, replace(SMALL, epochs=1), tmp_path / "run").run()
     with pytest.raises(ValueError, match="holds a run with other options or pictures"):
         training(examples, replace(SMALL, rate=1e-2), tmp_path / "run")
 
