@@ -131,7 +131,7 @@ class Learn(TrainTask):
                 notice=card.notice,
                 training_data="; ".join(filter(None, [card.training_data, said])),
             )
-            learned = checkpoint.learned_from(active).union(one.content() for one in examples)
+            learned = checkpoint.learned_from(active).union(one.content() for one in (*examples, *found.replaced))
             checkpoint.save(folder / "model.safetensors", training.network, new, aside=kept, learned=learned)
             version = self._registry.add(folder / "model.safetensors", "MONAI Label's train task")
             (folder / "model.safetensors").unlink()

@@ -31,7 +31,6 @@ def compare(
     new = evaluate(examples, candidate, progress)
     found: dict[str, Any] = {
         "pictures": len(new.examples),
-        "fingerprint": hashlib.sha256("\n".join(sorted(map(_identity, new.examples))).encode()).hexdigest(),
         "candidate": _quality(new),
         "active": None,
         "worse": False,
@@ -54,6 +53,11 @@ def compare(
 def _quality(evaluation: Evaluation) -> dict[str, float]:
     numbers = summary(evaluation.confusion)
     return {name: float(numbers[name]) for name in ("macro_f1", "accuracy")}
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """By what pictures are known again that two models were compared on."""
+    return hashlib.sha256("\n".join(sorted(map(_identity, examples))).encode(errors="replace")).hexdigest()
 
 
 def _identity(example: Example) -> str:

@@ -114,12 +114,12 @@ class Registry:
             reason: why, where it did worse.
 
         Raises:
-            ValueError: it did worse than the active one, one of them learned the pictures, or they are not those of the
-                active one's own comparison, and there is no reason.
+            ValueError: it did worse than the active one, or the pictures are not those of the active one's own
+                comparison, and there is no reason.
         """
         before = self.comparison.get("fingerprint")
         other = before and before != comparison["fingerprint"]
-        if (comparison["worse"] or comparison.get("learned") or other) and not reason:
+        if (comparison["worse"] or other) and not reason:
             if other:
                 raise ValueError("these are not the pictures of the comparison before; name those, or give a --reason")
             raise ValueError(f"{in_words(comparison)}; it stays as it is, unless you give a --reason")
@@ -154,7 +154,7 @@ def in_words(comparison: Mapping[str, Any]) -> str:
     new, old = comparison["candidate"], comparison["active"]
     pictures = f"{comparison['pictures']} pictures"
     if learned := comparison.get("learned"):
-        pictures += f", {learned} of which one of the models learned"
+        pictures += f" ({learned} more, which one of the models learned, do not count)"
     if old is None:
         before = (
             f"{comparison['gone']}, active before, is gone" if comparison.get("gone") else "no model was active before"

@@ -91,9 +91,7 @@ def add(file: Path, folder: Path, by: str) -> None:
 @click.argument("version")
 @click.option("--dataset", type=click.Path(path_type=Path),
               help="Labelled pictures that no version was trained on. [default: those of the active one]")  # fmt: skip
-@click.option(
-    "--reason", default="", help="Why, where it does worse, learned some of the pictures, or is compared on others."
-)
+@click.option("--reason", default="", help="Why, where it does worse or is compared on other pictures.")
 @_folder
 @_by
 def activate(version: str, dataset: Path | None, reason: str, folder: Path, by: str) -> None:
@@ -103,10 +101,10 @@ def activate(version: str, dataset: Path | None, reason: str, folder: Path, by: 
     Example:
       endolens models activate 0a1b2c3d --dataset kept-aside
     """
+    from monai_label_app.classifier.checkpoint import learned_from
     from monai_label_app.classifier.classifier import open_classifier
-    from monai_label_app.classifier.comparison import compare
+    from monai_label_app.classifier.comparison import compare, fingerprint
     from monai_label_app.classifier.data import find_dataset
-    from monai_label_app.classifier.evaluation import learned
     from monai_label_app.classifier.registry import Registry, in_words
     from monai_label_app.folder import alone
 
@@ -123,9 +121,12 @@ def activate(version: str, dataset: Path | None, reason: str, folder: Path, by: 
         before = registry.active
         gone = before is not None and before not in registry.versions
         active = open_classifier(str(registry.path())) if before and not gone else None
-        comparison = {"dataset": place, **compare(candidate, active, found.examples, progress)}
-        files = [registry.path(version), *([registry.path()] if active else [])]
-        comparison["learned"] = max(learned(found.examples, file) for file in files)
+        known = learned_from(registry.path(version)) | (learned_from(registry.path()) if active else frozenset())
+        shown = [one for one in found.examples if not known or one.content() not in known]
+        if not shown:
+            fail(f"all pictures of {place} were learned by one of the models; name others")
+        comparison = {"dataset": place, **compare(candidate, active, shown, progress)}
+        comparison |= {"fingerprint": fingerprint(found.examples), "learned": len(found.examples) - len(shown)}
         if gone:
             comparison["gone"] = before
         for reason_why in comparison["left_out"]:
