@@ -124,8 +124,9 @@ class StudyDatastore(LocalDatastore):
             if file.is_symlink() and not file.exists():
                 with suppress(LookupError):
                     instance = self._library.instance(file.stem)
-                    file.unlink(missing_ok=True)
-                    self._place(instance, file)
+                    if instance.path:
+                        file.unlink(missing_ok=True)
+                        self._place(instance, file)
 
     def _place(self, instance: Instance, file: Path) -> None:
         if instance.path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.valuerep import PersonName
+from pydicom.valuerep import STR_VR
 
 from monai_label_app.frames import UnreadableError, in_one_line
 from monai_label_app.pictures import is_own
@@ -69,7 +69,7 @@ def _require_identity(dataset: Dataset) -> None:
         if len(uid) > 64 or not re.fullmatch(r"\d+(\.\d+)*", uid):
             raise ValueError(f"its {keyword} is no UID")
     for keyword in ("PatientID", "PatientName"):
-        if not isinstance(dataset.get(keyword, ""), str | PersonName | None):
+        if keyword in dataset and dataset[keyword].VR not in STR_VR:
             raise ValueError(f"its {keyword} is no text")
     for keyword in ("SeriesNumber", "InstanceNumber", "NumberOfFrames"):
         int(dataset.get(keyword) or 0)

@@ -120,7 +120,8 @@ def test_what_an_image_cannot_be_without_is_named(polyp, tmp_path, attributes, r
 
 @pytest.mark.parametrize(("keyword", "tag"), [("PatientName", b"\x10\0\x10\0PN"), ("PatientID", b"\x10\0\x20\0LO")])
 def test_a_patient_that_is_a_number_is_refused(polyp, tmp_path, keyword, tag):
-    path = write(image(polyp), tmp_path / "a.dcm")
+    path = write(image(polyp, PatientID=["4711", "B"]), tmp_path / "a.dcm")
+    assert read_dicom(path, pixels=False).PatientID == ["4711", "B"]
     path.write_bytes(path.read_bytes().replace(tag, tag[:4] + b"US"))
     assert refusal(lambda: read_dicom(path, pixels=False)).endswith(f"its {keyword} is no text")
 
