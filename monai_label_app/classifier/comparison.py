@@ -23,10 +23,11 @@ def compare(
 
     ``macro_f1`` and ``accuracy`` of each; how many pictures ``only_candidate`` and ``only_active`` get right, and the
     chance ``p`` that two models equally good differ as much (exact McNemar test); ``worse`` where the candidate's macro
-    F1 is lower; why pictures were ``left_out``. Without an active model there is nothing to be worse than.
+    F1 is lower; why pictures were ``left_out``. Without an active model there is nothing to be worse than, and one that
+    does not know some of the classes, ``unknown``, is not asked.
 
     Raises:
-        ValueError: a model does not know a class, or no picture can be read.
+        ValueError: the candidate does not know a class, or no picture can be read.
     """
     new = evaluate(examples, candidate, progress)
     found: dict[str, Any] = {
@@ -34,9 +35,10 @@ def compare(
         "candidate": _quality(new),
         "active": None,
         "worse": False,
+        "unknown": sorted({one.label for one in examples} - set(active.card.classes)) if active else [],
         "left_out": [problem.reason for problem in new.problems],
     }
-    if active is None:
+    if active is None or found["unknown"]:
         return found
     old = evaluate(new.examples, active, progress)
     right, was_right = (

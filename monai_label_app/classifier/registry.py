@@ -114,12 +114,12 @@ class Registry:
             reason: why, where it did worse.
 
         Raises:
-            ValueError: it did worse than the active one, or the pictures are not those of the active one's own
-                comparison, and there is no reason.
+            ValueError: it did worse than the active one, or cannot be compared with it, or not on the pictures of that
+                one's own comparison, and there is no reason.
         """
         before = self.comparison.get("fingerprint")
         other = before and before != comparison["fingerprint"]
-        if (comparison["worse"] or other) and not reason:
+        if (comparison["worse"] or comparison.get("unknown") or other) and not reason:
             if other:
                 raise ValueError("these are not the pictures of the comparison before; name those, or give a --reason")
             raise ValueError(f"{in_words(comparison)}; it stays as it is, unless you give a --reason")
@@ -156,9 +156,11 @@ def in_words(comparison: Mapping[str, Any]) -> str:
     if learned := comparison.get("learned"):
         pictures += f" ({learned} more, which one of the models learned, do not count)"
     if old is None:
-        before = (
-            f"{comparison['gone']}, active before, is gone" if comparison.get("gone") else "no model was active before"
-        )
+        before = "no model was active before"
+        if comparison.get("gone"):
+            before = f"{comparison['gone']}, active before, is gone"
+        if comparison.get("unknown"):
+            before = f"the active model does not know {', '.join(comparison['unknown'])}"
         return f"macro F1 {new['macro_f1']:.3f} on {pictures}; {before}"
     return (
         f"macro F1 {new['macro_f1']:.3f}, of the active model {old['macro_f1']:.3f}, on {pictures}: "

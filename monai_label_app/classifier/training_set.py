@@ -186,7 +186,7 @@ class Draws(Sampler[tuple[int, int]]):
     """Which views an epoch shows: (index, seed) pairs, other ones each epoch and the same again for the same seed.
 
     A class is drawn in proportion to the square root of its size, so that a rare one is seen often and a frequent one
-    in all its variety; :meth:`weights` makes up for the rest. An epoch is as long as the set.
+    in all its variety; :meth:`weights` makes up for the rest. As many are drawn for an epoch as the set has.
     """
 
     def __init__(self, targets: Tensor, indices: Sequence[int], seed: int, rank: int = 0, ranks: int = 1) -> None:

@@ -123,6 +123,20 @@ def test_what_a_version_learned_is_nothing_to_compare_it_on(two, dataset, tmp_pa
     assert_refused(models("activate", fingerprint(two, "1.3.0"), folder=two), "were learned by one of the models")
 
 
+def test_a_model_of_more_classes_needs_a_reason_and_can_become_active(two, dataset, tmp_path):
+    more = tmp_path / "more"
+    shutil.copytree(dataset, more)
+    shutil.copytree(dataset / "red", more / "green")
+    network = build("vgg11", ("blue", "green", "red"), width=1 / 64)
+    card = Card("more", "1", "vgg11", 1 / 64, ("blue", "green", "red"), input_size=32, target_layer="block5_conv2")
+    save(tmp_path / "more.safetensors", network, card)
+    assert models("add", tmp_path / "more.safetensors", folder=two).exit_code == 0
+    refused = models("activate", fingerprint(two, "1"), "--dataset", more, folder=two)
+    assert_refused(refused, "give a --reason")
+    result = models("activate", fingerprint(two, "1"), "--dataset", more, "--reason", "more classes", folder=two)
+    assert "on 18 pictures; the active model does not know green" in result.stdout
+
+
 def test_the_same_checkpoint_is_there_once(two, tmp_path):
     before = Registry(two).versions
     assert models("add", tmp_path / "1.0.0.safetensors", folder=two).exit_code == 0
