@@ -22,7 +22,8 @@ _START_OF_SCAN, _START_OF_LOSSLESS_FRAME = 0xDA, 0xC3
 _HUFFMAN_TABLE, _RESTART_INTERVAL, _COMMENT = 0xC4, 0xDD, 0xFE
 _APPLICATION, _ADOBE = range(0xE0, 0xF0), 0xEE
 _HARMLESS = {_HUFFMAN_TABLE, _RESTART_INTERVAL, _COMMENT, *_APPLICATION}
-_TRANSFORM, _ADOBE_TRANSFORMS = 11, (b"\0", b"\1", b"\2")
+_TRANSFORM, _ADOBE_TRANSFORMS = 11, (b"\0", b"\1")
+"""The third of Adobe's, YCCK, is of four components, which no image has here; GDCM ends the process at it."""
 
 
 def damage(dataset: Dataset, frame_count: int) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -184,6 +184,7 @@ def test_no_damage_brings_the_reader_down(files, tmp_path, kind, changes, kept):
 @given(
     damage=st.lists(st.tuples(st.integers(0, 79), st.integers(0, 255)), min_size=1, max_size=6),
 )
+@example(damage=[(17, 2)])  # Adobe's transform for four components
 @settings(max_examples=examples(150), deadline=None)
 @pytest.mark.filterwarnings("ignore")
 def test_no_damaged_header_of_a_lossless_jpeg_ends_the_process(files, damage):
