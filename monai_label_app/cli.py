@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import warnings
@@ -31,6 +32,7 @@ def main() -> None:
     # They warn of oddities that they read all the same; what we cannot use gets a sentence of our own.
     for library in ("pydicom", "highdicom", "PIL"):
         warnings.filterwarnings("ignore", category=UserWarning, module=library)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its errors are told as those of the file
 
 
 for command in (

@@ -77,6 +77,9 @@ def bad(polyp, tmp_path: Path) -> Path:
     whole.write_bytes(whole.read_bytes()[:-100])
     (folder / "cut.png").write_bytes(by_pillow(polyp, "PNG")[:5000])
     (folder / "cut.jpg").write_bytes(stream[: len(stream) // 2])
+    samples = struct.pack("<HHI", 277, 3, 1)  # of which Pillow writes itself that it takes no 768
+    before, _, after = by_pillow(polyp, "TIFF").partition(samples + struct.pack("<I", 3))
+    (folder / "samples.tiff").write_bytes(before + samples + struct.pack("<I", 768) + after)
     return folder
 
 
@@ -93,6 +96,7 @@ BAD = [
     ("cut_end.dcm", "it is cut off"),
     ("cut.png", "cannot be read"),
     ("cut.jpg", "truncated"),
+    ("samples.tiff", "is not a JPEG, PNG, TIFF or BMP picture"),
 ]
 
 
