@@ -59,7 +59,7 @@ REPORT = ExaminationReport(
 )
 BLANK = "\N{NO-BREAK SPACE}"
 TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=120)
-LABEL = st.sampled_from(["", *TERMS]) | TEXT.map(str.strip)
+LABEL = st.sampled_from(["", *TERMS]) | TEXT.map(lambda text: text[:64].strip())
 EVIDENCE = st.sampled_from([Evidence(STILL.SOPInstanceUID), Evidence(LOOP.SOPInstanceUID, 3, "größer")])
 KEYS = {name: st.sampled_from(["", *known]) for name, known in (("site", SITES), ("sedation", SEDATIONS))}
 SCORE = st.none() | st.integers(0, 3)
