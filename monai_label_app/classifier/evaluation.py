@@ -88,10 +88,10 @@ def evaluate(examples: Sequence[Example], classifier: Classifier, progress: Prog
     return Evaluation(classifier.card.classes, tuple(seen), torch.cat(scores).double().numpy(), tuple(problems))
 
 
-def learned(examples: Sequence[Example], path: Path) -> int:
-    """How many pictures a checkpoint is known to have learned; what is measured on those is too good."""
-    known = learned_from(path)
-    return sum(one.content() in known for one in examples) if known else 0
+def learned(examples: Sequence[Example], *paths: Path) -> frozenset[Example]:
+    """The pictures that one of the checkpoints is known to have learned; what is measured on those is too good."""
+    known = frozenset[str]().union(*map(learned_from, paths))
+    return frozenset(one for one in examples if one.content() in known) if known else frozenset()
 
 
 def refuse_strange(examples: Sequence[Example], card: Card) -> None:

@@ -95,13 +95,12 @@ class Registry:
         _, card, fingerprint = checkpoint.load(file)
         version = f"{card.name}-{card.version}+{fingerprint[:8]}".replace("/", "-").replace(" ", "-")
         place = self.folder / f"{version}.safetensors"
-        if not place.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / _LOCK):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / _LOCK):
+            if not place.exists():
                 with whole(place) as partial:
                     shutil.copyfile(file, partial)
-                if not any(act["act"] == ADD and act["version"] == version for act in self.acts):
-                    journal.append(self.folder / _JOURNAL, {"by": by, "act": ADD, "version": version})
+                journal.append(self.folder / _JOURNAL, {"by": by, "act": ADD, "version": version})
         return version
 
     def activate(self, version: str, by: str, comparison: Mapping[str, Any], reason: str = "") -> None:
@@ -118,10 +117,9 @@ class Registry:
                 one's own comparison, and there is no reason.
         """
         before = self.comparison.get("fingerprint")
-        other = before and before != comparison["fingerprint"]
-        if (comparison["worse"] or comparison.get("unknown") or other) and not reason:
-            if other:
-                raise ValueError("these are not the pictures of the comparison before; name those, or give a --reason")
+        if not reason and before and before != comparison["fingerprint"]:
+            raise ValueError("these are not the pictures of the comparison before; name those, or give a --reason")
+        if not reason and (comparison["worse"] or comparison.get("unknown")):
             raise ValueError(f"{in_words(comparison)}; it stays as it is, unless you give a --reason")
         content = {"by": by, "act": ACTIVATE, "version": version, "comparison": comparison, "reason": reason}
         journal.append(self.folder / _JOURNAL, content)

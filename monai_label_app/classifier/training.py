@@ -222,7 +222,6 @@ class Training:
         Returns:
             The card of :attr:`network`, which is in evaluation mode then.
         """
-        self._last = last
         loss = Loss(self._draws.weights(), self.recipe.guidance)
         handlers = [TensorBoardStatsHandler(log_dir=str(self.folder), output_transform=_loss_of)] if leads() else []
         trainer = SupervisedTrainer(
@@ -251,6 +250,8 @@ class Training:
             next(ticks, None)
 
         def end() -> None:
+            if trainer.state.epoch == last:
+                trainer.terminate()
             self._note(trainer, [float(np.mean(part)) for part in zip(*loss.parts, strict=True)])
 
         def clip() -> None:
@@ -335,8 +336,6 @@ class Training:
                         self._save(self.folder / _BEST, self._learner.state_dict())
             elif trainer.state.epoch - history.best >= self.recipe.patience:
                 trainer.terminate()
-        if trainer.state.epoch == self._last:
-            trainer.terminate()
         if not leads():
             return
         state = {

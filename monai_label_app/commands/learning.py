@@ -143,7 +143,7 @@ def _name_learned(examples: Sequence[Example], *networks: Path | str | None) -> 
     """Say how many of the pictures that something is measured on were learned by a network; the most of them."""
     from monai_label_app.classifier.evaluation import learned
 
-    counts = {file: learned(examples, Path(file)) for file in networks if file and Path(file).is_file()}
+    counts = {file: len(learned(examples, Path(file))) for file in networks if file and Path(file).is_file()}
     for file, count in counts.items():
         if count:
             click.echo(f"{count} of {len(examples)} pictures to measure on were learned by {file}", err=True)

@@ -101,10 +101,10 @@ def activate(version: str, dataset: Path | None, reason: str, folder: Path, by: 
     Example:
       endolens models activate 0a1b2c3d --dataset kept-aside
     """
-    from monai_label_app.classifier.checkpoint import learned_from
     from monai_label_app.classifier.classifier import open_classifier
     from monai_label_app.classifier.comparison import compare, fingerprint
     from monai_label_app.classifier.data import find_dataset
+    from monai_label_app.classifier.evaluation import learned
     from monai_label_app.classifier.registry import Registry, in_words
     from monai_label_app.folder import alone
 
@@ -121,12 +121,13 @@ def activate(version: str, dataset: Path | None, reason: str, folder: Path, by: 
         before = registry.active
         gone = before is not None and before not in registry.versions
         active = open_classifier(str(registry.path())) if before and not gone else None
-        known = learned_from(registry.path(version)) | (learned_from(registry.path()) if active else frozenset())
-        shown = [one for one in found.examples if not known or one.content() not in known]
+        files = [registry.path(version), *([registry.path()] if active else [])]
+        known = learned(found.examples, *files)
+        shown = [one for one in found.examples if one not in known]
         if not shown:
             fail(f"all pictures of {place} were learned by one of the models; name others")
         comparison = {"dataset": place, **compare(candidate, active, shown, progress)}
-        comparison |= {"fingerprint": fingerprint(found.examples), "learned": len(found.examples) - len(shown)}
+        comparison |= {"fingerprint": fingerprint(found.examples), "learned": len(known)}
         if gone:
             comparison["gone"] = before
         for reason_why in comparison["left_out"]:
